@@ -1,0 +1,1 @@
+"""What builds environments: one module per engine."""

@@ -1,0 +1,115 @@
+"""Locks of Python packages: names, versions and hashes, never an address."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from jingxiang.digest import sha256_bytes
+from jingxiang.errors import JingxiangError, TableError
+from jingxiang.language import tr
+
+SPEC_LINE = "# spec sha256:"
+PACKAGE = re.compile(
+    r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)\s*(?:;\s*(?P<marker>[^\\]+?))?\s*(?P<hashes>(?:\s--hash=sha256:[0-9a-f]{64})+)$"
+)
+
+
+class StaleLock(JingxiangError):
+    """The spec was edited after its lock was made."""
+
+    def __init__(self, lock: str, spec: str) -> None:
+        super().__init__(
+            tr("{lock}: is older than {spec}; what it would install is not what the spec asks for", lock=lock, spec=spec),
+            hints=("invoke lock",),
+        )
+
+
+@dataclass(frozen=True)
+class LockedPackage:
+    """One exact version and the SHA-256 of every file of it that may be installed."""
+
+    name: str
+    version: str
+    marker: str
+    hashes: tuple[str, ...]
+
+    @property
+    def space(self) -> str:
+        """A local version (`2.13.0+cpu`) is a build of PyTorch's own index; all else is on the ordinary ones."""
+        return "torch" if "+" in self.version else "pypi"
+
+    @property
+    def build(self) -> str:
+        """`cpu` of `2.13.0+cpu`."""
+        return self.version.partition("+")[2]
+
+    def line(self) -> str:
+        """As pip and uv read it."""
+        marker = f" ; {self.marker}" if self.marker else ""
+        return f"{self.name}=={self.version}{marker} " + " ".join(f"--hash=sha256:{digest}" for digest in self.hashes)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock file: the digest of the spec that it was made from, and its packages."""
+
+    path: Path
+    digest: str
+    spec_digest: str
+    packages: tuple[LockedPackage, ...]
+
+    def of_space(self, space: str) -> tuple[LockedPackage, ...]:
+        return tuple(package for package in self.packages if package.space == space)
+
+    def check_fresh(self, spec: Path) -> None:
+        """Raise `StaleLock` unless the lock was made from the spec as it is now."""
+        if self.spec_digest != spec_digest(spec):
+            raise StaleLock(f"envs/locks/{self.path.name}", f"envs/{spec.name}")
+
+
+def spec_digest(spec: Path) -> str:
+    """Digest of a spec and of the specs that it includes (`-r other.in`), without comments and blank lines."""
+    return sha256_bytes("\n".join(_spec_lines(spec)).encode())
+
+
+def _spec_lines(spec: Path) -> list[str]:
+    lines: list[str] = []
+    for raw in spec.read_text(encoding="utf-8").splitlines():
+        text = raw.partition(" #")[0].strip()
+        if text.startswith("-r "):
+            lines += _spec_lines(spec.parent / text[3:].strip())
+        elif text and not text.startswith("#"):
+            lines.append(text)
+    return lines
+
+
+def read(path: Path) -> Lock:
+    """Parse a lock; a line that is not an exact version with hashes is an error."""
+    text = path.read_text(encoding="utf-8")
+    digest = ""
+    packages = []
+    for number, line in _joined(text):
+        if line.startswith(SPEC_LINE):
+            digest = line[len(SPEC_LINE) :].strip()
+        elif line and not line.startswith("#"):
+            match = PACKAGE.match(line)
+            if not match:
+                raise TableError(f"envs/locks/{path.name}", tr("line {number}", number=number), tr("not NAME==VERSION with --hash=sha256:…"))
+            hashes = re.findall(r"[0-9a-f]{64}", match["hashes"])
+            packages.append(LockedPackage(match["name"], match["version"], match["marker"] or "", tuple(hashes)))
+    return Lock(path, sha256_bytes(text.encode()), digest, tuple(packages))
+
+
+def _joined(text: str) -> list[tuple[int, str]]:
+    """Lines with those that end in a backslash joined, each with the number of its first line."""
+    joined: list[tuple[int, str]] = []
+    pending, start = "", 0
+    for number, raw in enumerate(text.splitlines(), 1):
+        start = start or number
+        pending += raw.rstrip("\\").strip() + " "
+        if not raw.endswith("\\"):
+            joined.append((start, pending.strip()))
+            pending, start = "", 0
+    return joined

@@ -1,0 +1,78 @@
+"""The only place that starts other programs. Arguments are lists; secrets travel in the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NoReturn
+
+from jingxiang.errors import JingxiangError
+from jingxiang.language import tr
+
+TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that has ended: its exit code (negative: the signal) and what it printed, if that was kept."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def tail(self) -> str:
+        """The last lines that it wrote, for a message."""
+        return "\n".join((self.stderr.strip() or self.stdout.strip()).splitlines()[-TAIL_LINES:])
+
+
+class ProcessFailed(JingxiangError):
+    """A program ended with another code than 0."""
+
+    def __init__(self, name: str, finished: Finished) -> None:
+        self.finished = finished
+        text = tr("{name} ended with exit code {code}", name=name, code=finished.code)
+        super().__init__(f"{text}\n{finished.tail}" if finished.tail else text)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    show: bool = False,
+    timeout_s: float | None = None,
+) -> Finished:
+    """Run to the end. `show` sends both of its outputs to our stderr instead of keeping them.
+
+    A program that cannot be started, or outlasts `timeout_s`, counts as ended with 127 or 124, as in a shell.
+    """
+    pipe: int | IO[str] = 2 if show else subprocess.PIPE
+    words = [str(word) for word in argv]
+    try:
+        done = subprocess.run(
+            words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True,
+            errors="replace", timeout=timeout_s, check=False,
+        )  # fmt: skip
+    except OSError as error:
+        return Finished(127, "", f"{words[0]}: {error.strerror}")
+    except subprocess.TimeoutExpired:
+        return Finished(124, "", tr("{name}: no answer within {seconds} s", name=words[0], seconds=timeout_s))
+    return Finished(done.returncode, done.stdout or "", done.stderr or "")
+
+
+def check(argv: Sequence[str | Path], *, name: str, **options: object) -> Finished:
+    """Like `run`, and an error if it did not end with 0. `name` is what the error calls it."""
+    finished = run(argv, **options)  # type: ignore[arg-type]
+    if finished.code:
+        raise ProcessFailed(name, finished)
+    return finished
+
+
+def replace(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> NoReturn:
+    """Become another program: it gets our terminal, our signals and our exit code."""
+    words = [str(word) for word in argv]
+    os.execve(words[0], words, dict(os.environ if env is None else env))

@@ -1,0 +1,104 @@
+"""The command line: invoke's, with one-line errors, `did you mean` and our exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import invoke
+from invoke.exceptions import Exit, ParseError, UnexpectedExit
+
+from jingxiang import __version__, console
+from jingxiang.errors import JingxiangError, UnknownName, UsageError
+from jingxiang.language import tr
+
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    """invoke's `task` without guessed short flags: those would change meaning when a parameter is added."""
+
+    def decorate(body: Callable[..., None]) -> Any:
+        help_ = {name: tr(text) for name, text in options.pop("help", {}).items()}
+        body.__doc__ = tr(body.__doc__ or "")
+
+        @functools.wraps(body)
+        def run(context: Any, *args: Any, **kwargs: Any) -> None:
+            body(context, *args, **kwargs)
+
+        return invoke.task(auto_shortflags=False, help=help_, **options)(run)
+
+    return decorate
+
+
+class Program(invoke.Program):
+    """Runs the tasks of one module."""
+
+    @classmethod
+    def of(cls, module: str) -> Program:
+        collection = invoke.Collection.from_module(sys.modules[module], auto_dash_names=True)
+        return cls(version=__version__, namespace=collection, name="jingxiang", binary="python3 tasks.py")
+
+    def main(self) -> NoReturn:
+        """Run and exit: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+        try:
+            self._steps()
+        except Exit as end:
+            if end.message:
+                sys.stderr.write(f"{end.message}\n")
+            sys.exit(end.code)
+        except ParseError as error:
+            self._end(self._explained(error))
+        except JingxiangError as error:
+            self._end(error)
+        except UnexpectedExit as error:
+            sys.exit(error.result.exited)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:  # `tasks.py --list | head`
+            sys.stderr.close()
+            sys.exit(0)
+        sys.exit(0)
+
+    def _steps(self) -> None:
+        """invoke's own `run`, without its error handling, which ends in other exit codes than ours."""
+        self.create_config()
+        self.parse_core(None)
+        self.parse_collection()
+        self.parse_tasks()
+        self.parse_cleanup()
+        self.update_config()
+        try:
+            self.execute()
+        except ValueError as error:
+            if _is_conversion(error):
+                raise UsageError(str(error)) from error
+            raise
+
+    def _explained(self, error: ParseError) -> JingxiangError:
+        """invoke's parse error with the nearest task or flag."""
+        unknown = re.match(r"No idea what '(.+)' is!", str(error))
+        if not unknown:
+            return UsageError(str(error))
+        word = unknown[1]
+        if word.startswith("-"):
+            context = error.context
+            flags = [flag for flag in context.flags if flag.startswith("--")] if context else []
+            where = context.name or "" if context else ""
+            near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
+            text = tr("no flag '{name}'", name=word) + (tr(" (did you mean '{near}'?)", near=near[0]) if near else "")
+            return UsageError(f"{where}: {text}" if where else text, hints=(f"python3 tasks.py --help {where}".strip(),))
+        return UnknownName("task", word, [name.replace("_", "-") for name in self.collection.task_names])
+
+    def _end(self, error: JingxiangError) -> NoReturn:
+        console.fail(error)
+        sys.exit(error.exit_code)
+
+
+def _is_conversion(error: ValueError) -> bool:
+    return "invalid literal for int()" in str(error)
