@@ -11,11 +11,65 @@ bootstrap.enter()  # returns only in the toolkit's own Python, where the imports
 from jingxiang.places import here
 from jingxiang.program import Program, task
 
+MIRROR = "mirror to ask first; the others follow when it fails (default: auto, the fastest now)"
+MODEL = "model, see app/models.toml (default: what this machine can run)"
+JSON = "print one JSON object on stdout"
+
+
+@task(
+    help={
+        "mirror": MIRROR,
+        "model": MODEL,
+        "host": "address to listen on (default: 127.0.0.1, this machine only)",
+        "port": "port to listen on; 0 picks a free one (default: 7860)",
+        "open": "open the browser when ready",
+    }
+)
+def up(_, mirror="auto", model="", host="127.0.0.1", port=7860, open=False):
+    """Set up, make sure that the model is there, and serve the app."""
+    from jingxiang.commands.up import up
+
+    up(here(), mirror=mirror, model=model, host=host, port=port, open_browser=open)
+
+
+@task(
+    help={
+        "image": "picture to start from",
+        "prompt": "what should move and how, in English",
+        "out": "MP4 file to write",
+        "model": MODEL,
+        "preset": "standard or fast (default: standard)",
+        "seed": "whole number; the same seed gives the same video (default: random)",
+        "mirror": MIRROR,
+    }
+)
+def generate(_, image, prompt, out, model="", preset="standard", seed="", mirror="auto"):
+    """Make one video from one picture, without the page."""
+    from jingxiang.commands.generate import generate
+
+    generate(here(), image=image, prompt=prompt, out=out, model=model, preset=preset, seed=seed, mirror=mirror)
+
+
+@task(help={"mirror": MIRROR})
+def setup(_, mirror="auto"):
+    """Install the app's environment, exactly as locked."""
+    from jingxiang.commands.setup import setup_app
+
+    setup_app(here(), mirror=mirror)
+
+
+@task(help={"json": JSON})
+def doctor(_, json=False):
+    """Look at this machine and say how to put right what is wrong."""
+    from jingxiang.commands.doctor import doctor
+
+    doctor(here(), as_json=json)
+
 
 @task(
     iterable=["upgrade"],
     help={
-        "mirror": "mirror to ask first (default: auto)",
+        "mirror": MIRROR,
         "check": "only say whether the locks are fresh",
         "upgrade": "package to bring up to its newest version; may be repeated",
     },
@@ -25,6 +79,30 @@ def lock(_, mirror="auto", check=False, upgrade=()):
     from jingxiang.commands.lock import lock
 
     lock(here(), mirror=mirror, check=check, upgrade=upgrade)
+
+
+@task(help={"mirror": MIRROR, "match": "only tests whose name matches, as for pytest -k"})
+def test(_, mirror="auto", match=""):
+    """Run all tests; installs what they need first."""
+    from jingxiang.commands.check import test
+
+    test(here(), mirror=mirror, match=match)
+
+
+@task(help={"mirror": MIRROR})
+def check(_, mirror="auto"):
+    """Format, lint, types and the tests that take seconds: before every commit."""
+    from jingxiang.commands.check import check
+
+    check(here(), mirror=mirror)
+
+
+@task(positional=["name"], help={"name": "which bench, see ci/bench", "json": JSON})
+def bench(_, name, json=False):
+    """Measure, side by side with peers."""
+    from jingxiang.commands.bench import bench
+
+    bench(here(), name=name, as_json=json)
 
 
 if __name__ == "__main__":

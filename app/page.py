@@ -1,0 +1,96 @@
+"""The first page: a picture, a prompt, a button, progress, the video."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+# Read when gradio is imported.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+from fastapi import FastAPI
+
+from app import generation, picture
+from app.engine import Engine
+from app.texts import FOLDER, tr
+from jingxiang.errors import JingxiangError
+from jingxiang.language import catalog
+from jingxiang.models import ModelSpec
+
+WAITING_JOBS = 5
+FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
+KEEP_S = 24 * 3600
+PRESET_TITLES = {"standard": "Standard", "fast": "Fast preview"}
+
+
+def build(engine: Engine, outputs: Path) -> FastAPI:
+    """The page as an ASGI application, its files below `outputs`."""
+    outputs.mkdir(parents=True, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(outputs / ".gradio")
+    texts = catalog(FOLDER)
+    texts |= engine.spec.titles and _model_texts(engine.spec)
+    i18n = gr.I18n(en={text: text for text in texts}, zh=texts, **{"zh-CN": texts})
+    blocks = _blocks(engine, outputs, i18n)
+    application = FastAPI(openapi_url=None)
+    return gr.mount_gradio_app(
+        application, blocks, path="/", i18n=i18n, theme=gr.themes.Default(font=FONTS), allowed_paths=[str(outputs)],
+        max_file_size=picture.MAX_BYTES, show_error=True, footer_links=[], ssr_mode=False, enable_monitoring=False,
+    )  # fmt: skip
+
+
+def _model_texts(spec: ModelSpec) -> dict[str, str]:
+    """The model's own texts, which come from its table."""
+    return {spec.titles["en"]: spec.titles["zh"], spec.notices["en"]: spec.notices["zh"]}
+
+
+def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
+    spec = engine.spec
+
+    async def make(
+        image: str | None, prompt: str, preset: str, seed: float | None, request: gr.Request, progress: Any = gr.Progress()
+    ) -> AsyncIterator[tuple[str | None, str]]:
+        """Progress while it runs, then the video and the settings that made it."""
+        language = _language(request)
+        try:
+            if image is None:
+                raise gr.Error(tr("Choose a picture first.", language=language), duration=None)
+            number = None if seed is None else int(seed)
+            name = time.strftime("%Y%m%d-%H%M%S") + f"-{os.urandom(3).hex()}.mp4"
+            order = generation.order(spec, image=Path(image), prompt=prompt, preset=preset, seed=number, output=outputs / name)
+            yield None, ""
+            progress(0, desc=tr("waiting for the model", language=language))
+            async for done, of in engine.make(order):
+                progress((done, of), desc=tr("drawing", language=language), unit=tr("steps", language=language))
+            yield str(order.output), json.dumps(order.settings(), ensure_ascii=False, indent=2)
+        except JingxiangError as error:
+            raise gr.Error(error.message, duration=None) from error
+
+    with gr.Blocks(title="jingxiang", analytics_enabled=False, delete_cache=(3600, KEEP_S)) as blocks:
+        gr.Markdown("# " + "jingxiang 镜像")
+        with gr.Row():
+            gr.Markdown(i18n(spec.titles["en"]))
+            gr.Markdown(i18n(spec.notices["en"]))
+        with gr.Row():
+            with gr.Column():
+                image = gr.Image(type="filepath", label=i18n("Picture"), sources=["upload", "clipboard"], elem_id="picture")
+                prompt = gr.Textbox(label=i18n("Prompt (English)"), lines=2, elem_id="prompt")
+                choices = [(i18n(PRESET_TITLES[name]), name) for name in spec.presets]
+                preset = gr.Radio(choices, value="standard", label=i18n("Quality"), elem_id="preset")
+                seed = gr.Number(label=i18n("Seed (empty: random)"), value=None, precision=0, minimum=0, elem_id="seed")
+                button = gr.Button(i18n("Generate"), variant="primary", elem_id="generate")
+            with gr.Column():
+                video = gr.Video(label=i18n("Video"), autoplay=True, loop=True, elem_id="video")
+                settings = gr.Code(label=i18n("Made with"), language="json", elem_id="settings")
+        button.click(make, [image, prompt, preset, seed], [video, settings], concurrency_limit=1, api_name="generate")
+    blocks.queue(max_size=WAITING_JOBS)
+    return blocks
+
+
+def _language(request: gr.Request) -> str:
+    """The browser's first choice; gradio translates labels by itself, but not what the server sends later."""
+    return "zh" if request.headers.get("accept-language", "").startswith("zh") else "en"

@@ -1,0 +1,64 @@
+"""Reading a user's picture safely, and cutting it to the video's shape."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from app.texts import tr
+from jingxiang.errors import UsageError
+
+MAX_BYTES = 20 << 20
+# More than any camera gives; an image of this size takes 150 MB once unpacked. Larger ones are mostly bombs.
+MAX_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+
+class BadPicture(UsageError):
+    """A file that is not a picture we take."""
+
+
+def read(path: Path) -> Image.Image:
+    """The picture upright and in RGB, without its metadata (a phone writes where it was taken)."""
+    name = path.name
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            size = f"{path.stat().st_size / 1e6:.0f}"
+            raise BadPicture(tr("{name}: {size} MB; at most {limit} MB", name=name, size=size, limit=MAX_BYTES >> 20))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
+            picture = Image.open(path, formats=FORMATS)
+        pixels = picture.width * picture.height
+        if pixels > MAX_PIXELS:  # known from the header, before anything is unpacked
+            raise BadPicture(
+                tr("{name}: {pixels:.0f} megapixels; at most {limit}", name=name, pixels=pixels / 1e6, limit=MAX_PIXELS // 10**6)
+            )
+        return flat(ImageOps.exif_transpose(picture))
+    except FileNotFoundError as error:
+        raise BadPicture(tr("{name}: no such file", name=path)) from error
+    except UnidentifiedImageError as error:
+        raise BadPicture(tr("{name}: is not a picture (taken are {formats})", name=name, formats=", ".join(FORMATS))) from error
+    except Image.DecompressionBombError as error:
+        raise BadPicture(tr("{name}: far too many pixels; at most {limit} megapixels", name=name, limit=MAX_PIXELS // 10**6)) from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for broken data of each format
+        reason = getattr(error, "strerror", None) or error
+        raise BadPicture(tr("{name}: cannot be read: {reason}", name=name, reason=reason)) from error
+
+
+def flat(picture: Image.Image) -> Image.Image:
+    """RGB; what is transparent becomes white."""
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layered = picture.convert("RGBA")
+        ground = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(ground, layered).convert("RGB")
+    return picture.convert("RGB")
+
+
+def fit(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The largest middle part of that shape, at exactly that size.
+
+    The pipelines crop by themselves, but by the first picture's size only when there are several.
+    """
+    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)

@@ -1,0 +1,150 @@
+"""The web server: the port answers within half a second, before gradio or torch are imported.
+
+    /healthz   200 as soon as the process is up
+    /readyz    200 when the page is there and the model is loaded; until then 503 with what is missing
+    else       the page; until it is there, one that says so and tries again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import webbrowser
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from app.engine import Engine
+from app.texts import tr
+from jingxiang import ports
+from jingxiang.models import ModelSpec
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+STOP_GRACE_S = 3
+WAITING_PAGE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><meta http-equiv="refresh" content="1">
+<meta name="viewport" content="width=device-width"><title>jingxiang</title>
+<body style="font:16px system-ui,'PingFang SC','Microsoft YaHei','Noto Sans CJK SC',sans-serif;margin:20vh auto;max-width:30em;text-align:center">
+<p>{text}</p></body></html>"""
+
+
+class Front:
+    """The ASGI application that is there from the start and hands over to the page when it is built."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.page: Application | None = None
+        self.problem = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in ("/healthz", "/readyz"):
+            await (self._health(send) if scope["path"] == "/healthz" else self._readiness(send))
+        elif self.page is not None:
+            await self.page(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._waiting(scope, send)
+
+    @property
+    def ready(self) -> bool:
+        return self.page is not None and self.engine.ready
+
+    async def _health(self, send: Send) -> None:
+        await _answer(send, 200, {"status": "ok"})
+
+    async def _readiness(self, send: Send) -> None:
+        state = {
+            "status": "ready" if self.ready else "failed" if self.problem or self.engine.reason else "loading",
+            "page": self.page is not None,
+            "model": self.engine.spec.name,
+            "model_loaded": self.engine.ready,
+        }
+        reason = self.problem or self.engine.reason
+        await _answer(send, 200 if self.ready else 503, {**state, "reason": reason} if reason else state)
+
+    async def _waiting(self, scope: Scope, send: Send) -> None:
+        wanted = dict(scope["headers"]).get(b"accept-language", b"").decode("latin-1")
+        language = "zh" if wanted.startswith("zh") else "en"
+        text = self.problem or tr("The page is starting; it appears by itself.", language=language)
+        page = WAITING_PAGE.format(language=language, text=text).encode()
+        await _respond(send, 503, b"text/html; charset=utf-8", page, (b"retry-after", b"1"))
+
+
+async def _answer(send: Send, status: int, value: object) -> None:
+    await _respond(send, status, b"application/json", json.dumps(value).encode())
+
+
+async def _respond(send: Send, status: int, kind: bytes, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    start = [(b"content-type", kind), (b"cache-control", b"no-store"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*start, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Server(uvicorn.Server):
+    """Starts the worker and the page once the port answers, and stops them with it."""
+
+    def __init__(self, config: uvicorn.Config, front: Front, outputs: Path, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.front = front
+        self.outputs = outputs
+        self.on_ready = on_ready
+
+    async def main_loop(self) -> None:
+        tasks = [asyncio.create_task(self.front.engine.run()), asyncio.create_task(self._prepare())]
+        try:
+            await super().main_loop()
+        finally:
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(result, Exception):
+                    sys.stderr.write(f"{type(result).__name__}: {result}\n")
+
+    async def _prepare(self) -> None:
+        """Import gradio in a thread (the worker imports torch on another core meanwhile), mount the page, say READY."""
+        async with AsyncExitStack() as stack:
+            try:
+                page = await asyncio.to_thread(_build_page, self.front.engine, self.outputs)
+                await stack.enter_async_context(page.router.lifespan_context(page))
+            except Exception as error:  # the port stays up and says why there is no page
+                self.front.problem = f"{type(error).__name__}: {error}"
+                raise
+            self.front.page = page
+            await self.front.engine.settled()
+            if self.front.ready:
+                self.on_ready()
+            else:
+                sys.stderr.write(tr("error: ") + self.front.engine.reason + "\n")
+            await asyncio.Event().wait()  # the page's own lifespan ends when we are cancelled
+
+
+def _build_page(engine: Engine, outputs: Path) -> Any:
+    from app import page
+
+    return page.build(engine, outputs)
+
+
+def serve(spec: ModelSpec, models: Path, outputs: Path, *, host: str, port: int, open_browser: bool) -> None:
+    """Serve until SIGINT or SIGTERM. Prints `READY http://HOST:PORT` on stdout when /readyz answers 200."""
+    listener = ports.bind(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listener.getsockname()[1]}"
+
+    def on_ready() -> None:
+        sys.stdout.write(f"READY {url}\n")
+        sys.stdout.flush()
+        if open_browser:
+            webbrowser.open(url)
+
+    front = Front(Engine(spec, models))
+    config = uvicorn.Config(
+        front, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_GRACE_S,
+        server_header=False,
+    )  # fmt: skip
+    Server(config, front, outputs, on_ready).run(sockets=[listener])

@@ -1,0 +1,46 @@
+"""`test` and `check`: everything that must hold before a commit, in an environment that is made for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from jingxiang import console, process
+from jingxiang.commands.setup import DEVELOPMENT, setup
+from jingxiang.errors import JingxiangError
+from jingxiang.language import tr
+from jingxiang.places import Places
+
+FAST = ("-m", "not e2e")
+
+
+class CheckFailed(JingxiangError):
+    """One of the checks found something; it has said what."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(tr("{name} found something to put right", name=name))
+
+
+def test(places: Places, *, mirror: str, match: str) -> NoReturn:
+    """All tests; or those whose name matches."""
+    _pytest(places, setup(places, mirror=mirror, profile=DEVELOPMENT).python, ["-k", match] if match else [])
+
+
+def check(places: Places, *, mirror: str) -> NoReturn:
+    """Format, lint, types, and the tests that take seconds."""
+    python = setup(places, mirror=mirror, profile=DEVELOPMENT).python
+    os.chdir(places.root)
+    for name, words in (("ruff format", ["ruff", "format", "--check", "-q"]), ("ruff", ["ruff", "check", "-q"]), ("mypy", ["mypy"])):
+        start = time.monotonic()
+        if process.run([python, "-m", *words], show=True).code:
+            raise CheckFailed(name)
+        console.line("check", f"{name}  {time.monotonic() - start:.1f} s")
+    _pytest(places, python, FAST)
+
+
+def _pytest(places: Places, python: Path, options: Sequence[str]) -> NoReturn:
+    os.chdir(places.root)
+    process.replace([python, "-m", "pytest", *options])

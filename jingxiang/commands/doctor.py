@@ -1,0 +1,151 @@
+"""`doctor`: one screen about this machine, with a fix for each problem. Safe to paste into an issue."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from jingxiang import __version__, console, disk, gpu, locks, mirrors, pip_client, probe
+from jingxiang.commands.setup import APP
+from jingxiang.engines import venv
+from jingxiang.errors import JingxiangError
+from jingxiang.language import tr
+from jingxiang.places import Places
+from jingxiang.redaction import redact
+from jingxiang.sinks import docker_engine
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+MARKS = {OK: console.GREEN, NOTE: console.YELLOW, PROBLEM: console.RED}
+SLOW_MB_S = 200.0  # weights of 5 GB would take 25 s
+LITTLE_BYTES = 20_000_000_000  # environment, weights of one model, and room to build an image
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. A `problem` stops `up`; a `note` only costs speed or a feature."""
+
+    subject: str
+    state: str
+    text: str
+    fix: str = ""
+
+
+class ProblemsFound(JingxiangError):
+    """The report holds problems; each line of it says what to do."""
+
+    def __init__(self, subjects: list[str]) -> None:
+        super().__init__(tr("to be put right first: {subjects}", subjects=", ".join(subjects)))
+
+
+def doctor(places: Places, *, as_json: bool) -> None:
+    """Print the report; raises `ProblemsFound` if there is anything that stops `up`."""
+    sections: tuple[Callable[[Places], Iterable[Finding]], ...] = (_machine, _gpu, _disk, _docker, _mirrors, _environment)
+    with ThreadPoolExecutor(len(sections)) as pool:
+        findings = [_public(each) for found in pool.map(lambda section: list(section(places)), sections) for each in found]
+    if as_json:
+        console.data_json({"version": __version__, "findings": [asdict(each) for each in findings]})
+    else:
+        _show(findings)
+    if problems := [tr(each.subject) for each in findings if each.state == PROBLEM]:
+        raise ProblemsFound(problems)
+
+
+def _show(findings: list[Finding]) -> None:
+    rows = []
+    for each in findings:
+        rows.append((console.paint(console.pad(tr(each.state), 5), MARKS[each.state]), tr(each.subject), each.text))
+        if each.fix:
+            rows.append(("", "", f"-> {each.fix}"))
+    console.table(rows)
+
+
+def _public(finding: Finding) -> Finding:
+    return replace(finding, text=redact(finding.text), fix=redact(finding.fix))
+
+
+def _machine(places: Places) -> Iterable[Finding]:
+    import psutil
+
+    yield Finding("python", OK, f"{platform.python_version()} ({sys.executable})")
+    release = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux") if hasattr(platform, "freedesktop_os_release") else ""
+    text = f"{release}, {platform.release()}, {platform.machine()}"
+    supported = (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    yield Finding("system", OK if supported else PROBLEM, text, "" if supported else tr("use Linux on x86-64 (on Windows: WSL 2)"))
+    memory = psutil.virtual_memory()
+    cores = len(os.sched_getaffinity(0))
+    yield Finding("memory", OK, tr("{cores} cores, {free} of {total} free", cores=cores, free=console.size(memory.available), total=console.size(memory.total)))
+
+
+def _gpu(places: Places) -> Iterable[Finding]:
+    found = gpu.detect()
+    if found.problem:
+        fix = tr("reinstall or load the NVIDIA driver, then try: nvidia-smi")
+        yield Finding("gpu", PROBLEM, gpu.summary(found), fix)
+    else:
+        yield Finding("gpu", OK if found.cards else NOTE, gpu.summary(found))
+
+
+def _disk(places: Places) -> Iterable[Finding]:
+    folder = places.home if places.home.exists() else places.home.parent
+    fix = tr("set JINGXIANG_HOME to a folder on a larger or faster local disk")
+    free = shutil.disk_usage(folder).free
+    if not os.access(folder, os.W_OK):
+        yield Finding("disk", PROBLEM, tr("{folder} cannot be written", folder=folder), fix)
+        return
+    if free < 2 * disk.SAMPLE_BYTES:
+        yield Finding("disk", PROBLEM, tr("{folder}: {free} free", folder=folder, free=console.size(free)), fix)
+        return
+    speed = disk.measure(folder)
+    text = tr("{folder}: writes {write:.0f} MB/s, reads {read:.0f} MB/s, {free} free",
+              folder=folder, write=speed.write_mb_s, read=speed.read_mb_s, free=console.size(free))  # fmt: skip
+    poor = min(speed.write_mb_s, speed.read_mb_s) < SLOW_MB_S or free < LITTLE_BYTES
+    yield Finding("disk", NOTE if poor else OK, text, fix if poor else "")
+
+
+def _docker(places: Places) -> Iterable[Finding]:
+    engine = docker_engine.ask()
+    if engine.version:
+        yield Finding("docker", OK, tr("engine {version}", version=engine.version))
+        return
+    fixes = {
+        "permission": (tr("you may not talk to the engine"), "sudo usermod -aG docker $USER"),
+        "absent": (tr("no engine; images for a registry or a folder need none"), "apt-get install docker.io"),
+    }
+    text, fix = fixes.get(engine.problem, (engine.problem, "docker info"))
+    yield Finding("docker", NOTE, text, fix)
+
+
+def _mirrors(places: Places) -> Iterable[Finding]:
+    try:
+        known = mirrors.load(places.root)
+    except JingxiangError as error:
+        yield Finding("mirrors", PROBLEM, error.message, tr("correct the file"))
+        return
+    answers = probe.ask_all(pip_client.pages(known, places.locks / "toolkit.txt", Path(sys.executable)))
+    good = list(probe.fastest(answers))
+    if not good:
+        yield Finding("mirrors", PROBLEM, tr("none of {names} answers", names=", ".join(answers)), tr("check the network and the proxy (HTTPS_PROXY)"))
+        return
+    text = ", ".join(f"{name} {answers[name].seconds * 1000:.0f} ms" for name in good)
+    silent = ", ".join(name for name in answers if name not in good)
+    yield Finding("mirrors", OK, f"pypi: {text}" + (tr("; not now: {names}", names=silent) if silent else ""))
+
+
+def _environment(places: Places) -> Iterable[Finding]:
+    try:
+        lock = locks.read(places.locks / f"{APP}.txt")
+        lock.check_fresh(places.root / "envs" / f"{APP}.in")
+    except JingxiangError as error:
+        yield Finding("environment", PROBLEM, error.message, *error.hints[:1])
+        return
+    environment = venv.plan(places, APP, lock)
+    if environment.in_place:
+        yield Finding("environment", OK, tr("{name} is in place", name=environment.name))
+    else:
+        yield Finding("environment", NOTE, tr("{name} is not installed yet", name=environment.name), "python3 tasks.py setup")

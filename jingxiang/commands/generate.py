@@ -1,0 +1,34 @@
+"""`generate`: one video from one picture, without the page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+from jingxiang import gpu, models, process
+from jingxiang.commands.setup import setup
+from jingxiang.errors import UsageError
+from jingxiang.language import tr
+from jingxiang.places import Places
+
+
+def generate(
+    places: Places, *, image: str, prompt: str, out: str, model: str, preset: str, seed: str, mirror: str
+) -> NoReturn:
+    """Check what can be checked without the app's environment, set it up, and become the app's own command."""
+    catalog = models.load(places.root / "app" / "models.toml")
+    spec = catalog.model(model) if model else (catalog.with_gpu if gpu.detect().cards else catalog.without_gpu)
+    spec.preset(preset)
+    if not prompt.strip():
+        raise UsageError(tr("the prompt is empty: say in English what should move and how"))
+    if seed and not seed.isdigit():
+        raise UsageError(tr("the seed must be a whole number, not '{seed}'", seed=seed))
+    environment = setup(places, mirror=mirror)
+    argv = [
+        environment.python, "-m", "app", "generate", "--model", spec.name, "--models", places.models,
+        "--image", Path(image).absolute(), f"--prompt={prompt}", "--out", Path(out).absolute(), "--preset", preset,
+        *([f"--seed={seed}"] if seed else []),
+    ]  # fmt: skip
+    os.chdir(places.root)  # `-m app` must find our package, not one in the caller's folder
+    process.replace(argv)

@@ -1,0 +1,42 @@
+"""`setup`: the app's environment, exactly as locked."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from jingxiang import console, gpu, locks, mirrors
+from jingxiang.engines import venv
+from jingxiang.language import tr
+from jingxiang.places import Places
+
+APP, DEVELOPMENT = "cpu", "dev"
+
+
+def setup(places: Places, *, mirror: str, profile: str = APP) -> venv.Environment:
+    """Install the locked environment unless it is in place, and make `.env` lead to it."""
+    known = mirrors.load(places.root)
+    known.check(mirror)
+    lock = locks.read(places.locks / f"{profile}.txt")
+    lock.check_fresh(places.root / "envs" / f"{profile}.in")
+    environment = venv.plan(places, profile, lock)
+    start = time.monotonic()
+    if environment.in_place:
+        console.line("ready", tr("{name} is in place", name=environment.name))
+    else:
+        text = tr("environment {name} ({count} packages), engine venv", name=environment.name, count=len(lock.packages))
+        console.line("plan", text)
+        console.more(gpu.summary(gpu.detect()))
+        show = sys.stderr.isatty()
+        served = venv.build(environment, known, mirror, toolkit_python=Path(sys.executable), show=show, report=console.more)
+        seconds = f"{time.monotonic() - start:.0f}"
+        console.line("install", tr("{served}; in {seconds} s, every hash checked", served=" · ".join(served), seconds=seconds))
+    if profile == APP:
+        venv.point(places.current, environment)
+    return environment
+
+
+def setup_app(places: Places, *, mirror: str) -> None:
+    """The app's environment; its folder is what goes to stdout."""
+    console.data(str(setup(places, mirror=mirror).folder))

@@ -1,0 +1,114 @@
+"""Models that the app can run, as `app/models.toml` describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jingxiang import tables
+from jingxiang.errors import UnknownName
+from jingxiang.language import LANGUAGES, chosen
+from jingxiang.tables import Table
+
+FILE = "app/models.toml"
+PRESETS = ("standard", "fast")
+PIPELINES = ("i2vgen-xl",)
+SOURCES = ("made",)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of one generation: pixels, frames, denoising steps, frames per second, prompt guidance."""
+
+    width: int
+    height: int
+    frames: int
+    steps: int
+    fps: int
+    guidance: float
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model: who runs it, where its weights come from, how it is used."""
+
+    name: str
+    titles: Mapping[str, str]
+    pipeline: str
+    source: str
+    notices: Mapping[str, str]
+    threads: int
+    presets: Mapping[str, Preset]
+
+    @property
+    def title(self) -> str:
+        return self.titles[chosen()]
+
+    @property
+    def notice(self) -> str:
+        return self.notices[chosen()]
+
+    def preset(self, name: str) -> Preset:
+        if name not in self.presets:
+            raise UnknownName("preset", name, self.presets, where=f"{FILE}: {self.name}")
+        return self.presets[name]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All models, in the order of the file."""
+
+    models: Mapping[str, ModelSpec]
+
+    def model(self, name: str) -> ModelSpec:
+        if name not in self.models:
+            raise UnknownName("model", name, self.models, where=FILE)
+        return self.models[name]
+
+    @property
+    def without_gpu(self) -> ModelSpec:
+        """What a machine without a CUDA GPU runs: the first model that needs no weights from outside."""
+        return next(model for model in self.models.values() if model.source == "made")
+
+    @property
+    def with_gpu(self) -> ModelSpec:
+        """What a machine with one runs: the first real model, as soon as there is one."""
+        return next((model for model in self.models.values() if model.source != "made"), self.without_gpu)
+
+
+def load(file: Path) -> Catalog:
+    """The catalog of `app/models.toml`."""
+    return Catalog({name: _model(name, table) for name, table in tables.read(file, FILE).tables().items()})
+
+
+def _model(name: str, table: Table) -> ModelSpec:
+    table.only("title", "pipeline", "source", "notice", "threads", "presets")
+    presets = table.table("presets")
+    presets.only(*PRESETS)
+    return ModelSpec(
+        name=name,
+        titles=_texts(table.table("title")),
+        pipeline=table.choice("pipeline", PIPELINES),
+        source=table.choice("source", SOURCES),
+        notices=_texts(table.table("notice")),
+        threads=table.integer("threads", 0),
+        presets={preset: _preset(presets.table(preset)) for preset in PRESETS},
+    )
+
+
+def _texts(table: Table) -> dict[str, str]:
+    table.only(*LANGUAGES)
+    return {language: table.string(language) for language in LANGUAGES}
+
+
+def _preset(table: Table) -> Preset:
+    table.only("width", "height", "frames", "steps", "fps", "guidance")
+    return Preset(
+        width=table.integer("width"),
+        height=table.integer("height"),
+        frames=table.integer("frames"),
+        steps=table.integer("steps"),
+        fps=table.integer("fps"),
+        guidance=table.number("guidance"),
+    )

@@ -1,0 +1,1 @@
+"""Where images go: one module per kind of sink."""
