@@ -8,6 +8,10 @@ from jingxiang import bootstrap
 
 bootstrap.enter()  # returns only in the toolkit's own Python, where the imports below are installed
 
+from typing import Sequence
+
+from invoke.context import Context
+
 from jingxiang.places import here
 from jingxiang.program import Program, task
 
@@ -25,7 +29,9 @@ JSON = "print one JSON object on stdout"
         "open": "open the browser when ready",
     }
 )
-def up(_, mirror="auto", model="", host="127.0.0.1", port=7860, open=False):
+def up(
+    _: Context, mirror: str = "auto", model: str = "", host: str = "127.0.0.1", port: int = 7860, open: bool = False
+) -> None:
     """Set up, make sure that the model is there, and serve the app."""
     from jingxiang.commands.up import up
 
@@ -43,7 +49,16 @@ def up(_, mirror="auto", model="", host="127.0.0.1", port=7860, open=False):
         "mirror": MIRROR,
     }
 )
-def generate(_, image, prompt, out, model="", preset="standard", seed="", mirror="auto"):
+def generate(
+    _: Context,
+    image: str,
+    prompt: str,
+    out: str,
+    model: str = "",
+    preset: str = "standard",
+    seed: str = "",
+    mirror: str = "auto",
+) -> None:
     """Make one video from one picture, without the page."""
     from jingxiang.commands.generate import generate
 
@@ -51,7 +66,7 @@ def generate(_, image, prompt, out, model="", preset="standard", seed="", mirror
 
 
 @task(help={"mirror": MIRROR})
-def setup(_, mirror="auto"):
+def setup(_: Context, mirror: str = "auto") -> None:
     """Install the app's environment, exactly as locked."""
     from jingxiang.commands.setup import setup_app
 
@@ -59,7 +74,7 @@ def setup(_, mirror="auto"):
 
 
 @task(help={"json": JSON})
-def doctor(_, json=False):
+def doctor(_: Context, json: bool = False) -> None:
     """Look at this machine and say how to put right what is wrong."""
     from jingxiang.commands.doctor import doctor
 
@@ -74,7 +89,7 @@ def doctor(_, json=False):
         "upgrade": "package to bring up to its newest version; may be repeated",
     },
 )
-def lock(_, mirror="auto", check=False, upgrade=()):
+def lock(_: Context, mirror: str = "auto", check: bool = False, upgrade: Sequence[str] = ()) -> None:
     """Renew the locks in envs/locks from the specs in envs."""
     from jingxiang.commands.lock import lock
 
@@ -82,7 +97,7 @@ def lock(_, mirror="auto", check=False, upgrade=()):
 
 
 @task(help={"mirror": MIRROR, "match": "only tests whose name matches, as for pytest -k"})
-def test(_, mirror="auto", match=""):
+def test(_: Context, mirror: str = "auto", match: str = "") -> None:
     """Run all tests; installs what they need first."""
     from jingxiang.commands.check import test
 
@@ -90,7 +105,7 @@ def test(_, mirror="auto", match=""):
 
 
 @task(help={"mirror": MIRROR})
-def check(_, mirror="auto"):
+def check(_: Context, mirror: str = "auto") -> None:
     """Format, lint, types and the tests that take seconds: before every commit."""
     from jingxiang.commands.check import check
 
@@ -98,7 +113,7 @@ def check(_, mirror="auto"):
 
 
 @task(positional=["name"], help={"name": "which bench, see ci/bench", "json": JSON})
-def bench(_, name, json=False):
+def bench(_: Context, name: str, json: bool = False) -> None:
     """Measure, side by side with peers."""
     from jingxiang.commands.bench import bench
 

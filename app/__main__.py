@@ -42,7 +42,14 @@ def main() -> int:
 def _serve(arguments: argparse.Namespace) -> None:
     from app.server import serve
 
-    serve(_spec(arguments), arguments.models, arguments.outputs, host=arguments.host, port=arguments.port, open_browser=arguments.open)
+    serve(
+        _spec(arguments),
+        arguments.models,
+        arguments.outputs,
+        host=arguments.host,
+        port=arguments.port,
+        open_browser=arguments.open,
+    )
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -55,7 +62,12 @@ def _generate(arguments: argparse.Namespace) -> None:
         raise UsageError(tr("{name}: cannot be written", name=output))
     spec = _spec(arguments)
     wanted = generation.order(
-        spec, image=arguments.image, prompt=arguments.prompt, preset=arguments.preset, seed=arguments.seed, output=output
+        spec,
+        image=arguments.image,
+        prompt=arguments.prompt,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        output=output,
     )
     picture.read(wanted.image)  # a bad picture is said now, not after ten seconds of loading
     _ensure(spec, arguments.models)
@@ -97,10 +109,10 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m app")
     home = HERE.parent / ".jingxiang"
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--model", default="smoke", help=tr("name in app/models.toml"))
     common.add_argument("--models", type=Path, default=home / "models", help=tr("folder of the models"))
-    actions = parser.add_subparsers(metavar="ACTION")
+    actions = parser.add_subparsers(metavar="ACTION", parser_class=_Parser)
 
     serve = actions.add_parser("serve", parents=[common], help=tr("the web page (default)"))
     for each in (parser, serve):

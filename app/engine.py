@@ -61,7 +61,7 @@ class Engine:
         async with self._turn:
             await self.settled()
             if self.reason or self._process is None or self._process.stdin is None:
-                raise JobFailed(tr("the model is not loaded: {reason}", reason=self.reason))
+                raise JobFailed(tr("the model is not loaded: {reason}", language=order.language, reason=self.reason))
             number = next(self._numbers)
             self._events = asyncio.Queue()  # without what came after an earlier job's end
             self._process.stdin.write((json.dumps({"id": number, **order.to_json()}) + "\n").encode())

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.texts import tr
+from app.texts import spoken, tr
 from jingxiang.errors import UsageError
 from jingxiang.models import ModelSpec, Preset
 
@@ -20,7 +20,7 @@ SEEDS = 1 << 32
 
 @dataclass(frozen=True)
 class Order:
-    """What to make, and where to put it."""
+    """What to make, where to put it, and in which language to speak of it."""
 
     model: str
     image: Path
@@ -29,6 +29,7 @@ class Order:
     preset: Preset
     seed: int
     output: Path
+    language: str
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "image": str(self.image), "output": str(self.output)}
@@ -37,12 +38,18 @@ class Order:
     def from_json(cls, job: Mapping[str, Any]) -> Order:
         return cls(
             job["model"], Path(job["image"]), job["prompt"], job["preset_name"], Preset(**job["preset"]), job["seed"],
-            Path(job["output"]),
+            Path(job["output"]), job["language"],
         )  # fmt: skip
 
     def settings(self) -> dict[str, object]:
         """What made the video; written into it. No paths and no names of people or machines."""
-        return {"model": self.model, "prompt": self.prompt, "preset": self.preset_name, "seed": self.seed, **asdict(self.preset)}
+        return {
+            "model": self.model,
+            "prompt": self.prompt,
+            "preset": self.preset_name,
+            "seed": self.seed,
+            **asdict(self.preset),
+        }
 
 
 def order(spec: ModelSpec, *, image: Path, prompt: str, preset: str, seed: int | None, output: Path) -> Order:
@@ -52,7 +59,7 @@ def order(spec: ModelSpec, *, image: Path, prompt: str, preset: str, seed: int |
     if seed is not None and not 0 <= seed < SEEDS:
         raise UsageError(tr("the seed must be between 0 and {last}", last=SEEDS - 1))
     chosen = secrets.randbelow(SEEDS) if seed is None else seed
-    return Order(spec.name, image, prompt.strip(), preset, spec.preset(preset), chosen, output)
+    return Order(spec.name, image, prompt.strip(), preset, spec.preset(preset), chosen, output, spoken())
 
 
 def run(model: Model, wanted: Order, on_step: OnStep) -> None:

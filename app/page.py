@@ -17,8 +17,9 @@ from fastapi import FastAPI
 
 from app import generation, picture
 from app.engine import Engine
-from app.texts import FOLDER, tr
-from jingxiang.errors import JingxiangError
+from app.generation import Order
+from app.texts import FOLDER, speaking, tr
+from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.language import catalog
 from jingxiang.models import ModelSpec
 
@@ -32,8 +33,7 @@ def build(engine: Engine, outputs: Path) -> FastAPI:
     """The page as an ASGI application, its files below `outputs`."""
     outputs.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(outputs / ".gradio")
-    texts = catalog(FOLDER)
-    texts |= engine.spec.titles and _model_texts(engine.spec)
+    texts = catalog(FOLDER) | _model_texts(engine.spec)
     i18n = gr.I18n(en={text: text for text in texts}, zh=texts, **{"zh-CN": texts})
     blocks = _blocks(engine, outputs, i18n)
     application = FastAPI(openapi_url=None)
@@ -52,43 +52,59 @@ def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
     spec = engine.spec
 
     async def make(
-        image: str | None, prompt: str, preset: str, seed: float | None, request: gr.Request, progress: Any = gr.Progress()
+        image: str | None,
+        prompt: str,
+        preset: str,
+        seed: str,
+        request: gr.Request,
+        progress: Any = gr.Progress(),  # noqa: B008 (how gradio finds it)
     ) -> AsyncIterator[tuple[str | None, str]]:
         """Progress while it runs, then the video and the settings that made it."""
         language = _language(request)
         try:
-            if image is None:
-                raise gr.Error(tr("Choose a picture first.", language=language), duration=None)
-            number = None if seed is None else int(seed)
-            name = time.strftime("%Y%m%d-%H%M%S") + f"-{os.urandom(3).hex()}.mp4"
-            order = generation.order(spec, image=Path(image), prompt=prompt, preset=preset, seed=number, output=outputs / name)
+            with speaking(language):
+                order = _order(spec, image, prompt, preset, seed, outputs)
             yield None, ""
             progress(0, desc=tr("waiting for the model", language=language))
             async for done, of in engine.make(order):
                 progress((done, of), desc=tr("drawing", language=language), unit=tr("steps", language=language))
-            yield str(order.output), json.dumps(order.settings(), ensure_ascii=False, indent=2)
         except JingxiangError as error:
             raise gr.Error(error.message, duration=None) from error
+        yield str(order.output), json.dumps(order.settings(), ensure_ascii=False, indent=2)
 
     with gr.Blocks(title="jingxiang", analytics_enabled=False, delete_cache=(3600, KEEP_S)) as blocks:
-        gr.Markdown("# " + "jingxiang 镜像")
-        with gr.Row():
-            gr.Markdown(i18n(spec.titles["en"]))
-            gr.Markdown(i18n(spec.notices["en"]))
+        gr.Markdown("# jingxiang 镜像")
+        gr.Markdown(i18n(spec.titles["en"]), elem_id="model")
+        gr.Markdown(i18n(spec.notices["en"]), elem_id="notice")
         with gr.Row():
             with gr.Column():
-                image = gr.Image(type="filepath", label=i18n("Picture"), sources=["upload", "clipboard"], elem_id="picture")
+                image = gr.Image(
+                    type="filepath", label=i18n("Picture"), sources=["upload", "clipboard"], elem_id="picture"
+                )
                 prompt = gr.Textbox(label=i18n("Prompt (English)"), lines=2, elem_id="prompt")
                 choices = [(i18n(PRESET_TITLES[name]), name) for name in spec.presets]
                 preset = gr.Radio(choices, value="standard", label=i18n("Quality"), elem_id="preset")
-                seed = gr.Number(label=i18n("Seed (empty: random)"), value=None, precision=0, minimum=0, elem_id="seed")
+                seed = gr.Textbox(label=i18n("Seed (empty: random)"), max_lines=1, elem_id="seed")
                 button = gr.Button(i18n("Generate"), variant="primary", elem_id="generate")
             with gr.Column():
                 video = gr.Video(label=i18n("Video"), autoplay=True, loop=True, elem_id="video")
                 settings = gr.Code(label=i18n("Made with"), language="json", elem_id="settings")
-        button.click(make, [image, prompt, preset, seed], [video, settings], concurrency_limit=1, api_name="generate")
+        inputs, outcomes = [image, prompt, preset, seed], [video, settings]
+        button.click(make, inputs, outcomes, concurrency_limit=1, show_progress_on=[video], api_name="generate")
     blocks.queue(max_size=WAITING_JOBS)
     return blocks
+
+
+def _order(spec: ModelSpec, image: str | None, prompt: str, preset: str, seed: str, outputs: Path) -> Order:
+    """A checked order from what was put into the form."""
+    if image is None:
+        raise UsageError(tr("choose a picture first"))
+    typed = seed.strip()  # a text, because a number field cannot be empty: gradio makes nothing 0
+    if typed and not typed.isdigit():
+        raise UsageError(tr("the seed must be a whole number, not '{seed}'", seed=typed))
+    output = outputs / (time.strftime("%Y%m%d-%H%M%S") + f"-{os.urandom(3).hex()}.mp4")
+    number = int(typed) if typed else None
+    return generation.order(spec, image=Path(image), prompt=prompt, preset=preset, seed=number, output=output)
 
 
 def _language(request: gr.Request) -> str:

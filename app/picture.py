@@ -33,15 +33,24 @@ def read(path: Path) -> Image.Image:
         pixels = picture.width * picture.height
         if pixels > MAX_PIXELS:  # known from the header, before anything is unpacked
             raise BadPicture(
-                tr("{name}: {pixels:.0f} megapixels; at most {limit}", name=name, pixels=pixels / 1e6, limit=MAX_PIXELS // 10**6)
+                tr(
+                    "{name}: {pixels:.0f} megapixels; at most {limit}",
+                    name=name,
+                    pixels=pixels / 1e6,
+                    limit=MAX_PIXELS // 10**6,
+                )
             )
         return flat(ImageOps.exif_transpose(picture))
     except FileNotFoundError as error:
         raise BadPicture(tr("{name}: no such file", name=path)) from error
     except UnidentifiedImageError as error:
-        raise BadPicture(tr("{name}: is not a picture (taken are {formats})", name=name, formats=", ".join(FORMATS))) from error
+        raise BadPicture(
+            tr("{name}: is not a picture (taken are {formats})", name=name, formats=", ".join(FORMATS))
+        ) from error
     except Image.DecompressionBombError as error:
-        raise BadPicture(tr("{name}: far too many pixels; at most {limit} megapixels", name=name, limit=MAX_PIXELS // 10**6)) from error
+        raise BadPicture(
+            tr("{name}: far too many pixels; at most {limit} megapixels", name=name, limit=MAX_PIXELS // 10**6)
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's for broken data of each format
         reason = getattr(error, "strerror", None) or error
         raise BadPicture(tr("{name}: cannot be read: {reason}", name=name, reason=reason)) from error

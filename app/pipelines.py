@@ -46,7 +46,9 @@ class WeightsMissing(JingxiangError):
     """The folder does not hold the model."""
 
     def __init__(self, folder: Path, reason: object) -> None:
-        super().__init__(tr("{folder} does not hold a model that can be loaded: {reason}", folder=folder, reason=reason))
+        super().__init__(
+            tr("{folder} does not hold a model that can be loaded: {reason}", folder=folder, reason=reason)
+        )
 
 
 class BrokenOutput(JingxiangError):

@@ -1,8 +1,8 @@
 """The web server: the port answers within half a second, before gradio or torch are imported.
 
-    /healthz   200 as soon as the process is up
-    /readyz    200 when the page is there and the model is loaded; until then 503 with what is missing
-    else       the page; until it is there, one that says so and tries again
+/healthz   200 as soon as the process is up
+/readyz    200 when the page is there and the model is loaded; until then 503 with what is missing
+else       the page; until it is there, one that says so and tries again
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 STOP_GRACE_S = 3
 WAITING_PAGE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><meta http-equiv="refresh" content="1">
 <meta name="viewport" content="width=device-width"><title>jingxiang</title>
-<body style="font:16px system-ui,'PingFang SC','Microsoft YaHei','Noto Sans CJK SC',sans-serif;margin:20vh auto;max-width:30em;text-align:center">
-<p>{text}</p></body></html>"""
+<style>body{{font:16px system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif}}
+p{{margin:20vh auto;max-width:30em;text-align:center}}</style><p>{text}</p></html>"""
 
 
 class Front:

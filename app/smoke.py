@@ -1,4 +1,4 @@
-"""The smoke model: a tiny I2VGenXLPipeline whose weights are numbers from a fixed seed. It proves that everything works.
+"""The smoke model: a tiny I2VGenXLPipeline with weights from a fixed seed, which proves that everything works.
 
 It is saved in the ordinary layout and loaded by the code that loads a real model. The weights come from `torch.rand`,
 whose integers and scaling are exact on every CPU (`torch.randn` is not: its vectorised logarithm differs between
@@ -78,15 +78,14 @@ def pipeline() -> Any:
     )
 
 
-@torch.no_grad()
 def _fill(part: torch.nn.Module, generator: torch.Generator) -> None:
     """Weights uniform around 0, within 1/sqrt(inputs), in the order of their names; norms stay at 1 and 0."""
     for name, weight in sorted(part.named_parameters()):
         if weight.ndim < 2:
-            weight.fill_(1.0 if name.endswith("weight") else 0.0)
+            weight.data.fill_(1.0 if name.endswith("weight") else 0.0)
         else:
             inputs = weight[0].numel()
-            weight.copy_((torch.rand(weight.shape, generator=generator) - 0.5) * (2.0 / inputs**0.5))
+            weight.data.copy_((torch.rand(weight.shape, generator=generator) - 0.5) * (2.0 / inputs**0.5))
 
 
 def _tokenizer() -> Any:

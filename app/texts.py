@@ -1,10 +1,34 @@
-"""The app's texts in the user's language; `zh.json` beside this file holds the Chinese."""
+"""The app's texts in the language of whoever asks; `zh.json` beside this file holds the Chinese."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
-from jingxiang.language import translator
+from jingxiang.language import LANGUAGES, chosen, translator
 
 FOLDER = Path(__file__).resolve().parent
-tr = translator(FOLDER)
+_translate = translator(FOLDER)
+_spoken: ContextVar[str | None] = ContextVar("spoken", default=None)
+
+
+def tr(template: str, *, language: str | None = None, **fields: object) -> str:
+    """A text in the language given, else the one being spoken, else the user's."""
+    return _translate(template, language or _spoken.get(), **fields)
+
+
+def spoken() -> str:
+    """The language being spoken: `en` or `zh`."""
+    return _spoken.get() or chosen()
+
+
+@contextlib.contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Speak one user's language while something is done for that user."""
+    token = _spoken.set(language if language in LANGUAGES else None)
+    try:
+        yield
+    finally:
+        _spoken.reset(token)

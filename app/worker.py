@@ -2,7 +2,7 @@
 
 Reads jobs from stdin and writes events to stdout, one JSON object a line:
 
-    -> {"id": 1, "image": PATH, "prompt": …, "preset": {…}, "seed": 7, "output": PATH}
+    -> {"id": 1, "image": PATH, "prompt": …, "preset": {…}, "seed": 7, "output": PATH, "language": "en"}
     <- {"event": "ready"} | {"event": "failed", "message": …}              the model is loaded, or cannot be
     <- {"event": "step", "id": 1, "done": 3, "of": 10}
     <- {"event": "done", "id": 1, "seconds": 1.2} | {"event": "error", "id": 1, "message": …}
@@ -50,6 +50,7 @@ def main(spec: ModelSpec, folder: Path, prepare: Callable[[], None]) -> int:
 def _do(model: Any, job: dict[str, Any], send: Send) -> None:
     """One job: a picture in, a video file out. Whatever goes wrong is the job's error, not the worker's end."""
     from app import generation
+    from app.texts import speaking
 
     start = time.monotonic()
     number = job["id"]
@@ -58,7 +59,9 @@ def _do(model: Any, job: dict[str, Any], send: Send) -> None:
         send({"event": "step", "id": number, "done": done, "of": of})
 
     try:
-        generation.run(model, generation.Order.from_json(job), on_step)
+        order = generation.Order.from_json(job)
+        with speaking(order.language):
+            generation.run(model, order, on_step)
     except JingxiangError as error:
         send({"event": "error", "id": number, "message": error.message})
     except Exception as error:  # any library may raise anything; the user must see it and the next job must run

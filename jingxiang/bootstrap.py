@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, List, NoReturn, Optional
+from typing import Iterator, List, NoReturn, Optional
 
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.language import LANGUAGES, tr
@@ -49,7 +49,7 @@ def enter() -> None:
             _make(_option(arguments, "--mirror") or "auto")
     except JingxiangError as error:
         _end(error)
-    os.execv(str(PYTHON), [str(PYTHON), str(TASKS)] + arguments)
+    os.execv(str(PYTHON), [str(PYTHON), str(TASKS), *arguments])
 
 
 def check_python(version: "tuple") -> None:  # type: ignore[type-arg]
@@ -63,14 +63,21 @@ def check_python(version: "tuple") -> None:  # type: ignore[type-arg]
         oldest="{}.{}".format(*OLDEST), newest="{}.{}".format(*NEWEST),
     )  # fmt: skip
     advice = "{} tasks.py {}".format(found[0] if found else "python3.11", " ".join(sys.argv[1:])).strip()
-    word = tr("; try: {command}") if found else tr("; install one (apt-get install python3.11 python3.11-venv), then: {command}")
+    word = (
+        tr("; try: {command}")
+        if found
+        else tr("; install one (apt-get install python3.11 python3.11-venv), then: {command}")
+    )
     raise UsageError(message + word.format(command=advice))
 
 
 def _works(name: str) -> bool:
     """Whether a Python is there and starts (a pyenv shim may be on PATH with nothing behind it)."""
     path = shutil.which(name)
-    return path is not None and subprocess.call([path, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    return (
+        path is not None
+        and subprocess.call([path, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    )
 
 
 def _caller() -> "Optional[str]":
@@ -136,7 +143,13 @@ def _make(mirror: str) -> None:
     for module in ("venv", "ensurepip"):
         if importlib.util.find_spec(module) is None:
             package = "python3.{}-venv".format(sys.version_info[1])
-            raise UsageError(tr("this Python has no '{module}' module; install it: apt-get install {package}", module=module, package=package))
+            raise UsageError(
+                tr(
+                    "this Python has no '{module}' module; install it: apt-get install {package}",
+                    module=module,
+                    package=package,
+                )
+            )
     if not os.access(str(ROOT), os.W_OK):
         raise UsageError(tr("cannot write to {folder}; use a checkout in a folder of your own", folder=ROOT))
     with _alone(), _undone_on_failure():
@@ -165,12 +178,21 @@ def _install(known: "object", mirror: str) -> None:
     for source in order:
         code, output = pip_client.install(PYTHON, LOCK, source)
         if code == 0:
-            _say("toolkit", tr("{count} packages from {mirror}, every hash checked", count=pip_client.count(LOCK), mirror=source.mirror))
+            _say(
+                "toolkit",
+                tr(
+                    "{count} packages from {mirror}, every hash checked",
+                    count=pip_client.count(LOCK),
+                    mirror=source.mirror,
+                ),
+            )
             return
         failures.append("{}: {}".format(source.mirror, pip_client.reason(output)))
         _say("", failures[-1])
     raise JingxiangError(
-        tr("the toolkit could not be installed from any of {count} mirrors", count=len(order)) + "\n       " + "\n       ".join(failures),
+        tr("the toolkit could not be installed from any of {count} mirrors", count=len(order))
+        + "\n       "
+        + "\n       ".join(failures),
         hints=[tr("check the network, or name a mirror: {command}", command="python3 tasks.py --list --mirror NAME")],
     )
 
@@ -179,7 +201,11 @@ def _run(argv: "List[str]", check: bool = True) -> int:
     done = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     output = done.communicate()[0].decode(errors="replace")
     if check and done.returncode:
-        raise JingxiangError(tr("{name} ended with exit code {code}", name=" ".join(argv[1:3]), code=done.returncode) + "\n" + output.strip())
+        raise JingxiangError(
+            tr("{name} ended with exit code {code}", name=" ".join(argv[1:3]), code=done.returncode)
+            + "\n"
+            + output.strip()
+        )
     return int(done.returncode)
 
 

@@ -55,7 +55,16 @@ def summary(found: Gpus) -> str:
     if found.cards:
         card = found.cards[0]
         many = f"{len(found.cards)} x " if len(found.cards) > 1 else ""
-        text = tr("{many}{name}, driver {driver}, {free:.1f} of {total:.1f} GiB free",
-                  many=many, name=card.name, driver=card.driver, free=card.free_bytes / 2**30, total=card.memory_bytes / 2**30)  # fmt: skip
-        return text
-    return tr("NVIDIA driver does not answer: {problem}", problem=found.problem) if found.problem else tr("no NVIDIA GPU: CPU build")
+        return tr(
+            "{many}{name}, driver {driver}, {free:.1f} of {total:.1f} GiB free",
+            many=many,
+            name=card.name,
+            driver=card.driver,
+            free=card.free_bytes / 2**30,
+            total=card.memory_bytes / 2**30,
+        )
+    return (
+        tr("NVIDIA driver does not answer: {problem}", problem=found.problem)
+        if found.problem
+        else tr("no NVIDIA GPU: CPU build")
+    )

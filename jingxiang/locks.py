@@ -21,7 +21,11 @@ class StaleLock(JingxiangError):
 
     def __init__(self, lock: str, spec: str) -> None:
         super().__init__(
-            tr("{lock}: is older than {spec}; what it would install is not what the spec asks for", lock=lock, spec=spec),
+            tr(
+                "{lock}: is older than {spec}; what it would install is not what the spec asks for",
+                lock=lock,
+                spec=spec,
+            ),
             hints=("invoke lock",),
         )
 
@@ -96,7 +100,11 @@ def read(path: Path) -> Lock:
         elif line and not line.startswith("#"):
             match = PACKAGE.match(line)
             if not match:
-                raise TableError(f"envs/locks/{path.name}", tr("line {number}", number=number), tr("not NAME==VERSION with --hash=sha256:…"))
+                raise TableError(
+                    f"envs/locks/{path.name}",
+                    tr("line {number}", number=number),
+                    tr("not NAME==VERSION with --hash=sha256:…"),
+                )
             hashes = re.findall(r"[0-9a-f]{64}", match["hashes"])
             packages.append(LockedPackage(match["name"], match["version"], match["marker"] or "", tuple(hashes)))
     return Lock(path, sha256_bytes(text.encode()), digest, tuple(packages))

@@ -1,4 +1,7 @@
-"""Which mirrors answer now, fastest first. Standard library only: the bootstrap measures before anything is installed."""
+"""Which mirrors answer now, fastest first.
+
+Standard library only: the bootstrap measures before anything is installed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ USER_AGENT = f"jingxiang/{__version__}"
 
 @dataclass(frozen=True)
 class Page:
-    """An address to ask, and a text that a good answer holds: the hash or file name of something that we have locked."""
+    """An address to ask, and a text that a good answer holds: the hash or name of a locked file."""
 
     url: str
     needle: str

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import invoke
+import invoke.program
+import invoke.tasks
+from invoke.collection import Collection
 from invoke.exceptions import Exit, ParseError, UnexpectedExit
 
 from jingxiang import __version__, console
@@ -31,17 +33,17 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
         def run(context: Any, *args: Any, **kwargs: Any) -> None:
             body(context, *args, **kwargs)
 
-        return invoke.task(auto_shortflags=False, help=help_, **options)(run)
+        return invoke.tasks.task(auto_shortflags=False, help=help_, **options)(run)
 
     return decorate
 
 
-class Program(invoke.Program):
+class Program(invoke.program.Program):
     """Runs the tasks of one module."""
 
     @classmethod
     def of(cls, module: str) -> Program:
-        collection = invoke.Collection.from_module(sys.modules[module], auto_dash_names=True)
+        collection = Collection.from_module(sys.modules[module], auto_dash_names=True)
         return cls(version=__version__, namespace=collection, name="jingxiang", binary="python3 tasks.py")
 
     def main(self) -> NoReturn:
@@ -92,7 +94,9 @@ class Program(invoke.Program):
             where = context.name or "" if context else ""
             near = difflib.get_close_matches(word.partition("=")[0], flags, n=1)
             text = tr("no flag '{name}'", name=word) + (tr(" (did you mean '{near}'?)", near=near[0]) if near else "")
-            return UsageError(f"{where}: {text}" if where else text, hints=(f"python3 tasks.py --help {where}".strip(),))
+            return UsageError(
+                f"{where}: {text}" if where else text, hints=(f"python3 tasks.py --help {where}".strip(),)
+            )
         return UnknownName("task", word, [name.replace("_", "-") for name in self.collection.task_names])
 
     def _end(self, error: JingxiangError) -> NoReturn:

@@ -12,7 +12,10 @@ PATTERNS = (
     (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{HIDDEN}@"),
     # tokens by their well-known beginnings: Hugging Face, GitHub, PyPI, ModelScope
     (re.compile(r"\b(?:hf_|gh[pousr]_|github_pat_|pypi-|ms-)[A-Za-z0-9_-]{16,}"), HIDDEN),
-    (re.compile(r"(?i)\b(token|password|passwd|secret|api[_-]?key|authorization)(\s*[=:]\s*)(?:bearer\s+)?\S+"), rf"\1\2{HIDDEN}"),
+    (
+        re.compile(r"(?i)\b(token|password|passwd|secret|api[_-]?key|authorization)(\s*[=:]\s*)(?:bearer\s+)?\S+"),
+        rf"\1\2{HIDDEN}",
+    ),
 )
 
 

@@ -34,10 +34,10 @@ class Table:
                 raise UnknownName("key", key, allowed, where=f"{self.file}: {self._at(key)}")
 
     def string(self, key: str, default: str | None = None) -> str:
-        return self._read(key, str, default)
+        return str(self._read(key, str, default))
 
     def integer(self, key: str, default: int | None = None) -> int:
-        return self._read(key, int, default)
+        return int(self._read(key, int, default))
 
     def number(self, key: str, default: float | None = None) -> float:
         return float(self._read(key, float, default))

@@ -56,13 +56,13 @@ def environment(source: Source, pip_settings: Mapping[str, str], *, build: str =
 def make_environment(folder: Path, python: str) -> process.Finished:
     """An empty virtual environment that may be renamed afterwards, from a Python of this machine such as `3.11`."""
     env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"}
-    argv = [binary(), "venv", "--quiet", "--relocatable", "--no-project", "--python", python, folder]
+    argv: list[str | Path] = [binary(), "venv", "--quiet", "--relocatable", "--no-project", "--python", python, folder]
     return process.run(argv, env=env)
 
 
 def install(requirements: Path, python: Path, env: Mapping[str, str], *, show: bool) -> process.Finished:
     """Install exact versions with hashes into the environment of `python`, and compile their bytecode."""
-    argv = [
+    argv: list[str | Path] = [
         binary(), "pip", "install", "--python", python, "--require-hashes", "--no-deps", "--no-build",
         "--compile-bytecode", "--requirements", requirements,
     ]  # fmt: skip
@@ -71,8 +71,8 @@ def install(requirements: Path, python: Path, env: Mapping[str, str], *, show: b
 
 def compile_lock(spec: Path, output: Path, options: Sequence[str], env: Mapping[str, str]) -> process.Finished:
     """Resolve a spec into exact versions with the hashes of all their files."""
-    argv = [
-        binary(), "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url",
-        *options, "--output-file", output, spec,
+    argv: list[str | Path] = [
+        binary(), "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate",
+        "--no-emit-index-url", *options, "--output-file", output, spec,
     ]  # fmt: skip
     return process.run(argv, env=env)

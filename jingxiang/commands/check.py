@@ -33,7 +33,11 @@ def check(places: Places, *, mirror: str) -> NoReturn:
     """Format, lint, types, and the tests that take seconds."""
     python = setup(places, mirror=mirror, profile=DEVELOPMENT).python
     os.chdir(places.root)
-    for name, words in (("ruff format", ["ruff", "format", "--check", "-q"]), ("ruff", ["ruff", "check", "-q"]), ("mypy", ["mypy"])):
+    for name, words in (
+        ("ruff format", ["ruff", "format", "--check", "-q"]),
+        ("ruff", ["ruff", "check", "-q"]),
+        ("mypy", ["mypy"]),
+    ):
         start = time.monotonic()
         if process.run([python, "-m", *words], show=True).code:
             raise CheckFailed(name)

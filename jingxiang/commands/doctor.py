@@ -45,9 +45,18 @@ class ProblemsFound(JingxiangError):
 
 def doctor(places: Places, *, as_json: bool) -> None:
     """Print the report; raises `ProblemsFound` if there is anything that stops `up`."""
-    sections: tuple[Callable[[Places], Iterable[Finding]], ...] = (_machine, _gpu, _disk, _docker, _mirrors, _environment)
+    sections: tuple[Callable[[Places], Iterable[Finding]], ...] = (
+        _machine,
+        _gpu,
+        _disk,
+        _docker,
+        _mirrors,
+        _environment,
+    )
     with ThreadPoolExecutor(len(sections)) as pool:
-        findings = [_public(each) for found in pool.map(lambda section: list(section(places)), sections) for each in found]
+        findings = [
+            _public(each) for found in pool.map(lambda section: list(section(places)), sections) for each in found
+        ]
     if as_json:
         console.data_json({"version": __version__, "findings": [asdict(each) for each in findings]})
     else:
@@ -73,13 +82,28 @@ def _machine(places: Places) -> Iterable[Finding]:
     import psutil
 
     yield Finding("python", OK, f"{platform.python_version()} ({sys.executable})")
-    release = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux") if hasattr(platform, "freedesktop_os_release") else ""
+    release = (
+        platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+        if hasattr(platform, "freedesktop_os_release")
+        else ""
+    )
     text = f"{release}, {platform.release()}, {platform.machine()}"
     supported = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    yield Finding("system", OK if supported else PROBLEM, text, "" if supported else tr("use Linux on x86-64 (on Windows: WSL 2)"))
+    yield Finding(
+        "system", OK if supported else PROBLEM, text, "" if supported else tr("use Linux on x86-64 (on Windows: WSL 2)")
+    )
     memory = psutil.virtual_memory()
     cores = len(os.sched_getaffinity(0))
-    yield Finding("memory", OK, tr("{cores} cores, {free} of {total} free", cores=cores, free=console.size(memory.available), total=console.size(memory.total)))
+    yield Finding(
+        "memory",
+        OK,
+        tr(
+            "{cores} cores, {free} of {total} free",
+            cores=cores,
+            free=console.size(memory.available),
+            total=console.size(memory.total),
+        ),
+    )
 
 
 def _gpu(places: Places) -> Iterable[Finding]:
@@ -130,7 +154,12 @@ def _mirrors(places: Places) -> Iterable[Finding]:
     answers = probe.ask_all(pip_client.pages(known, places.locks / "toolkit.txt", Path(sys.executable)))
     good = list(probe.fastest(answers))
     if not good:
-        yield Finding("mirrors", PROBLEM, tr("none of {names} answers", names=", ".join(answers)), tr("check the network and the proxy (HTTPS_PROXY)"))
+        yield Finding(
+            "mirrors",
+            PROBLEM,
+            tr("none of {names} answers", names=", ".join(answers)),
+            tr("check the network and the proxy (HTTPS_PROXY)"),
+        )
         return
     text = ", ".join(f"{name} {answers[name].seconds * 1000:.0f} ms" for name in good)
     silent = ", ".join(name for name in answers if name not in good)
@@ -148,4 +177,6 @@ def _environment(places: Places) -> Iterable[Finding]:
     if environment.in_place:
         yield Finding("environment", OK, tr("{name} is in place", name=environment.name))
     else:
-        yield Finding("environment", NOTE, tr("{name} is not installed yet", name=environment.name), "python3 tasks.py setup")
+        yield Finding(
+            "environment", NOTE, tr("{name} is not installed yet", name=environment.name), "python3 tasks.py setup"
+        )

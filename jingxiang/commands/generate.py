@@ -25,7 +25,7 @@ def generate(
     if seed and not seed.isdigit():
         raise UsageError(tr("the seed must be a whole number, not '{seed}'", seed=seed))
     environment = setup(places, mirror=mirror)
-    argv = [
+    argv: list[str | Path] = [
         environment.python, "-m", "app", "generate", "--model", spec.name, "--models", places.models,
         "--image", Path(image).absolute(), f"--prompt={prompt}", "--out", Path(out).absolute(), "--preset", preset,
         *([f"--seed={seed}"] if seed else []),

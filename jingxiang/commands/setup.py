@@ -29,9 +29,13 @@ def setup(places: Places, *, mirror: str, profile: str = APP) -> venv.Environmen
         console.line("plan", text)
         console.more(gpu.summary(gpu.detect()))
         show = sys.stderr.isatty()
-        served = venv.build(environment, known, mirror, toolkit_python=Path(sys.executable), show=show, report=console.more)
+        served = venv.build(
+            environment, known, mirror, toolkit_python=Path(sys.executable), show=show, report=console.more
+        )
         seconds = f"{time.monotonic() - start:.0f}"
-        console.line("install", tr("{served}; in {seconds} s, every hash checked", served=" · ".join(served), seconds=seconds))
+        console.line(
+            "install", tr("{served}; in {seconds} s, every hash checked", served=" · ".join(served), seconds=seconds)
+        )
     if profile == APP:
         venv.point(places.current, environment)
     return environment

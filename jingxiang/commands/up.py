@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NoReturn
 
 from jingxiang import gpu, models, ports, process
@@ -16,7 +17,7 @@ def up(places: Places, *, mirror: str, model: str, host: str, port: int, open_br
     spec = catalog.model(model) if model else (catalog.with_gpu if gpu.detect().cards else catalog.without_gpu)
     ports.bind(host, port).close()  # say now what would else be found out after the installation
     environment = setup(places, mirror=mirror)
-    argv = [
+    argv: list[str | Path] = [
         environment.python, "-m", "app", "serve", "--model", spec.name, "--models", places.models,
         "--outputs", places.outputs, "--host", host, "--port", str(port), *(["--open"] if open_browser else []),
     ]  # fmt: skip

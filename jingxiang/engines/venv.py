@@ -76,14 +76,19 @@ class NoMirror(JingxiangError):
     def __init__(self, space: str, failures: list[str]) -> None:
         head = tr("the {space} packages could not be had from any of {count} mirrors", space=space, count=len(failures))
         tail = tr("nothing was installed; what was fetched is kept")
-        super().__init__("\n       ".join([head, *failures, tail]), hints=("python3 tasks.py doctor", "python3 tasks.py setup --mirror NAME"))
+        super().__init__(
+            "\n       ".join([head, *failures, tail]),
+            hints=("python3 tasks.py doctor", "python3 tasks.py setup --mirror NAME"),
+        )
 
 
 def plan(places: Places, profile: str, lock: Lock) -> Environment:
     return Environment(places.environments / f"i2v-{profile}-{short(lock.digest)}", profile, lock)
 
 
-def build(environment: Environment, known: MirrorSet, mirror: str, *, toolkit_python: Path, show: bool, report: Report) -> list[str]:
+def build(
+    environment: Environment, known: MirrorSet, mirror: str, *, toolkit_python: Path, show: bool, report: Report
+) -> list[str]:
     """Install the lock beside its final place and move it there when it is complete.
 
     Returns one line per space, naming the mirror that served it.
@@ -93,14 +98,25 @@ def build(environment: Environment, known: MirrorSet, mirror: str, *, toolkit_py
             return []
         made = uv_client.make_environment(folder, PYTHON)
         if made.code:
-            raise PythonMissing(PYTHON) if "No interpreter found" in made.stderr else process.ProcessFailed("uv venv", made)
+            raise (
+                PythonMissing(PYTHON)
+                if "No interpreter found" in made.stderr
+                else process.ProcessFailed("uv venv", made)
+            )
         settings = pip_client.settings(toolkit_python)
         served = []
         for space in ("torch", "pypi"):
             if packages := environment.lock.of_space(space):
                 sources = _ordered(known, space, mirror, packages, settings, toolkit_python)
                 source = _from_first(sources, packages, folder, settings, show=show, report=report)
-                served.append(tr("{space}: {count} packages from {mirror}", space=space, count=len(packages), mirror=source.mirror))
+                served.append(
+                    tr(
+                        "{space}: {count} packages from {mirror}",
+                        space=space,
+                        count=len(packages),
+                        mirror=source.mirror,
+                    )
+                )
         version = process.check([folder / "bin/python", "-V"], name="python").stdout.split()[-1]
         stamp = Stamp(environment.profile, "venv", environment.lock.digest, version)
         (folder / STAMP).write_text(json.dumps(asdict(stamp), indent=2) + "\n", encoding="utf-8")
@@ -118,7 +134,12 @@ def point(link: Path, environment: Environment) -> None:
 
 
 def _ordered(
-    known: MirrorSet, space: str, mirror: str, packages: tuple[LockedPackage, ...], settings: dict[str, str], python: Path
+    known: MirrorSet,
+    space: str,
+    mirror: str,
+    packages: tuple[LockedPackage, ...],
+    settings: dict[str, str],
+    python: Path,
 ) -> tuple[Source, ...]:
     """The sources to ask in turn. `official` can have PyTorch's builds only through pip's extra places."""
     pages = {}
