@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -58,8 +59,12 @@ def _generate(arguments: argparse.Namespace) -> None:
     output: Path = arguments.out
     if output.suffix.lower() != ".mp4":
         raise UsageError(tr("{name}: the output must end in .mp4", name=output))
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
-        raise UsageError(tr("{name}: cannot be written", name=output))
+    try:
+        tempfile.TemporaryFile(dir=output.parent).close()  # root may write anywhere, but not to every file system
+    except OSError as error:
+        raise UsageError(tr("{name}: cannot be written: {reason}", name=output, reason=error.strerror)) from error
+    if output.is_dir():
+        raise UsageError(tr("{name}: is a folder", name=output))
     spec = _spec(arguments)
     wanted = generation.order(
         spec,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.generation import Order
-from app.texts import tr
+from app.texts import FOLDER, tr
 from jingxiang.errors import JingxiangError
 from jingxiang.models import ModelSpec
 
@@ -87,7 +87,9 @@ class Engine:
     async def _start(self) -> None:
         argv = [sys.executable, "-m", "app", "worker", "--model", self.spec.name, "--models", str(self.models)]
         pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, limit=LINE_BYTES)
+        self._process = await asyncio.create_subprocess_exec(
+            *argv, stdin=pipe, stdout=pipe, limit=LINE_BYTES, cwd=FOLDER.parent
+        )
 
     async def _read(self) -> None:
         """Events until the worker ends."""

@@ -27,20 +27,18 @@ def read(path: Path) -> Image.Image:
         if path.stat().st_size > MAX_BYTES:
             size = f"{path.stat().st_size / 1e6:.0f}"
             raise BadPicture(tr("{name}: {size} MB; at most {limit} MB", name=name, size=size, limit=MAX_BYTES >> 20))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
-            picture = Image.open(path, formats=FORMATS)
-        pixels = picture.width * picture.height
-        if pixels > MAX_PIXELS:  # known from the header, before anything is unpacked
-            raise BadPicture(
-                tr(
-                    "{name}: {pixels:.0f} megapixels; at most {limit}",
-                    name=name,
-                    pixels=pixels / 1e6,
-                    limit=MAX_PIXELS // 10**6,
+            picture = Image.open(file, formats=FORMATS)
+            pixels = picture.width * picture.height
+            if pixels > MAX_PIXELS:  # known from the header, before anything is unpacked
+                limit = MAX_PIXELS // 10**6
+                text = tr(
+                    "{name}: {pixels:.0f} megapixels; at most {limit}", name=name, pixels=pixels / 1e6, limit=limit
                 )
-            )
-        return flat(ImageOps.exif_transpose(picture))
+                raise BadPicture(text)
+            upright = flat(ImageOps.exif_transpose(picture))
+        return Image.frombytes("RGB", upright.size, upright.tobytes())  # the pixels alone
     except FileNotFoundError as error:
         raise BadPicture(tr("{name}: no such file", name=path)) from error
     except UnidentifiedImageError as error:

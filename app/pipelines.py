@@ -85,8 +85,9 @@ class I2VGenXL:
         dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         try:
             pipe = _Stepping.from_pretrained(str(folder), dtype=dtype, local_files_only=True, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise WeightsMissing(folder, str(error).splitlines()[0]) from error
+        except Exception as error:  # diffusers raises nearly anything for a folder that is not whole
+            reason = (str(error).splitlines() or [""])[0]
+            raise WeightsMissing(folder, f"{type(error).__name__}: {reason}") from error
         # transformers >= 5.6 has no CLIPTextModel.text_model, which the pipeline asks for (diffusers#14124). Set past
         # torch's module registry, which would see a cycle.
         if not hasattr(pipe.text_encoder, "text_model"):

@@ -44,11 +44,13 @@ def enter() -> None:
         arguments = _take_language(sys.argv[1:])
         if caller == "tasks" and len(arguments) == len(sys.argv) - 1 and _inside() and _current():
             return
-        check_python(sys.version_info[:2])
         if not _current():
+            check_python(sys.version_info[:2])
             _make(_option(arguments, "--mirror") or "auto")
     except JingxiangError as error:
         _end(error)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
     os.execv(str(PYTHON), [str(PYTHON), str(TASKS), *arguments])
 
 
@@ -136,7 +138,7 @@ def _take_language(arguments: "List[str]") -> "List[str]":
 
 def _make(mirror: str) -> None:
     """Make `.venv`, or bring one that is there up to the lock. On failure nothing of ours stays behind."""
-    from jingxiang import mirrors
+    from jingxiang import mirrors, process
 
     known = mirrors.load(ROOT)
     known.check(mirror)
@@ -161,17 +163,19 @@ def _make(mirror: str) -> None:
             _say("toolkit", tr("making .venv with Python {version}", version="{}.{}".format(*sys.version_info[:2])))
             VENV.mkdir()
             STAMP.write_text(BUILDING)
-            _run([getattr(sys, "_base_executable", None) or sys.executable, "-m", "venv", str(VENV)])
+            # From within another virtual environment, the Python below it: ours must not depend on theirs.
+            base = getattr(sys, "_base_executable", None) or sys.executable
+            process.check([base, "-m", "venv", str(VENV)], name="python -m venv")
         _install(known, mirror)
         STAMP.write_text(_lock_digest())
 
 
 def _install(known: "object", mirror: str) -> None:
     """The locked packages from the first mirror that can give all of them."""
-    from jingxiang import mirrors, pip_client
+    from jingxiang import mirrors, pip_client, process
 
     assert isinstance(known, mirrors.MirrorSet)
-    if not PYTHON.exists() or _run([str(PYTHON), "-m", "pip", "--version"], check=False):
+    if process.run([PYTHON, "-m", "pip", "--version"]).code:
         raise UsageError(tr("{folder} was not made by this toolkit and has no pip; move it away", folder=VENV))
     order = pip_client.ranked(known, mirror, LOCK, PYTHON)
     failures = []
@@ -193,20 +197,8 @@ def _install(known: "object", mirror: str) -> None:
         tr("the toolkit could not be installed from any of {count} mirrors", count=len(order))
         + "\n       "
         + "\n       ".join(failures),
-        hints=[tr("check the network, or name a mirror: {command}", command="python3 tasks.py --list --mirror NAME")],
+        hints=[tr("check the network, or name a mirror: {command}", command="python3 tasks.py setup --mirror NAME")],
     )
-
-
-def _run(argv: "List[str]", check: bool = True) -> int:
-    done = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    output = done.communicate()[0].decode(errors="replace")
-    if check and done.returncode:
-        raise JingxiangError(
-            tr("{name} ended with exit code {code}", name=" ".join(argv[1:3]), code=done.returncode)
-            + "\n"
-            + output.strip()
-        )
-    return int(done.returncode)
 
 
 @contextlib.contextmanager

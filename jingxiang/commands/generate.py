@@ -24,6 +24,8 @@ def generate(
         raise UsageError(tr("the prompt is empty: say in English what should move and how"))
     if seed and not seed.isdigit():
         raise UsageError(tr("the seed must be a whole number, not '{seed}'", seed=seed))
+    if not Path(image).is_file():
+        raise UsageError(tr("{name}: no such file", name=image))
     environment = setup(places, mirror=mirror)
     argv: list[str | Path] = [
         environment.python, "-m", "app", "generate", "--model", spec.name, "--models", places.models,

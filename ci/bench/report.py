@@ -1,0 +1,63 @@
+"""The one form of every bench's result: an object for programs, a table for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value with its bar, and what peers needed for the same in the same run.
+
+    `value` is None where it cannot be measured; then a note says why.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    bar: float
+    better: str = "lower"
+    peers: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value <= self.bar if self.better == "lower" else self.value >= self.bar
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on; no name of the machine or its user."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(memory / 1e9, 1),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+    }
+
+
+def show(bench: str, figures: list[Figure], notes: list[str]) -> None:
+    """The table on stderr; with --json as an argument also the object on stdout."""
+    for figure in figures:
+        sign = {True: "ok  ", False: "MISS", None: "-   "}[figure.holds]
+        value = "-" if figure.value is None else f"{figure.value:g}"
+        limit = f"{'<=' if figure.better == 'lower' else '>='} {figure.bar:g}"
+        peers = ", ".join(f"{name} {each:g}" for name, each in figure.peers.items())
+        sys.stderr.write(f"{sign} {figure.name:20} {value:>8} {figure.unit:6} {limit:10} {peers}\n")
+    for note in notes:
+        sys.stderr.write(f"     {note}\n")
+    if "--json" in sys.argv:
+        result = {"bench": bench, "machine": machine(), "figures": [asdict(each) for each in figures], "notes": notes}
+        sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")

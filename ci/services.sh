@@ -1,0 +1,297 @@
+#!/usr/bin/env bash
+# Real services for the tests, on loopback and in one scratch folder: a docker engine, a registry, an ssh server.
+#
+#   ci/services.sh start DIR    start all three, wait until each answers, write DIR/environment (to be sourced)
+#   ci/services.sh stop DIR     stop them and remove what they made; DIR/*.log stay
+#
+# Needs root or sudo, dockerd, docker-registry, sshd and python3 (ci/check.sh installs them). Nothing of the machine is
+# used or changed: no configuration in /etc, no ~/.ssh, no running engine. Several can run at once, each in its own DIR.
+#
+# Each service is the only program of a process and a mount namespace. When the first process of the namespace ends,
+# however it ends, the kernel ends all others and drops the mounts: containers, ssh sessions and what was started
+# through them cannot be left behind. A command sent by ssh sees its own process numbers, as on another machine.
+set -euo pipefail
+
+services=(docker registry ssh)
+self=$(realpath -- "${BASH_SOURCE[0]}")
+
+die() {
+  echo "services: $*" >&2
+  exit 1
+}
+
+# --- Inside the namespaces -------------------------------------------------------------------------------------------
+
+# enter NAME HIDDEN COMMAND…: the first process. /proc still shows the outer process numbers, so it can write down which
+# one it is, and when it was born: a number alone may be another program's by the time that we stop it.
+enter() {
+  local name=$1 hidden=$2 root=/ stat folder
+  shift 2
+  read -r -a stat </proc/self/stat
+  echo "${stat[21]}" >"$dir/$name.born"
+  echo "${stat[0]}" >"$dir/$name.pid"
+  # In a chroot `/` is no mount, and the engine cannot start containers there: give it a root that is one.
+  if ! grep -q '^[^ ]* [^ ]* [^ ]* [^ ]* / ' /proc/self/mountinfo; then
+    root=$dir/$name.root
+    mkdir -p "$root"
+    mount --rbind / "$root"
+  fi
+  mount --make-rslave "$root"
+  mount -t proc proc "$root/proc"
+  for folder in $hidden; do
+    mkdir -p "$root$folder"
+    mount -t tmpfs -o mode=755 tmpfs "$root$folder"
+  done
+  exec chroot "$root" bash "$self" watch "$dir" "$@"
+}
+
+# watch COMMAND…: run it, hand SIGTERM on to it, and end when it ends. Bash leaves SIGINT ignored in what it starts with
+# `&`; programs that a service starts must not inherit that.
+watch() {
+  env --default-signal=INT,QUIT "$@" &
+  local child=$!
+  # shellcheck disable=SC2064  # the number of now
+  trap "kill -TERM $child" TERM
+  while kill -0 "$child" 2>/dev/null; do
+    wait "$child" || true
+  done
+}
+
+# --- Outside ---------------------------------------------------------------------------------------------------------
+
+# launch NAME HIDDEN COMMAND…: start it in namespaces of its own, in which the folders HIDDEN are empty.
+launch() {
+  local name=$1
+  rm -f "$dir/$name.pid" "$dir/$name.born"
+  setsid "${sudo[@]}" unshare --pid --mount --propagation unchanged --fork --kill-child \
+    bash "$self" enter "$dir" "$@" </dev/null >"$dir/$name.log" 2>&1 &
+  launched[$name]=$!
+}
+
+# alive NAME: whether the process of its pid file runs, and is still the one that wrote it.
+alive() {
+  local pid stat
+  { read -r pid <"$dir/$1.pid" && read -r -a stat <"/proc/$pid/stat"; } 2>/dev/null || return 1
+  [ "${stat[21]}" = "$(cat "$dir/$1.born")" ] && [ "${stat[2]}" != Z ]
+}
+
+# await NAME SECONDS CHECK…: poll until CHECK holds; fails when the service ends before, or takes longer.
+await() {
+  local name=$1 deadline=$((SECONDS + $2))
+  shift 2
+  until "$@" 2>/dev/null; do
+    if [ ! -d "/proc/${launched[$name]}" ] || [ "$SECONDS" -ge "$deadline" ]; then
+      return 1
+    fi
+    sleep 0.1
+  done
+  alive "$name"
+}
+
+failed() {
+  tail -n 20 "$dir/$1.log" >&2 || true
+  die "$1 did not start; its log is above"
+}
+
+# answers ADDRESS PATH: whether GET PATH gives 200. ADDRESS is a socket's path or HOST:PORT.
+answers() {
+  "$python" - "$@" <<'PYTHON'
+import socket, sys
+
+address, path = sys.argv[1:]
+if address.startswith("/"):
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(5)
+    peer.connect(address)
+else:
+    host, port = address.split(":")
+    peer = socket.create_connection((host, int(port)), timeout=5)
+peer.sendall("GET {} HTTP/1.0\r\nHost: localhost\r\n\r\n".format(path).encode())
+sys.exit(b" 200 " not in peer.recv(4096).split(b"\r\n")[0])
+PYTHON
+}
+
+start_docker() {
+  mkdir "$dir/docker"
+  echo '{}' >"$dir/docker/daemon.json"
+  # An engine joins the containerd that it finds in /run/containerd, and with it a running engine; and it writes a key
+  # to /etc/docker: hide them. Only `cgroupfs` works beside a systemd that does not know our process numbers.
+  launch docker "/run/containerd /run/docker /etc/docker" dockerd --config-file "$dir/docker/daemon.json" --log-level warn \
+    --host "unix://$dir/docker.sock" --group "$(id -g)" --pidfile "$dir/docker/dockerd.pid" \
+    --data-root "$dir/docker/data" --exec-root "$dir/docker/exec" \
+    --bridge none --iptables=false --ip6tables=false --ip-forward=false \
+    --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$cgroup"
+}
+
+start_registry() {
+  mkdir "$dir/registry"
+  cat >"$dir/registry/config.yml" <<CONFIG
+version: 0.1
+log: {level: info, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: $dir/registry/data}, delete: {enabled: true}}
+http: {addr: "127.0.0.1:0"}
+CONFIG
+  launch registry "" "${as_me[@]}" docker-registry serve "$dir/registry/config.yml"
+}
+
+# The port that the registry says it has got.
+registry_address() {
+  sed -n 's/.*listening on \(127\.0\.0\.1:[0-9]\{1,5\}\).*/\1/p' "$dir/registry.log" | head -n 1 | grep .
+}
+
+start_ssh() {
+  local sshd port attempt options
+  sshd=$(command -v sshd)
+  mkdir -m 700 "$dir/ssh"
+  ssh-keygen -q -t ed25519 -N '' -C jingxiang-test -f "$dir/ssh/host_key"
+  ssh-keygen -q -t ed25519 -N '' -C jingxiang-test -f "$dir/ssh/id"
+  cp "$dir/ssh/id.pub" "$dir/ssh/authorized_keys"
+  cat >"$dir/ssh/sshd_config" <<CONFIG
+ListenAddress 127.0.0.1
+HostKey $dir/ssh/host_key
+AuthorizedKeysFile $dir/ssh/authorized_keys
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+PermitUserRC no
+StrictModes no
+UsePAM no
+UseDNS no
+PidFile none
+MaxStartups 200
+MaxSessions 100
+PrintMotd no
+SetEnv DOCKER_HOST=unix://$dir/docker.sock
+Subsystem sftp internal-sftp
+CONFIG
+  # Since 9.8 a client that fails a few times is shut out for a while: tests do fail on purpose.
+  options=$("$sshd" -t -f "$dir/ssh/sshd_config" -o PerSourcePenalties=no 2>&1 || true)
+  case $options in *"onfiguration option"*) ;; *) echo "PerSourcePenalties no" >>"$dir/ssh/sshd_config" ;; esac
+  # sshd cannot be asked to pick a port (0 is refused): try, below the range that the kernel gives to clients.
+  for attempt in {1..20}; do
+    port=$((20000 + RANDOM % 12000))
+    launch ssh /run/sshd "${as_me[@]}" "$sshd" -D -e -f "$dir/ssh/sshd_config" -p "$port"
+    if await ssh 30 grep -q "Server listening on 127.0.0.1 port $port" "$dir/ssh.log"; then
+      break
+    fi
+    if [ "$attempt" = 20 ] || ! grep -q "Address already in use" "$dir/ssh.log"; then
+      failed ssh
+    fi
+  done
+  echo "[127.0.0.1]:$port $(cut -d' ' -f1,2 "$dir/ssh/host_key.pub")" >"$dir/ssh/known_hosts"
+  cat >"$dir/ssh/config" <<CONFIG
+Host gpu-1
+  HostName 127.0.0.1
+  Port $port
+  User $(id -un)
+  IdentityFile $dir/ssh/id
+  IdentitiesOnly yes
+  IdentityAgent none
+  UserKnownHostsFile $dir/ssh/known_hosts
+  GlobalKnownHostsFile /dev/null
+  StrictHostKeyChecking yes
+CONFIG
+  timeout 20 ssh -F "$dir/ssh/config" -o BatchMode=yes -o ConnectTimeout=10 gpu-1 true </dev/null || failed ssh
+}
+
+start() {
+  local name
+  [[ $dir =~ ^[A-Za-z0-9/._+-]+$ ]] || die "$dir: only letters, digits and ._+-/ may be in the name"
+  [ "${#dir}" -le 65 ] || die "$dir: too long a name, ${#dir} of at most 65 characters (sockets below it have a limit)"
+  if [ -d "$dir" ] && [ ! -e "$dir/.jingxiang-services" ] && [ -n "$(ls -A "$dir")" ]; then
+    die "$dir holds other things; name an empty folder, or one that is not there yet"
+  fi
+  for name in "${services[@]}"; do
+    ! alive "$name" || die "$name runs in $dir already; first: ci/services.sh stop $dir"
+  done
+  for name in dockerd docker-registry sshd ssh ssh-keygen unshare setsid; do
+    command -v "$name" >/dev/null || die "$name is not installed; ci/check.sh shows the packages"
+  done
+  for python in python3 /usr/bin/python3 ''; do
+    if [ -n "$python" ] && "$python" -c '' 2>/dev/null; then break; fi
+  done
+  [ -n "$python" ] || die "no python3 that starts"
+  mkdir -p "$dir"
+  touch "$dir/.jingxiang-services"
+  clear
+  trap '[ "$?" = 0 ] || stop' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+
+  start_docker
+  start_registry
+  start_ssh
+  await registry 30 registry_address >/dev/null || failed registry
+  local registry
+  registry=$(registry_address)
+  await registry 30 answers "$registry" /v2/ || failed registry
+  await docker 90 answers "$dir/docker.sock" /_ping || failed docker
+  {
+    echo "export JINGXIANG_TEST_DOCKER_HOST=unix://$dir/docker.sock"
+    echo "export JINGXIANG_TEST_REGISTRY=$registry"
+    echo "export JINGXIANG_TEST_SSH_CONFIG=$dir/ssh/config"
+  } >"$dir/environment"
+}
+
+stop() {
+  local name left=()
+  [ -e "$dir/.jingxiang-services" ] || return 0
+  for name in "${services[@]}"; do
+    ! alive "$name" || end "$name" TERM
+  done
+  # The engine gives each container ten seconds; what is left in this folder needs none.
+  for name in "${services[@]}"; do
+    gone "$name" 3 || { end "$name" KILL && gone "$name" 10; } || left+=("$name")
+  done
+  [ "${#left[@]}" = 0 ] || die "could not be stopped: ${left[*]}"
+  clear
+}
+
+end() {
+  "${sudo[@]}" kill "-$2" "$(cat "$dir/$1.pid")" 2>/dev/null || true
+}
+
+gone() {
+  local deadline=$((SECONDS + $2))
+  while alive "$1"; do
+    [ "$SECONDS" -lt "$deadline" ] || return 1
+    sleep 0.05
+  done
+}
+
+# Everything that the services made in the folder, but the logs; only what this script has named.
+clear() {
+  local name found
+  while read -r found; do
+    "${sudo[@]}" umount --lazy "$found" || true
+  done < <(awk -v below="$dir/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | tac)
+  while read -r found; do
+    "${sudo[@]}" rmdir "$found" 2>/dev/null || true
+  done < <(find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" 2>/dev/null)
+  for name in "${services[@]}"; do
+    "${sudo[@]}" rm -rf --one-file-system "${dir:?}/$name" "$dir/$name.root" "$dir/$name.pid" "$dir/$name.born"
+  done
+  "${sudo[@]}" rm -f "$dir/docker.sock" "$dir/environment"
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+if [ $# -lt 2 ] || [ -z "$2" ]; then
+  sed -n '4,5s/^# *//p' "$self" >&2
+  exit 2
+fi
+action=$1 dir=$(realpath -m -- "$2")
+shift 2
+cgroup=jingxiang-$(cksum <<<"$dir" | cut -d' ' -f1)
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # a user's PATH lacks them on Debian, and dockerd and sshd live there
+declare -A launched=()
+sudo=() as_me=()
+if [ "$(id -u)" != 0 ]; then
+  sudo=(sudo -n)
+  as_me=(setpriv --reuid="$(id -u)" --regid="$(id -g)" --init-groups)
+  sudo -n true || die "needs root, or sudo without a password"
+fi
+case $action in
+  start | stop | enter | watch) "$action" "$@" ;;
+  *) die "no such action: $action (start or stop)" ;;
+esac

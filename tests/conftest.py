@@ -1,0 +1,46 @@
+"""What every test needs: a quiet, offline, English surrounding."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# As the app sets them before its libraries read them.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    TRANSFORMERS_VERBOSITY="error",
+    DIFFUSERS_VERBOSITY="error",
+    GRADIO_ANALYTICS_ENABLED="False",
+)
+
+
+@pytest.fixture(autouse=True)
+def _english(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages are compared in English unless a test asks for Chinese; the user's own settings stay out."""
+    for name in ("JINGXIANG_LANG", "JINGXIANG_HOME", "JINGXIANG_MIRRORS", "LC_ALL", "LC_MESSAGES", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", "C.UTF-8")
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models with the smoke model in it, made once for the whole run."""
+    from app import smoke
+
+    folder = tmp_path_factory.mktemp("models")
+    smoke.make(folder / "smoke")
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A picture as a phone would give it: JPEG, 4:3."""
+    from PIL import Image
+
+    path = tmp_path / "photo.jpg"
+    Image.radial_gradient("L").resize((640, 480)).convert("RGB").save(path)
+    return path

@@ -1,0 +1,191 @@
+"""What a newcomer does: `up` in a fresh checkout, the page in a real browser, `generate`, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import psutil
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from tests.peers import checkout, system
+from tests.peers.checkout import Checkout
+
+pytestmark = pytest.mark.e2e
+PYTHON = getattr(sys, "_base_executable", sys.executable)
+# A page must not need anything from outside; without these the browser itself looks for its maker's hosts.
+CHROMIUM = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Up:
+    """A running `up`."""
+
+    checkout: Checkout
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """`python3 tasks.py up` in a checkout where nothing was made before."""
+    copied = checkout.copy(tmp_path_factory.mktemp("up") / "checkout")
+    log = copied.folder.parent / "up.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [PYTHON, "tasks.py", "up", "--port", "0"], cwd=copied.folder, env=copied.environment(), text=True,
+            stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+        )  # fmt: skip
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    ready = re.fullmatch(r"READY (http://127\.0\.0\.1:\d+)\n", first)
+    assert ready, log.read_text()
+    yield Up(copied, process, ready[1], log)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = system.browser()
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM))
+        yield started
+        started.close()
+
+
+def open_page(browser: Any, url: str, locale: str, asked: list[str]) -> Page:
+    page: Page = browser.new_page(locale=locale)
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(url)
+    page.wait_for_selector("#generate")
+    return page
+
+
+def test_the_steps_are_said(up: Up) -> None:
+    said = up.log.read_text()
+    for words in ("toolkit  making .venv", "plan     environment i2v-cpu-", "install  ", "every hash checked", "model    "):
+        assert words in said
+    assert (up.checkout.folder / ".env" / "bin" / "python").exists()
+
+
+def test_a_newcomer_makes_a_video_in_the_browser(up: Up, browser: Any, photo: Path, tmp_path: Path) -> None:
+    asked: list[str] = []
+    page = open_page(browser, up.url, "en-US", asked)
+    assert page.inner_text("#notice") == "Pictures are noise: this model only proves that everything works."
+    page.set_input_files("#picture input[type=file]", photo)
+    page.wait_for_selector("#picture img")
+    page.fill("#prompt textarea", "a cat turns its head")
+    page.click("#generate")
+    page.wait_for_function("() => /\\d+\\/10 steps/.test(document.body.innerText)", timeout=60_000)  # progress
+    page.wait_for_selector("#video video", timeout=60_000)
+    page.wait_for_function("() => document.querySelector('#video video').readyState >= 2")
+    video = page.evaluate("() => { const v = document.querySelector('#video video'); return [v.videoWidth, v.videoHeight, v.duration] }")
+    assert video == [128, 128, 2]
+    page.wait_for_function("() => document.querySelector('#video video').currentTime > 0.2")  # it plays
+    assert '"prompt": "a cat turns its head"' in page.inner_text("#settings")
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {up.url.split("/")[2]}
+    page.close()
+
+
+def test_a_chinese_browser_sees_chinese_errors_included(up: Up, browser: Any) -> None:
+    page = open_page(browser, up.url, "zh-CN", [])
+    page.wait_for_function("() => document.body.innerText.includes('生成视频')")
+    text = page.inner_text("body")
+    for words in ("冒烟测试模型", "画面只是噪声", "提示词（英文）", "快速预览", "随机种子"):
+        assert words in text
+    page.click("#generate")
+    page.wait_for_function("() => document.body.innerText.includes('请先选择一张图片')")
+    page.close()
+
+
+def test_generate_uses_the_same_environment_from_any_folder(up: Up, photo: Path) -> None:
+    tasks = up.checkout.folder / "tasks.py"
+    words = ["generate", "--image", photo.name, "--prompt", "a cat; echo $HOME", "--preset", "fast", "--seed", "3"]
+    made = [up.checkout.run(PYTHON, tasks, *words, "--out", f"{name}.mp4", cwd=photo.parent) for name in ("one", "two")]
+    assert [(each.code, each.stdout) for each in made] == [
+        (0, f"{photo.parent}/one.mp4\n"), (0, f"{photo.parent}/two.mp4\n"),
+    ]  # fmt: skip
+    assert "Pictures are noise" in made[0].stderr
+    assert (photo.parent / "one.mp4").read_bytes() == (photo.parent / "two.mp4").read_bytes()
+    with av.open(str(photo.parent / "one.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["upp"], "error: no task named 'upp'; there is bench, check, doctor, generate, "),
+        (["up", "--model", "smok"], "error: app/models.toml: no model named 'smok'; there is smoke (did you mean 'smoke'?)"),
+        (["up", "--mirror", "tunna"], "error: mirrors.toml: no mirror named 'tunna'; there is "),
+        (["up", "--port", "x"], "error: "),
+        (["up", "--port", "70000"], "error: port 70000 is not between 0 and 65535"),
+        (["up", "--host", "nowhere.invalid"], "error: no address for host 'nowhere.invalid': "),
+        (["generate", "--image", "a", "--prompt", "b", "--out", "c.mp4", "--preset", "fats"], "error: app/models.toml: smoke: no preset named 'fats'; there is fast, standard (did you mean 'fast'?)"),
+        (["generate", "--image", "none.jpg", "--prompt", "b", "--out", "c.mp4"], "error: none.jpg: no such file"),
+        (["generate", "--image", "a.jpg", "--prompt", " ", "--out", "c.mp4"], "error: the prompt is empty"),
+        (["generate", "--image", "a.jpg", "--prompt", "b"], "error: 'generate' did not receive required"),
+        (["generate", "--image", "a.jpg", "--prompt", "b", "--out", "c.mp4", "--seed", "x"], "error: the seed must be a whole number, not 'x'"),
+        (["bench", "speed"], "error: ci/bench: no bench named 'speed'; there is start"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_line_and_exit_code_2(up: Up, words: list[str], message: str) -> None:
+    done = up.checkout.run(PYTHON, "tasks.py", *words)
+    shown = [line for line in done.stderr.splitlines() if not line.startswith(("ready ", "try:", "       "))]
+    assert (done.code, done.stdout, len(shown)) == (2, "", 1), done
+    assert shown[0].startswith(message)
+
+
+def test_a_taken_port_is_named_before_anything_is_done(up: Up) -> None:
+    port = up.url.rpartition(":")[2]
+    done = up.checkout.run(PYTHON, "tasks.py", "up", "--port", port)
+    assert done.code == 2
+    assert done.stderr.splitlines()[0] == f"error: port {port} of 127.0.0.1 is taken by python (pid {up.process.pid})"
+
+
+def test_it_listens_on_this_machine_alone(up: Up) -> None:
+    port = int(up.url.rpartition(":")[2])
+    listening = [each.laddr for each in psutil.Process(up.process.pid).net_connections("tcp") if each.status == "LISTEN"]
+    assert [(each[0], each[1]) for each in listening] == [("127.0.0.1", port)]
+
+
+def test_ctrl_c_ends_it_with_its_children(up: Up) -> None:
+    """The last test of this module. A terminal sends Ctrl-C to the whole group."""
+    family = [psutil.Process(up.process.pid), *psutil.Process(up.process.pid).children(recursive=True)]
+    assert len(family) == 2
+    os.killpg(up.process.pid, signal.SIGINT)
+    assert up.process.wait(timeout=20) == 130
+    assert not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family)
+    with socket.create_server(("127.0.0.1", int(up.url.rpartition(":")[2]))):
+        pass
+    assert "Traceback" not in up.log.read_text()
+
+
+def test_a_second_start_installs_nothing(up: Up) -> None:
+    with subprocess.Popen(
+        [PYTHON, "tasks.py", "up", "--port", "0"], cwd=up.checkout.folder, env=up.checkout.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("READY http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        stderr = process.stderr.read()
+    assert process.returncode == 130
+    assert re.fullmatch(r"ready    i2v-cpu-[0-9a-f]{8} is in place\n", stderr)

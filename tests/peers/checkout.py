@@ -1,0 +1,58 @@
+"""A copy of this checkout as a newcomer has it: the files of git, nothing that was made here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    """A program that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A folder with the project's files, and what its programs find in their environment."""
+
+    folder: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Ours, without what belongs to the test run; the download caches stay warm."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("JINGXIANG_", "VIRTUAL_ENV"))}
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
+        return {**kept, "LANG": "C.UTF-8", **self.env, **more}
+
+    def run(self, *argv: str | Path, cwd: Path | None = None, timeout_s: float = 300, **env: str) -> Done:
+        done = subprocess.run(
+            [str(word) for word in argv], cwd=cwd or self.folder, env=self.environment(**env), capture_output=True,
+            text=True, timeout=timeout_s, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return Done(done.returncode, done.stdout, done.stderr)
+
+
+def copy(folder: Path, **env: str) -> Checkout:
+    """Copy every file that git knows or would take."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).exists():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    return Checkout(folder, env)

@@ -1,0 +1,119 @@
+"""What tests need from the machine: browsers, Pythons, ports, and the services that `ci/services.sh` starts.
+
+A test that lacks something of this kind is skipped, with the command that provides it. In `ci/check.sh`, which installs
+all of it, JINGXIANG_TEST_STRICT=1 makes that a failure: nothing is skipped there without being noticed.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+SERVICES = "run `ci/services.sh start DIR`, then `. DIR/environment`"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PYTHONS = tuple(f"3.{minor}" for minor in range(6, 15))
+START_S = 60
+
+
+def require(condition: object, reason: str) -> None:
+    """Skip the test unless the condition holds; where everything must be there, fail it."""
+    if not condition:
+        _missing(reason)
+
+
+def browser() -> str:
+    """Path of a Chromium or Chrome that starts."""
+    named = os.environ.get("JINGXIANG_TEST_BROWSER", "")
+    if named:
+        require(_is_browser(named), f"JINGXIANG_TEST_BROWSER={named} is no browser that starts")
+        return named
+    for name in BROWSERS:
+        path = shutil.which(name)
+        if path and _is_browser(path):
+            return path
+    _missing("no browser: apt-get install chromium, or set JINGXIANG_TEST_BROWSER to one")
+
+
+def docker_host() -> str:
+    """Address of the tests' own docker engine, as for DOCKER_HOST."""
+    return _service("JINGXIANG_TEST_DOCKER_HOST", "docker engine")
+
+
+def registry() -> str:
+    """HOST:PORT of an empty registry that takes pushes over plain HTTP."""
+    return _service("JINGXIANG_TEST_REGISTRY", "registry")
+
+
+def ssh_config() -> Path:
+    """Configuration for `ssh -F`, in which the host gpu-1 leads to an ssh server on this machine."""
+    return Path(_service("JINGXIANG_TEST_SSH_CONFIG", "ssh server"))
+
+
+@functools.cache
+def pythons() -> dict[str, Path]:
+    """A Python of each version from 3.6 to 3.14 that this machine has, by version; each has been run."""
+    found = ((version, _python(version)) for version in PYTHONS)
+    return {version: path for version, path in found if path}
+
+
+def free_port() -> int:
+    """A port that nobody listens on now. Prefer port 0 where the server can take it: another may be faster."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("JINGXIANG_TEST_STRICT") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def _service(variable: str, name: str) -> str:
+    value = os.environ.get(variable, "")
+    require(value, f"no {name} for tests ({variable} is not set): {SERVICES}")
+    return value
+
+
+@functools.cache
+def _is_browser(path: str) -> bool:
+    """Whether it says that it is Chromium or Chrome: Ubuntu's `chromium-browser` may only be a hint to install one."""
+    return any(name in _output(path, "--version") for name in ("Chromium", "Chrome"))
+
+
+def _python(version: str) -> Path | None:
+    """A Python that says it has this version: a pyenv shim may be on PATH with nothing behind it."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2]); print(sys.executable)"
+    for candidate in _candidates(version):
+        answer = _output(str(candidate), "-c", code).splitlines()
+        if len(answer) == 2 and answer[0] == version:
+            return Path(answer[1])
+    return None
+
+
+def _candidates(version: str) -> Iterator[Path]:
+    name = f"python{version}"
+    for folder in os.get_exec_path():
+        path = Path(folder) / name
+        if path.is_file() and os.access(path, os.X_OK):
+            yield path
+    roots = [Path(os.environ["PYENV_ROOT"])] if os.environ.get("PYENV_ROOT") else []
+    for root in (*roots, Path.home() / ".pyenv"):
+        yield from sorted(root.glob(f"versions/{version}.*/bin/{name}"), reverse=True)
+
+
+def _output(*argv: str) -> str:
+    """What a program prints; nothing if it cannot be started, fails or hangs."""
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=START_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""

@@ -1,0 +1,126 @@
+"""app.engine and app.worker: a real worker process with the smoke model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app import generation
+from app.engine import Engine, JobFailed
+from app.texts import speaking
+from jingxiang import models as catalog
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEC = catalog.load(ROOT / "app" / "models.toml").model("smoke")
+Steps = list[tuple[int, int]]
+
+
+def order(photo: Path, output: Path, preset: str = "fast") -> generation.Order:
+    return generation.order(SPEC, image=photo, prompt="a cat", preset=preset, seed=7, output=output)
+
+
+async def make(engine: Engine, wanted: generation.Order) -> Steps:
+    return [step async for step in engine.make(wanted)]
+
+
+def with_engine(models: Path, use: Callable[[Engine], Awaitable[None]]) -> None:
+    """Run a test against a living engine, and see that its worker is gone afterwards."""
+
+    async def main() -> None:
+        engine = Engine(SPEC, models)
+        running = asyncio.create_task(engine.run())
+        try:
+            await asyncio.wait_for(engine.settled(), 120)
+            await use(engine)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        assert not workers()
+
+    asyncio.run(main())
+
+
+def workers() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if "worker" in child.cmdline()]
+
+
+def test_jobs_one_error_and_a_crash(models: Path, photo: Path, tmp_path: Path) -> None:
+    """One worker for all of it: starting one costs seconds."""
+
+    async def use(engine: Engine) -> None:
+        assert engine.ready
+        # two at once take turns, and each hears of its own steps
+        wanted = [order(photo, tmp_path / f"{number}.mp4") for number in range(2)]
+        steps = await asyncio.gather(*(make(engine, each) for each in wanted))
+        assert steps == [[(done, 4) for done in range(1, 5)]] * 2
+        assert wanted[0].output.read_bytes() == wanted[1].output.read_bytes()
+        # a job's error is in the language of the one who asked, and the next job runs
+        bad = tmp_path / "bad.jpg"
+        bad.write_text("no picture")
+        with speaking("zh"):
+            chinese = order(bad, tmp_path / "x.mp4")
+        with pytest.raises(JobFailed, match=r"^bad\.jpg：不是图片"):
+            await make(engine, chinese)
+        # a job that nobody waits for any more does not disturb the next one
+        abandoned = engine.make(order(photo, tmp_path / "abandoned.mp4"))
+        assert await abandoned.__anext__() == (1, 4)
+        await abandoned.aclose()
+        assert await make(engine, order(photo, tmp_path / "after.mp4")) == steps[0]
+        # killed in the middle of a job: said, and a new worker does the next one
+        long = replace(order(photo, tmp_path / "long.mp4"), preset=replace(SPEC.preset("fast"), steps=500))
+        running = engine.make(long)
+        await running.__anext__()
+        (worker,) = workers()
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(JobFailed, match="the worker was killed; most often the machine ran out of memory"):
+            async for _ in running:
+                pass
+        assert not engine.ready
+        assert await make(engine, order(photo, tmp_path / "again.mp4")) == steps[0]
+        assert (tmp_path / "again.mp4").read_bytes() == wanted[0].output.read_bytes()
+
+    with_engine(models, use)
+
+
+def test_a_model_that_cannot_be_loaded_is_a_reason_and_not_a_loop(tmp_path: Path, photo: Path) -> None:
+    broken = tmp_path / "smoke"
+    broken.mkdir()
+    (broken / "model_index.json").write_text("{}")
+
+    async def use(engine: Engine) -> None:
+        assert not engine.ready
+        assert "does not hold a model that can be loaded" in engine.reason
+        with pytest.raises(JobFailed, match="the model is not loaded"):
+            await make(engine, order(photo, tmp_path / "x.mp4"))
+
+    with_engine(tmp_path, use)
+
+
+def test_a_worker_does_not_outlive_its_app(models: Path) -> None:
+    """Killed without a chance to clean up, the app takes its worker with it: the worker's stdin ends."""
+    code = (
+        "import asyncio, pathlib, sys; from app.engine import Engine; from jingxiang import models as catalog\n"
+        "spec = catalog.load(pathlib.Path('app/models.toml')).model('smoke')\n"
+        "async def main():\n"
+        "    engine = Engine(spec, pathlib.Path(sys.argv[1])); task = asyncio.create_task(engine.run())\n"
+        "    await engine.settled(); print(engine._process.pid, flush=True); await task\n"
+        "asyncio.run(main())"
+    )
+    import subprocess
+    import sys
+
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(models)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as app:
+        assert app.stdout is not None
+        worker = psutil.Process(int(app.stdout.readline()))
+        assert worker.is_running()
+        app.kill()
+    worker.wait(timeout=30)

@@ -1,0 +1,65 @@
+"""`python -m app generate`: the engine without the page."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def generate(models: Path, *arguments: str, lang: str = "C.UTF-8") -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "generate", "--models", str(models), *arguments],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "LANG": lang},
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_video_and_its_path(models: Path, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    code, stdout, stderr = generate(
+        models, "--image", str(photo), "--prompt", "a cat", "--out", str(out), "--preset", "fast", "--seed", "3"
+    )
+    assert (code, stdout) == (0, f"{out}\n"), stderr
+    lines = stderr.splitlines()
+    assert lines[0] == "model    Smoke model: Pictures are noise: this model only proves that everything works."
+    assert lines[1].startswith("load     ")
+    assert lines[2].startswith("video    64x64, 8 frames, 4 steps, seed 3, in ")
+    assert len(lines) == 3  # no bar and no library's chatter without a terminal
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].frames == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--image": "{folder}/none.jpg"}, "error: {folder}/none.jpg: no such file"),
+        ({"--prompt": " "}, "error: the prompt is empty: say in English what should move and how"),
+        ({"--preset": "quick"}, "error: app/models.toml: smoke: no preset named 'quick'; there is fast, standard"),
+        ({"--out": "{folder}/o.avi"}, "error: {folder}/o.avi: the output must end in .mp4"),
+        ({"--out": "{folder}/none/o.mp4"}, "error: {folder}/none/o.mp4: cannot be written: No such file or directory"),
+        ({"--out": "/proc/o.mp4"}, "error: /proc/o.mp4: cannot be written: No such file or directory"),
+        ({"--model": "sd"}, "error: app/models.toml: no model named 'sd'; there is smoke"),
+        ({"--seed": "-1"}, "error: the seed must be between 0 and 4294967295"),
+        ({"--seed": "x"}, "error: argument --seed: invalid int value: 'x'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(
+    models: Path, photo: Path, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    options = {"--image": str(photo), "--prompt": "a cat", "--out": str(tmp_path / "o.mp4"), **changes}
+    words = [f"{name}={value.format(folder=tmp_path)}" for name, value in options.items()]
+    code, stdout, stderr = generate(models, *words)
+    assert (code, stdout, stderr) == (2, "", message.format(folder=tmp_path) + "\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_messages_are_in_chinese_for_a_chinese_locale(models: Path, photo: Path, tmp_path: Path) -> None:
+    words = ["--image", str(photo), "--prompt", "", "--out", str(tmp_path / "o.mp4")]
+    assert generate(models, *words, lang="zh_CN.UTF-8") == (2, "", "错误：提示词为空：请用英文描述什么在动、怎样动\n")

@@ -1,0 +1,61 @@
+"""app.generation"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import generation
+from app.texts import speaking
+from jingxiang import models as catalog
+from jingxiang.errors import UnknownName, UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEC = catalog.load(ROOT / "app" / "models.toml").model("smoke")
+
+
+def order(**changes: Any) -> generation.Order:
+    values: dict[str, Any] = {"image": Path("a.jpg"), "prompt": "a cat", "preset": "fast", "seed": 7}
+    return generation.order(SPEC, output=Path("o.mp4"), **{**values, **changes})
+
+
+def test_an_order_goes_through_json_unchanged() -> None:
+    assert generation.Order.from_json(json.loads(json.dumps(order().to_json()))) == order()
+
+
+def test_settings_name_all_that_made_the_video_and_no_path() -> None:
+    assert order().settings() == {
+        "model": "smoke", "prompt": "a cat", "preset": "fast", "seed": 7,
+        "width": 64, "height": 64, "frames": 8, "steps": 4, "fps": 8, "guidance": 9.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_an_empty_prompt_is_refused(prompt: str) -> None:
+    with pytest.raises(UsageError, match="the prompt is empty"):
+        order(prompt=prompt)
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 32])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(UsageError, match="between 0 and 4294967295"):
+        order(seed=seed)
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(UnknownName, match="there is fast, standard \\(did you mean 'standard'\\?\\)"):
+        order(preset="standrad")
+
+
+def test_without_a_seed_each_order_has_its_own() -> None:
+    assert len({order(seed=None).seed for _ in range(4)}) == 4
+
+
+def test_errors_are_in_the_language_being_spoken() -> None:
+    with speaking("zh"):
+        assert order().language == "zh"
+        with pytest.raises(UsageError, match="提示词为空"):
+            order(prompt="")
