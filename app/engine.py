@@ -8,7 +8,7 @@ import itertools
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Engine:
             self._changed.clear()
             await self._changed.wait()
 
-    async def make(self, order: Order) -> AsyncIterator[tuple[int, int]]:
+    async def make(self, order: Order) -> AsyncGenerator[tuple[int, int], None]:
         """Make one video: yields (steps done, steps). Jobs take turns. Raises `JobFailed`."""
         async with self._turn:
             await self.settled()
@@ -70,7 +70,7 @@ class Engine:
             async for event in self._of(number):
                 yield event["done"], event["of"]
 
-    async def _of(self, number: int) -> AsyncIterator[dict[str, Any]]:
+    async def _of(self, number: int) -> AsyncGenerator[dict[str, Any], None]:
         """The steps of one job; events of a job that nobody waits for any more are passed over."""
         while True:
             event = await self._events.get()

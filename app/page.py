@@ -69,7 +69,7 @@ def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
             async for done, of in engine.make(order):
                 progress((done, of), desc=tr("drawing", language=language), unit=tr("steps", language=language))
         except JingxiangError as error:
-            raise gr.Error(error.message, duration=None) from error
+            raise gr.Error(error.message, duration=None, print_exception=False) from error
         yield str(order.output), json.dumps(order.settings(), ensure_ascii=False, indent=2)
 
     with gr.Blocks(title="jingxiang", analytics_enabled=False, delete_cache=(3600, KEEP_S)) as blocks:

@@ -4,6 +4,7 @@
 # Installs the system packages that tests need and that are missing (root, or sudo without a password), starts the
 # services of ci/services.sh, runs all checks and all tests, and stops the services whatever happened. It is made for CI
 # and throw-away machines; while working, `python3 tasks.py check` is enough.
+# shellcheck disable=SC2317  # functions that only `step` and `trap` call
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null # nothing can wait for an answer
@@ -25,10 +26,15 @@ say() { printf '%s\n' "$*" >&2; }
 
 finish() {
   if [ -n "$child" ]; then
-    kill "$child" 2>/dev/null && wait "$child" || true
+    kill "$child" 2>/dev/null || true
+    wait "$child" || true
   fi
-  allow_services
-  bash ci/services.sh stop "$scratch/s" && rm -rf --one-file-system "$scratch" || say "left behind: $scratch"
+  allow_services || true
+  if bash ci/services.sh stop "$scratch/s"; then
+    rm -rf --one-file-system "$scratch"
+  else
+    say "left behind: $scratch"
+  fi
 }
 
 # bounded SECONDS COMMAND…: run it, but not for longer. In the background, so that a signal to this script is acted upon
@@ -69,14 +75,14 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-# apt SECONDS ARGUMENT…: apt-get, silent unless it fails. sudo forgets the environment: name what is needed.
+# apt SECONDS ARGUMENT…: apt-get, silent unless it fails. sudo forgets the environment, and may be stopped by root only.
 apt() {
   local limit=$1 name settings=() prefix=()
   shift
   for name in DEBIAN_FRONTEND NEEDRESTART_SUSPEND http_proxy https_proxy no_proxy; do
     [ -z "${!name:-}" ] || settings+=("$name=${!name}")
   done
-  [ "$(id -u)" = 0 ] || prefix=(sudo -n)
+  [ "$(id -u)" = 0 ] || prefix=(sudo -n timeout --kill-after=30 "$limit")
   bounded "$limit" "${prefix[@]}" env "${settings[@]}" apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
     -o Dpkg::Use-Pty=0 "$@" >"$scratch/apt.log" 2>&1 || {
     tail -n 30 "$scratch/apt.log" >&2
@@ -87,7 +93,7 @@ apt() {
 installed() { dpkg -s "$1" 2>/dev/null | grep -q '^Status: .* installed$'; }
 
 # The version of a package that apt would install; nothing if there is none, or it only leads to a snap.
-available() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: //p' | grep -v -e '(none)' -e snap; }
+available() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: //p' | grep -v -e '(none)' -e snap; }
 
 # The first Python that starts, is of a version that the locks are made for, and can make environments.
 find_python() {
@@ -105,7 +111,7 @@ find_python() {
 # The first browser that starts: Ubuntu's `chromium-browser` may only be a hint to install a snap.
 find_browser() {
   local name
-  for name in ${JINGXIANG_TEST_BROWSER:+"$JINGXIANG_TEST_BROWSER"} chromium chromium-browser google-chrome google-chrome-stable; do
+  for name in "${JINGXIANG_TEST_BROWSER:-chromium}" chromium chromium-browser google-chrome google-chrome-stable; do
     if command -v "$name" >/dev/null && timeout 60 "$name" --version 2>/dev/null | grep -q -e Chromium -e Chrome; then
       JINGXIANG_TEST_BROWSER=$(command -v "$name")
       export JINGXIANG_TEST_BROWSER
@@ -127,8 +133,11 @@ allow_services() {
   as_root rm -f "$policy" "$scratch/policy"
 }
 
-install_packages() {
-  local line package command missing=() wanted=()
+# Sets `missing`: the packages that are neither installed nor unnecessary.
+look() {
+  local line package command
+  missing=()
+  hash -r
   find_python || missing+=(python3 python3-venv)
   find_browser || missing+=(chromium)
   for line in "${packages[@]}"; do
@@ -137,22 +146,27 @@ install_packages() {
       missing+=("$package")
     fi
   done
+}
+
+install_packages() {
+  local package missing wanted=()
+  look
   if [ "${#missing[@]}" != 0 ]; then
     as_root true || { say "root or sudo without a password is needed to install: ${missing[*]}"; return 1; }
     command -v apt-get >/dev/null || { say "not a Debian or Ubuntu; install by hand: ${missing[*]}"; return 1; }
     apt 600 update || return 1
     for package in "${missing[@]}"; do
       # docker-cli is part of docker.io in older releases, and Ubuntu has no chromium.
-      if [ -n "$(available "$package")" ]; then wanted+=("$package"); else say "not to be had here: $package"; fi
+      [ -z "$(available "$package")" ] || wanted+=("$package")
     done
     say "installing: ${wanted[*]}"
     forbid_services || return 1
     apt 1800 install -y --no-install-recommends "${wanted[@]}" || return 1
     allow_services
+    look
+    [ "${#missing[@]}" = 0 ] || say "still missing, and tests that need it will fail: ${missing[*]}"
   fi
-  hash -r
-  find_python || { say "no Python from 3.10 to 3.13 with venv; install python3.11 and python3.11-venv"; return 1; }
-  find_browser || say "no browser that starts: tests that need one will fail; set JINGXIANG_TEST_BROWSER to one"
+  [ -n "$python" ] || { say "no Python from 3.10 to 3.13 with venv; install python3.11 and python3.11-venv"; return 1; }
   say "$("$python" --version) ($(command -v "$python")), ${JINGXIANG_TEST_BROWSER:-no browser}"
 }
 

@@ -72,15 +72,14 @@ class Program(invoke.program.Program):
         self.create_config()
         self.parse_core(None)
         self.parse_collection()
-        self.parse_tasks()
+        try:
+            self.parse_tasks()
+        except ValueError as error:  # invoke converts a flag's value to its default's type with int()
+            value = str(error).rpartition(":")[2].strip()
+            raise UsageError(tr("a whole number was expected, not {value}", value=value)) from error
         self.parse_cleanup()
         self.update_config()
-        try:
-            self.execute()
-        except ValueError as error:
-            if _is_conversion(error):
-                raise UsageError(str(error)) from error
-            raise
+        self.execute()
 
     def _explained(self, error: ParseError) -> JingxiangError:
         """invoke's parse error with the nearest task or flag."""
@@ -102,7 +101,3 @@ class Program(invoke.program.Program):
     def _end(self, error: JingxiangError) -> NoReturn:
         console.fail(error)
         sys.exit(error.exit_code)
-
-
-def _is_conversion(error: ValueError) -> bool:
-    return "invalid literal for int()" in str(error)

@@ -40,7 +40,11 @@ def test_the_chinese_one_is_chinese() -> None:
 
 def test_every_task_in_them_exists() -> None:
     listed = subprocess.run(
-        [str(ROOT / ".venv" / "bin" / "python"), "tasks.py", "--list"], cwd=ROOT, capture_output=True, text=True, check=True
+        [str(ROOT / ".venv" / "bin" / "python"), "tasks.py", "--list"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     tasks = set(re.findall(r"^  ([a-z-]+)  ", listed, re.MULTILINE))
     named = set(re.findall(r"python3 tasks\.py ([a-z][a-z-]*)", ENGLISH))

@@ -89,7 +89,7 @@ def seconds_until(start: float, answered: Callable[[], bool], limit_s: float = 1
 
 def answers(url: str, status: int = 200) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 (our own http address)
             return bool(response.status == status)
     except (urllib.error.URLError, ConnectionError):
         return False
@@ -98,7 +98,9 @@ def answers(url: str, status: int = 200) -> bool:
 def pages(folder: Path, notes: list[str]) -> list[Figure]:
     """From process start to the first answer, to a page that can be used, and to a loaded model."""
     models = folder / "models"
-    subprocess.run([sys.executable, "-m", "app", "make", "--models", models], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "app", "make", "--models", models], cwd=ROOT, check=True, stderr=subprocess.DEVNULL
+    )
     (folder / "peer.py").write_text(PEER_PAGE)
     first: dict[str, list[float]] = {"ours": [], "gradio": []}
     usable: dict[str, list[float]] = {"ours": [], "gradio": []}
@@ -141,7 +143,11 @@ def bare(folder: Path, notes: list[str]) -> list[Figure]:
         pip_s = time.monotonic() - start
     warm_s = bare_ready(folder / "warm", python, {})
     received = bytes_received()
-    cold = {"XDG_CACHE_HOME": str(folder / "cache"), "UV_CACHE_DIR": str(folder / "uv"), "PIP_CACHE_DIR": str(folder / "pip")}
+    cold = {
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "UV_CACHE_DIR": str(folder / "uv"),
+        "PIP_CACHE_DIR": str(folder / "pip"),
+    }
     cold_s = bare_ready(folder / "cold", python, cold)
     megabytes = (bytes_received() - received) / 1e6
     local = os.environ.get("PIP_FIND_LINKS")
@@ -152,7 +158,7 @@ def bare(folder: Path, notes: list[str]) -> list[Figure]:
 
 
 def bare_ready(folder: Path, python: str, env: dict[str, str]) -> float:
-    copied = checkout.copy(folder, **env)
+    copied = checkout.copy(folder, env)
     start = time.monotonic()
     with subprocess.Popen(
         [python, "tasks.py", "up", "--port", "0"], cwd=folder, env=copied.environment(), stdout=subprocess.PIPE,

@@ -22,6 +22,7 @@ from tests.peers.system import pythons
 pytestmark = pytest.mark.e2e
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
 TOO_OLD = ("3.6", "3.7", "3.8", "3.9")
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}  # so that a refused run leaves the folder as it was
 PYTHONS = {**pythons(), "3.11": Path(getattr(sys, "_base_executable", sys.executable))}
 
 
@@ -109,8 +110,10 @@ def test_only_invoke_installed_gives_the_same(bare: Checkout, tmp_path: Path) ->
     assert "toolkit  making .venv" in first.stderr
     direct = bare.run(python("3.11"), "tasks.py", "--list")
     assert (direct.stdout, direct.stderr) == (first.stdout, "")
-    wrong = [python("3.11"), "tasks.py", "lock", "--chekc"], [theirs / "invoke", "lock", "--chekc"]
-    results = [bare.run(*argv) for argv in (*wrong, [theirs / "python", "-m", "invoke", "lock", "--chekc"])]
+    ways: list[list[str | Path]] = [
+        [python("3.11"), "tasks.py"], [theirs / "invoke"], [theirs / "python", "-m", "invoke"],
+    ]  # fmt: skip
+    results = [bare.run(*way, "lock", "--chekc") for way in ways]
     expected = "error: lock: no flag '--chekc' (did you mean '--check'?)\ntry:   python3 tasks.py --help lock\n"
     assert results == [Done(2, "", expected)] * 3
     below = bare.folder / "docker"
@@ -163,10 +166,10 @@ def test_an_old_python_is_told_which_one_to_use(version: str, bare: Checkout, tm
     good = tmp_path / "path"
     good.mkdir()
     (good / "python3.12").symlink_to(python("3.11"))  # any that starts
-    done = bare.run(python(version), "tasks.py", "up", "--port", "0", PATH=str(good), PYTHONDONTWRITEBYTECODE="1")
+    done = bare.run(python(version), "tasks.py", "up", "--port", "0", env={"PATH": str(good), **NO_BYTECODE})
     command = "; try: python3.12 tasks.py up --port 0"
     one_line_and_nothing_left(done, bare, before, f"Python {version} cannot run this; it needs 3.10 to 3.13", command)
-    done = bare.run(python(version), "tasks.py", PATH="/nonexistent", PYTHONDONTWRITEBYTECODE="1")
+    done = bare.run(python(version), "tasks.py", env={"PATH": "/nonexistent", **NO_BYTECODE})
     one_line_and_nothing_left(done, bare, before, "install one (apt-get install python3.11 python3.11-venv)")
 
 
@@ -177,7 +180,7 @@ def test_a_python_without_venv_is_told_what_to_install(module: str, bare: Checko
         f"import sys, runpy; sys.modules[{module!r}] = None; sys.argv = ['tasks.py', 'up']; sys.path[0] = '.'\n"
         "runpy.run_path('tasks.py', run_name='__main__')"
     )
-    done = bare.run(python("3.12"), "-c", code, PYTHONDONTWRITEBYTECODE="1")
+    done = bare.run(python("3.12"), "-c", code, env=NO_BYTECODE)
     one_line_and_nothing_left(done, bare, before, f"no '{module}' module; install it: apt-get install python3.12-venv")
 
 
@@ -191,7 +194,7 @@ def test_a_folder_that_cannot_be_written_is_said(bare: Checkout) -> None:
     user = 65534 if os.getuid() == 0 else None
     interpreter = next((p for p in ("/usr/bin/python3",) if user and Path(p).exists()), str(python("3.11")))
     done = subprocess.run(
-        [interpreter, "-B", "tasks.py", "up"], cwd=bare.folder, env=bare.environment(HOME="/"), user=user,
+        [interpreter, "-B", "tasks.py", "up"], cwd=bare.folder, env=bare.environment({"HOME": "/"}), user=user,
         capture_output=True, text=True,
     )  # fmt: skip
     bare.folder.chmod(0o755)
@@ -214,7 +217,7 @@ def test_a_wrong_mirror_or_file_is_one_line(version: str, mirrors: str, bare: Ch
     """On 3.10 this is read by the TOML reader inside pip: nothing is installed yet."""
     (bare.folder / "mirrors.toml").write_text(mirrors)
     before = tree(bare.folder)
-    done = bare.run(python(version), "-S", "tasks.py", "up", "--mirror", "tuan", PYTHONDONTWRITEBYTECODE="1")
+    done = bare.run(python(version), "-S", "tasks.py", "up", "--mirror", "tuan", env=NO_BYTECODE)
     one_line_and_nothing_left(done, bare, before)
     assert done.stderr.startswith(BROKEN[mirrors])
 
@@ -235,7 +238,7 @@ FIREWALL = {
 
 def test_the_mirror_asked_for_gives_every_package(bare: Checkout, local: index.Index) -> None:
     with_mirrors(bare, mine=local.url)
-    done = bare.run(python("3.11"), "tasks.py", "lock", "--check", "--mirror", "mine", **FIREWALL)
+    done = bare.run(python("3.11"), "tasks.py", "lock", "--check", "--mirror", "mine", env=FIREWALL)
     assert done.code == 0, done.stderr
     assert "packages from mine, every hash checked" in done.stderr
     asked = local.log.read_text()
@@ -247,7 +250,7 @@ def test_the_mirror_asked_for_gives_every_package(bare: Checkout, local: index.I
 def test_auto_measures_and_a_failing_mirror_is_passed_over(bare: Checkout, local: index.Index) -> None:
     with index.bad(403) as blocked, index.bad(200) as page:
         with_mirrors(bare, blocked=blocked, page=page, mine=local.url)
-        done = bare.run(python("3.11"), "tasks.py", "--list", **FIREWALL)
+        done = bare.run(python("3.11"), "tasks.py", "--list", env=FIREWALL)
         assert done.code == 0, done.stderr
         assert done.stderr.splitlines() == [
             "toolkit  making .venv with Python 3.11",
@@ -255,7 +258,7 @@ def test_auto_measures_and_a_failing_mirror_is_passed_over(bare: Checkout, local
         ]
         # asked for by name, the bad one is tried first, said, and passed over
         shutil.rmtree(bare.folder / ".venv")
-        done = bare.run(python("3.11"), "tasks.py", "lock", "--check", "--mirror", "blocked", **FIREWALL)
+        done = bare.run(python("3.11"), "tasks.py", "lock", "--check", "--mirror", "blocked", env=FIREWALL)
         assert done.code == 0, done.stderr
         assert "         blocked: " in done.stderr
         assert "11 packages from mine, every hash checked" in done.stderr
@@ -271,9 +274,7 @@ def test_a_corrupt_file_is_never_installed(bare: Checkout, wheels: Path, tmp_pat
     with index.serving(spoilt, tmp_path / "spoilt.log") as served:
         with_mirrors(bare, spoilt=served.url)
         before = tree(bare.folder)
-        done = bare.run(
-            python("3.11"), "tasks.py", "--list", "--mirror", "spoilt", **FIREWALL, PYTHONDONTWRITEBYTECODE="1"
-        )
+        done = bare.run(python("3.11"), "tasks.py", "--list", "--mirror", "spoilt", env={**FIREWALL, **NO_BYTECODE})
     assert done.code == 1
     assert "error: the toolkit could not be installed from any of 2 mirrors\n       spoilt: " in done.stderr
     assert "Traceback" not in done.stderr
@@ -285,7 +286,7 @@ def test_interrupted_it_leaves_nothing_half_made(number: int, code: int, bare: C
     with index.bad(0) as silent:
         with_mirrors(bare, silent=silent)
         argv = [str(python("3.11")), "-B", "tasks.py", "--list", "--mirror", "silent"]
-        env = bare.environment(**{**FIREWALL, "PIP_DEFAULT_TIMEOUT": "60"})
+        env = bare.environment({**FIREWALL, "PIP_DEFAULT_TIMEOUT": "60"})
         process = subprocess.Popen(argv, cwd=bare.folder, env=env, stderr=subprocess.PIPE, text=True)
         try:
             wait_for(lambda: (bare.folder / ".venv/bin/pip").exists())

@@ -57,7 +57,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     yield Up(copied, process, ready[1], log)
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,13 @@ def open_page(browser: Any, url: str, locale: str, asked: list[str]) -> Page:
 
 def test_the_steps_are_said(up: Up) -> None:
     said = up.log.read_text()
-    for words in ("toolkit  making .venv", "plan     environment i2v-cpu-", "install  ", "every hash checked", "model    "):
+    for words in (
+        "toolkit  making .venv",
+        "plan     environment i2v-cpu-",
+        "install  ",
+        "every hash checked",
+        "model    ",
+    ):
         assert words in said
     assert (up.checkout.folder / ".env" / "bin" / "python").exists()
 
@@ -95,7 +101,9 @@ def test_a_newcomer_makes_a_video_in_the_browser(up: Up, browser: Any, photo: Pa
     page.wait_for_function("() => /\\d+\\/10 steps/.test(document.body.innerText)", timeout=60_000)  # progress
     page.wait_for_selector("#video video", timeout=60_000)
     page.wait_for_function("() => document.querySelector('#video video').readyState >= 2")
-    video = page.evaluate("() => { const v = document.querySelector('#video video'); return [v.videoWidth, v.videoHeight, v.duration] }")
+    video = page.evaluate(
+        "() => { const v = document.querySelector('#video video'); return [v.videoWidth, v.videoHeight, v.duration] }"
+    )
     assert video == [128, 128, 2]
     page.wait_for_function("() => document.querySelector('#video video').currentTime > 0.2")  # it plays
     assert '"prompt": "a cat turns its head"' in page.inner_text("#settings")
@@ -128,25 +136,30 @@ def test_generate_uses_the_same_environment_from_any_folder(up: Up, photo: Path)
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["upp"], "error: no task named 'upp'; there is bench, check, doctor, generate, "),
-        (["up", "--model", "smok"], "error: app/models.toml: no model named 'smok'; there is smoke (did you mean 'smoke'?)"),
-        (["up", "--mirror", "tunna"], "error: mirrors.toml: no mirror named 'tunna'; there is "),
-        (["up", "--port", "x"], "error: "),
-        (["up", "--port", "70000"], "error: port 70000 is not between 0 and 65535"),
-        (["up", "--host", "nowhere.invalid"], "error: no address for host 'nowhere.invalid': "),
-        (["generate", "--image", "a", "--prompt", "b", "--out", "c.mp4", "--preset", "fats"], "error: app/models.toml: smoke: no preset named 'fats'; there is fast, standard (did you mean 'fast'?)"),
-        (["generate", "--image", "none.jpg", "--prompt", "b", "--out", "c.mp4"], "error: none.jpg: no such file"),
-        (["generate", "--image", "a.jpg", "--prompt", " ", "--out", "c.mp4"], "error: the prompt is empty"),
-        (["generate", "--image", "a.jpg", "--prompt", "b"], "error: 'generate' did not receive required"),
-        (["generate", "--image", "a.jpg", "--prompt", "b", "--out", "c.mp4", "--seed", "x"], "error: the seed must be a whole number, not 'x'"),
-        (["bench", "speed"], "error: ci/bench: no bench named 'speed'; there is start"),
+PICTURE = ["generate", "--image", "README.md", "--prompt", "b", "--out", "c.mp4"]
+WRONG = {
+    "error: no task named 'upp'; there is bench, check, doctor, generate, ": ["upp"],
+    "error: app/models.toml: no model named 'smok'; there is smoke (did you mean 'smoke'?)": ["up", "--model", "smok"],
+    "error: mirrors.toml: no mirror named 'tunna'; there is ": ["up", "--mirror", "tunna"],
+    "error: a whole number was expected, not 'x'": ["up", "--port", "x"],
+    "error: port 70000 is not between 0 and 65535": ["up", "--port", "70000"],
+    "error: no address for host 'nowhere.invalid': ": ["up", "--host", "nowhere.invalid"],
+    "error: up: no flag '--prot' (did you mean '--port'?)": ["up", "--prot", "1"],
+    "error: app/models.toml: smoke: no preset named 'fats'; there is fast, standard (did you mean 'fast'?)": [
+        *PICTURE, "--preset", "fats",
     ],
-)  # fmt: skip
-def test_wrong_use_is_one_line_and_exit_code_2(up: Up, words: list[str], message: str) -> None:
-    done = up.checkout.run(PYTHON, "tasks.py", *words)
+    "error: none.jpg: no such file": ["generate", "--image", "none.jpg", "--prompt", "b", "--out", "c.mp4"],
+    "error: README.md: is not a picture (taken are JPEG, PNG, ": PICTURE,
+    "error: the prompt is empty": ["generate", "--image", "README.md", "--prompt", " ", "--out", "c.mp4"],
+    "error: 'generate' did not receive required": ["generate", "--image", "README.md", "--prompt", "b"],
+    "error: the seed must be a whole number, not 'x'": [*PICTURE, "--seed", "x"],
+    "error: ci/bench: no bench named 'speed'; there is start": ["bench", "speed"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_use_is_one_line_and_exit_code_2(up: Up, message: str) -> None:
+    done = up.checkout.run(PYTHON, "tasks.py", *WRONG[message])
     shown = [line for line in done.stderr.splitlines() if not line.startswith(("ready ", "try:", "       "))]
     assert (done.code, done.stdout, len(shown)) == (2, "", 1), done
     assert shown[0].startswith(message)
@@ -161,7 +174,9 @@ def test_a_taken_port_is_named_before_anything_is_done(up: Up) -> None:
 
 def test_it_listens_on_this_machine_alone(up: Up) -> None:
     port = int(up.url.rpartition(":")[2])
-    listening = [each.laddr for each in psutil.Process(up.process.pid).net_connections("tcp") if each.status == "LISTEN"]
+    listening = [
+        each.laddr for each in psutil.Process(up.process.pid).net_connections("tcp") if each.status == "LISTEN"
+    ]
     assert [(each[0], each[1]) for each in listening] == [("127.0.0.1", port)]
 
 

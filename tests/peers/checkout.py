@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+EMPTY: Mapping[str, str] = MappingProxyType({})
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -26,23 +28,25 @@ class Checkout:
     """A folder with the project's files, and what its programs find in their environment."""
 
     folder: Path
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = EMPTY
 
-    def environment(self, **more: str) -> dict[str, str]:
+    def environment(self, more: Mapping[str, str] = EMPTY) -> dict[str, str]:
         """Ours, without what belongs to the test run; the download caches stay warm."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("JINGXIANG_", "VIRTUAL_ENV"))}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
         return {**kept, "LANG": "C.UTF-8", **self.env, **more}
 
-    def run(self, *argv: str | Path, cwd: Path | None = None, timeout_s: float = 300, **env: str) -> Done:
+    def run(
+        self, *argv: str | Path, cwd: Path | None = None, timeout_s: float = 300, env: Mapping[str, str] = EMPTY
+    ) -> Done:
         done = subprocess.run(
-            [str(word) for word in argv], cwd=cwd or self.folder, env=self.environment(**env), capture_output=True,
+            [str(word) for word in argv], cwd=cwd or self.folder, env=self.environment(env), capture_output=True,
             text=True, timeout=timeout_s, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
 
 
-def copy(folder: Path, **env: str) -> Checkout:
+def copy(folder: Path, env: Mapping[str, str] = EMPTY) -> Checkout:
     """Copy every file that git knows or would take."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

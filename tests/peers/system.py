@@ -35,11 +35,10 @@ def browser() -> str:
     if named:
         require(_is_browser(named), f"JINGXIANG_TEST_BROWSER={named} is no browser that starts")
         return named
-    for name in BROWSERS:
-        path = shutil.which(name)
-        if path and _is_browser(path):
-            return path
-    _missing("no browser: apt-get install chromium, or set JINGXIANG_TEST_BROWSER to one")
+    paths = (shutil.which(name) for name in BROWSERS)
+    found = next((path for path in paths if path and _is_browser(path)), "")
+    require(found, "no browser: apt-get install chromium, or set JINGXIANG_TEST_BROWSER to one")
+    return found
 
 
 def docker_host() -> str:
