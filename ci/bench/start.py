@@ -178,7 +178,14 @@ def peer_installed(folder: Path, python: str) -> Iterator[None]:
     """What one does without us: a virtual environment, and pip with the hashes."""
     lock = ROOT / "envs" / "locks" / "cpu.txt"
     subprocess.run([python, "-m", "venv", folder / "peer"], check=True)
-    pip = [folder / "peer" / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    pip: list[str | Path] = [
+        folder / "peer" / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+    ]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run([*pip, "--require-hashes", "-r", lock], check=True, env=env, stderr=subprocess.DEVNULL)
     yield

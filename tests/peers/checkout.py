@@ -28,7 +28,7 @@ class Checkout:
     """A folder with the project's files, and what its programs find in their environment."""
 
     folder: Path
-    env: Mapping[str, str] = EMPTY
+    env: Mapping[str, str]
 
     def environment(self, more: Mapping[str, str] = EMPTY) -> dict[str, str]:
         """Ours, without what belongs to the test run; the download caches stay warm."""
