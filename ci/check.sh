@@ -139,6 +139,7 @@ look() {
   missing=()
   hash -r
   find_python || missing+=(python3 python3-venv)
+  python3.11 -c '' 2>/dev/null || missing+=(python3.11 python3.11-venv) # what the environments are locked for
   find_browser || missing+=(chromium)
   for line in "${packages[@]}"; do
     read -r package command <<<"$line"

@@ -30,13 +30,14 @@ enter() {
   read -r -a stat </proc/self/stat
   echo "${stat[21]}" >"$dir/$name.born"
   echo "${stat[0]}" >"$dir/$name.pid"
+  # Nothing that is mounted below may be seen outside. `nsenter` reaches the root of our own namespace from a chroot too.
+  nsenter --mount=/proc/self/ns/mnt mount --make-rslave /
   # In a chroot `/` is no mount, and the engine cannot start containers there: give it a root that is one.
   if ! grep -q '^[^ ]* [^ ]* [^ ]* [^ ]* / ' /proc/self/mountinfo; then
     root=$dir/$name.root
     mkdir -p "$root"
     mount --rbind / "$root"
   fi
-  mount --make-rslave "$root"
   mount -t proc proc "$root/proc"
   for folder in $hidden; do
     mkdir -p "$root$folder"
@@ -140,12 +141,14 @@ registry_address() {
 }
 
 start_ssh() {
-  local sshd port attempt options
+  local sshd port attempt options pam=no
   sshd=$(command -v sshd)
   mkdir -m 700 "$dir/ssh"
   ssh-keygen -q -t ed25519 -N '' -C jingxiang-test -f "$dir/ssh/host_key"
   ssh-keygen -q -t ed25519 -N '' -C jingxiang-test -f "$dir/ssh/id"
   cp "$dir/ssh/id.pub" "$dir/ssh/authorized_keys"
+  # Without PAM, root may not come in where its password is locked, keys or not.
+  if [ "$(id -u)" = 0 ] && getent shadow root | grep -q '^root:!'; then pam=yes; fi
   cat >"$dir/ssh/sshd_config" <<CONFIG
 ListenAddress 127.0.0.1
 HostKey $dir/ssh/host_key
@@ -155,7 +158,7 @@ KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 PermitUserRC no
 StrictModes no
-UsePAM no
+UsePAM $pam
 UseDNS no
 PidFile none
 MaxStartups 200
@@ -259,15 +262,12 @@ gone() {
   done
 }
 
-# Everything that the services made in the folder, but the logs; only what this script has named.
+# Remove what the services made, but the logs. Their mounts went with their namespaces.
 clear() {
   local name found
   while read -r found; do
-    "${sudo[@]}" umount --lazy "$found" || true
-  done < <(awk -v below="$dir/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | tac)
-  while read -r found; do
     "${sudo[@]}" rmdir "$found" 2>/dev/null || true
-  done < <(find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" 2>/dev/null)
+  done < <(find /sys/fs/cgroup -depth -type d \( -path "*/$cgroup" -o -path "*/$cgroup/*" \) 2>/dev/null)
   for name in "${services[@]}"; do
     "${sudo[@]}" rm -rf --one-file-system "${dir:?}/$name" "$dir/$name.root" "$dir/$name.pid" "$dir/$name.born"
   done

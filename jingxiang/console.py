@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from jingxiang.language import tr
 
 VERB_COLUMNS = 9
 GREEN, YELLOW, RED, BOLD, RESET = "\033[32m", "\033[33m", "\033[31m", "\033[1m", "\033[0m"
+COLOUR = re.compile("\033\\[[0-9]+m")
 
 
 def coloured() -> bool:
@@ -25,7 +27,8 @@ def paint(text: str, colour: str) -> str:
 
 
 def columns(text: str) -> int:
-    """Cells that a terminal needs: a Chinese character takes two."""
+    """Cells that a terminal needs: a Chinese character takes two, a colour none."""
+    text = COLOUR.sub("", text)
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 

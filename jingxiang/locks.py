@@ -91,7 +91,12 @@ def _spec_lines(spec: Path) -> list[str]:
 
 def read(path: Path) -> Lock:
     """Parse a lock; a line that is not an exact version with hashes is an error."""
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TableError(
+            f"envs/locks/{path.name}", "", tr("cannot be read: {reason}", reason=error.strerror)
+        ) from error
     digest = ""
     packages = []
     for number, line in _joined(text):
@@ -120,4 +125,6 @@ def _joined(text: str) -> list[tuple[int, str]]:
         if not raw.endswith("\\"):
             joined.append((start, pending.strip()))
             pending, start = "", 0
+    if pending.strip():  # the file ends where a line should go on
+        joined.append((start, pending.strip()))
     return joined

@@ -28,8 +28,8 @@ def settings(python: Path) -> dict[str, str]:
         for line in listed.splitlines():
             name, _, value = line.partition("=")
             place, _, key = name.rpartition(".")
-            if place == section and value:
-                merged[key] = " ".join(str(ast.literal_eval(value)).split())
+            if place == section and value and (words := str(ast.literal_eval(value)).split()):
+                merged[key] = " ".join(words)
     return merged
 
 

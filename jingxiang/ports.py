@@ -25,8 +25,9 @@ def bind(host: str, port: int) -> socket.socket:
         raise UsageError(tr("port {port} is not between 0 and 65535", port=port))
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise UsageError(tr("no address for host '{host}': {reason}", host=host, reason=error.strerror)) from error
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: not a host name at all
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(tr("no address for host '{host}': {reason}", host=host, reason=reason)) from error
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -5,6 +5,7 @@ Standard library only: the bootstrap measures before anything is installed.
 
 from __future__ import annotations
 
+import http.client
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ from jingxiang.language import tr
 
 TIMEOUT_S = 3.0
 PAGE_BYTES = 4 << 20
+BLOCK_BYTES = 64 << 10
 USER_AGENT = f"jingxiang/{__version__}"
 
 
@@ -37,15 +39,20 @@ class Answer:
 
 
 def ask(page: Page) -> Answer:
-    """Fetch one page and look for the needle in it."""
+    """Fetch one page and look for the needle in it, within `TIMEOUT_S` in all."""
     start = time.monotonic()
-    request = urllib.request.Request(page.url, headers={"User-Agent": USER_AGENT, "Accept": "text/html"})  # noqa: S310
+    headers = {"User-Agent": USER_AGENT, "Accept": "text/html"}
+    body = b""
     try:
+        request = urllib.request.Request(page.url, headers=headers)  # noqa: S310
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-            body = response.read(PAGE_BYTES)
+            while (block := response.read1(BLOCK_BYTES)) and len(body) < PAGE_BYTES:
+                body += block
+                if time.monotonic() - start > TIMEOUT_S:  # each read is in time, but there are too many
+                    return Answer(time.monotonic() - start, tr("too slow"))
     except urllib.error.HTTPError as error:
         return Answer(time.monotonic() - start, f"{error.code} {error.reason}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         return Answer(time.monotonic() - start, tr("no answer ({reason})", reason=reason))
     seconds = time.monotonic() - start

@@ -9,7 +9,8 @@ from pathlib import Path
 from jingxiang import process
 from jingxiang.mirrors import OFFICIAL, Source
 
-# pip's settings and what uv calls them.
+# pip's settings and what uv calls them. pip separates several addresses by blanks; uv does so for indexes, and wants
+# commas between places of links.
 FROM_PIP = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -45,7 +46,7 @@ def environment(source: Source, pip_settings: Mapping[str, str], *, build: str =
             if key == "proxy":
                 env |= {"HTTPS_PROXY": value, "HTTP_PROXY": value}
             else:
-                env[FROM_PIP[key]] = value
+                env[FROM_PIP[key]] = value.replace(" ", ",") if key == "find-links" else value
     if source.layout == "flat":
         env["UV_FIND_LINKS"] = source.address(build)
     elif source.url:

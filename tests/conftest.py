@@ -26,6 +26,13 @@ def _english(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANG", "C.UTF-8")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_traces(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What libraries write beside their results goes where the tests' own files go."""
+    folder = tmp_path_factory.mktemp("libraries")
+    os.environ.update(TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor"), GRADIO_TEMP_DIR=str(folder / "gradio"))
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of models with the smoke model in it, made once for the whole run."""

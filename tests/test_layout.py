@@ -1,0 +1,60 @@
+"""What lies where in the repository, and what no file of it may hold"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from pip._internal.models.index import PyPI
+
+from jingxiang import tables
+
+ROOT = Path(__file__).resolve().parent.parent
+TOP = {
+    # the table of the design
+    "tasks.py", "mirrors.toml", "envs", "docker", "app", "jingxiang", "ci", "tests",
+    # what tools and people look for at the top
+    "pyproject.toml", "LICENSE", ".gitignore", ".ci", "README.md", "README.zh-CN.md",
+}  # fmt: skip
+LOCKS = sorted((ROOT / "envs" / "locks").iterdir())
+
+
+def committed() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.split("\0") if name]
+
+
+def test_the_top_level_is_as_designed() -> None:
+    assert {name.partition("/")[0] for name in committed()} - {"docs"} == TOP
+
+
+def test_docker_is_a_folder_of_data_that_cannot_hide_the_sdk() -> None:
+    folder = ROOT / "docker"
+    assert folder.is_dir()
+    assert [path.name for path in folder.rglob("*") if path.suffix == ".py" or path.stem == "__init__"] == []
+
+
+def test_every_package_is_named_for_the_installation() -> None:
+    named = tables.read(ROOT / "pyproject.toml").table("tool").table("setuptools").values["packages"]
+    files = [path for top in ("jingxiang", "app") for path in (ROOT / top).rglob("*.py")]
+    assert {path.parent for path in files} == {path.parent for path in files if path.name == "__init__.py"}
+    assert sorted(named) == sorted({".".join(path.parent.relative_to(ROOT).parts) for path in files})
+
+
+def test_no_file_names_a_host_of_the_default_registry() -> None:
+    """They are where the client's own configuration leads; whoever has a company index must not be sent past it."""
+    hosts = [PyPI.netloc.encode(), PyPI.file_storage_domain.encode()]
+    assert all(b"." in host for host in hosts)
+    texts = {name: (ROOT / name).read_bytes() for name in committed() if (ROOT / name).is_file()}
+    assert [name for name, text in texts.items() if any(host in text for host in hosts)] == []
+
+
+def test_there_are_locks() -> None:
+    assert {path.name for path in LOCKS} >= {"toolkit.txt", "cpu.txt", "dev.txt"}
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_a_lock_holds_no_address(lock: Path) -> None:
+    text = lock.read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if "://" in line or PyPI.netloc in line] == []

@@ -14,7 +14,8 @@ from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.places import Places
 
-FAST = ("-m", "not e2e")
+# A file stays on one core: its tests share what they start.
+FAST = ("-m", "not e2e", "--numprocesses", "auto", "--dist", "loadfile")
 
 
 class CheckFailed(JingxiangError):

@@ -116,7 +116,7 @@ def _gpu(places: Places) -> Iterable[Finding]:
 
 
 def _disk(places: Places) -> Iterable[Finding]:
-    folder = places.home if places.home.exists() else places.home.parent
+    folder = next(each for each in (places.home, *places.home.parents) if each.exists())
     fix = tr("set JINGXIANG_HOME to a folder on a larger or faster local disk")
     free = shutil.disk_usage(folder).free
     if not os.access(folder, os.W_OK):

@@ -80,7 +80,7 @@ def _compiled(places: Places, spec: Spec, known: MirrorSet, mirror: str, upgrade
         elif torch is not None:
             env["UV_INDEX"] = torch.address("cpu")
         elif links := settings.get("find-links"):
-            env["UV_FIND_LINKS"] = links
+            env["UV_FIND_LINKS"] = links.replace(" ", ",")
         with tempfile.TemporaryDirectory() as scratch:
             output = Path(scratch) / "lock.txt"
             current = places.locks / f"{spec.name}.txt"

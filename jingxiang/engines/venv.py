@@ -66,7 +66,7 @@ class PythonMissing(JingxiangError):
     def __init__(self, python: str) -> None:
         super().__init__(
             tr("the app's environment is locked for Python {python}, which this machine does not have", python=python),
-            hints=(f"apt-get install python{python} python{python}-venv", f".venv/bin/uv python install {python}"),
+            hints=(f"apt-get install python{python}", f".venv/bin/uv python install {python}"),
         )
 
 

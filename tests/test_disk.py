@@ -1,0 +1,45 @@
+"""jingxiang.disk"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jingxiang import disk
+
+
+@pytest.fixture
+def largest_file() -> Iterator[Callable[[int], None]]:
+    """Limits the size of the files that this process may write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_is_measured_and_nothing_stays_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "there" / "yet"
+    found = disk.measure(folder, sample_bytes=8 << 20)
+    assert (found.write_mb_s > 0, found.read_mb_s > 0) == (True, True)
+    assert list(folder.iterdir()) == []
+    # Others write to this disk too, so what is free now is only about what was free then.
+    assert found.free_bytes == pytest.approx(shutil.disk_usage(folder).free, rel=0.2)
+
+
+def test_the_whole_sample_is_written_and_removed_even_after_an_error(
+    tmp_path: Path, largest_file: Callable[[int], None]
+) -> None:
+    largest_file(8 << 20)
+    disk.measure(tmp_path, sample_bytes=8 << 20)
+    with pytest.raises(OSError, match="File too large"):
+        disk.measure(tmp_path, sample_bytes=12 << 20)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        disk.measure(tmp_path / "file")

@@ -1,0 +1,287 @@
+"""jingxiang.commands.doctor"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jingxiang import __version__, disk, locks
+from jingxiang.commands.doctor import ProblemsFound, doctor
+from jingxiang.digest import short
+from jingxiang.places import Places
+
+ROOT = Path(__file__).resolve().parent.parent
+SUBJECTS = ["python", "system", "memory", "gpu", "disk", "docker", "mirrors", "environment"]
+DIGEST = "a" * 64
+ENGINE = {"Version": "27.5.1", "ApiVersion": "1.47", "MinAPIVersion": "1.24"}
+
+Answers = dict[str, bytes]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Answers], int]]:
+    """Serves fixed answers by the end of the path; returns the port."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(answers: Answers) -> int:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = next((body for end, body in answers.items() if self.path.endswith(end)), None)
+                self.send_response(200 if body is not None else 404)
+                self.send_header("Content-Type", "application/json" if self.path.endswith("n") else "text/html")
+                self.send_header("Content-Length", str(len(body or b"")))
+                self.end_headers()
+                self.wfile.write(body or b"")
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return server.server_port
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is taken but not listened on, so that nobody answers there."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture
+def places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Answers], int], closed_port: int
+) -> Places:
+    """A checkout and a home below the user's folder, on a machine without GPU and engine, with one good mirror."""
+    for name in os.environ:
+        if name.startswith("DOCKER_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{closed_port}")
+    monkeypatch.setattr(disk, "measure", functools.partial(disk.measure, sample_bytes=disk.BLOCK_BYTES))
+    found = Places(tmp_path / "checkout", tmp_path / "jx")
+    found.locks.mkdir(parents=True)
+    (found.root / "envs" / "cpu.in").write_text("numpy\n")
+    digest = locks.spec_digest(found.root / "envs" / "cpu.in")
+    (found.locks / "cpu.txt").write_text(f"# spec sha256:{digest}\nnumpy==2.4.6 --hash=sha256:{DIGEST}\n")
+    (found.locks / "toolkit.txt").write_text(f"invoke==3.0.3 --hash=sha256:{DIGEST}\n")
+    port = serve({"/simple/invoke/": DIGEST.encode()})
+    (found.root / "mirrors.toml").write_text(
+        f'[near]\npypi = {{ layout = "pep503", url = "http://127.0.0.1:{port}/simple" }}\n'
+        f'[dead]\npypi = {{ layout = "pep503", url = "http://127.0.0.1:{port}/gone" }}\n'
+    )
+    return found
+
+
+def environment_name(places: Places) -> str:
+    return f"i2v-cpu-{short(locks.read(places.locks / 'cpu.txt').digest)}"
+
+
+Findings = dict[str, dict[str, str]]
+
+
+def report(places: Places, capsys: pytest.CaptureFixture[str]) -> Findings:
+    """The findings by subject; stdout held one JSON object and nothing else."""
+    try:
+        doctor(places, as_json=True)
+    finally:
+        out, err = capsys.readouterr()
+    whole: dict[str, Any] = json.loads(out)
+    assert (list(whole), whole["version"], err) == (["version", "findings"], __version__, "")
+    assert [list(each) for each in whole["findings"]] == [["subject", "state", "text", "fix"]] * len(whole["findings"])
+    return {each["subject"]: each for each in whole["findings"]}
+
+
+def failed(places: Places, capsys: pytest.CaptureFixture[str]) -> tuple[str, Findings]:
+    """The error of a report with problems, and the report."""
+    with pytest.raises(ProblemsFound) as caught:
+        doctor(places, as_json=True)
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert caught.value.exit_code == 1
+    return caught.value.message, {each["subject"]: each for each in found}
+
+
+def test_each_subject_has_one_line_and_a_known_state(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    found = report(places, capsys)
+    assert list(found) == SUBJECTS
+    assert {each["state"] for each in found.values()} <= {"ok", "note"}
+    assert found["python"]["text"] == f"{platform.python_version()} ({sys.executable})"
+    assert found["system"]["text"].endswith(f", {platform.release()}, x86_64")
+    assert found["gpu"] == {"subject": "gpu", "state": "note", "text": "no NVIDIA GPU: CPU build", "fix": ""}
+    assert (found["docker"]["state"], found["docker"]["fix"]) == ("note", "docker info")
+    assert found["environment"] == {
+        "subject": "environment",
+        "state": "note",
+        "text": f"{environment_name(places)} is not installed yet",
+        "fix": "python3 tasks.py setup",
+    }
+    assert found["mirrors"]["state"] == "ok"
+    head, _, tail = found["mirrors"]["text"].partition(" ms")
+    assert (head.rpartition(" ")[0], tail) == ("pypi: near", "; not now: dead")
+
+
+def test_the_users_folder_is_not_in_the_report(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    doctor(places, as_json=True)
+    out = capsys.readouterr().out
+    assert str(Path.home()) not in out
+    assert "~/jx: writes " in out or "~: writes " in out
+    doctor(places, as_json=False)
+    assert str(Path.home()) not in capsys.readouterr().err
+
+
+def test_people_get_a_table_with_a_fix_below_its_line(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    doctor(places, as_json=False)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert [line[7:18].strip() for line in lines if line[:5].strip()] == SUBJECTS
+    assert lines[-2:] == [
+        f"note   environment  {environment_name(places)} is not installed yet",
+        "                    -> python3 tasks.py setup",
+    ]
+
+
+def test_the_report_speaks_chinese(
+    places: Places, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JINGXIANG_LANG", "zh")
+    doctor(places, as_json=False)
+    assert "\n提示   显卡    没有 NVIDIA 显卡：使用 CPU 版本\n" in capsys.readouterr().err
+
+
+def test_what_a_machine_has_is_ok(
+    places: Places,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    serve: Callable[[Answers], int],
+) -> None:
+    driver = places.home.parent / "bin" / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho NVIDIA H200, 570.86.15, 143771, 143000, 9.0\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{serve({'/version': json.dumps(ENGINE).encode()})}")
+    folder = places.environments / environment_name(places)
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").write_text("")
+    (folder / "jingxiang.json").write_text("{}")
+    found = report(places, capsys)
+    summary = {
+        subject: (found[subject]["state"], found[subject]["text"]) for subject in ("gpu", "docker", "environment")
+    }
+    assert summary == {
+        "gpu": ("ok", "NVIDIA H200, driver 570.86.15, 139.6 of 140.4 GiB free"),
+        "docker": ("ok", "engine 27.5.1"),
+        "environment": ("ok", f"{folder.name} is in place"),
+    }
+
+
+def test_a_machine_without_docker_needs_none(places: Places) -> None:
+    """In a Python of its own: the SDK leaves the socket open that it could not connect, and here that is an error."""
+    code = (
+        "import functools, sys; from pathlib import Path; from jingxiang import disk\n"
+        "from jingxiang.commands.doctor import doctor; from jingxiang.places import Places\n"
+        "disk.measure = functools.partial(disk.measure, sample_bytes=disk.BLOCK_BYTES)\n"
+        "doctor(Places(*map(Path, sys.argv[1:])), as_json=True)\n"
+    )
+    env = {**os.environ, "DOCKER_HOST": f"unix://{places.home}/absent.sock"}
+    argv: list[str | Path] = [sys.executable, "-c", code, places.root, places.home]
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["findings"][SUBJECTS.index("docker")] == {
+        "subject": "docker",
+        "state": "note",
+        "text": "no engine; images for a registry or a folder need none",
+        "fix": "apt-get install docker.io",
+    }
+
+
+def test_a_broken_mirrors_file_is_a_problem_with_a_fix(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    (places.root / "mirrors.toml").write_text("[tuna]\npipy = 1\n")
+    message, found = failed(places, capsys)
+    assert message == "to be put right first: mirrors"
+    assert found["mirrors"] == {
+        "subject": "mirrors",
+        "state": "problem",
+        "text": "mirrors.toml: tuna.pipy: no key named 'pipy'; there is domain, pypi, torch (did you mean 'pypi'?)",
+        "fix": "correct the file",
+    }
+
+
+def test_no_mirror_that_answers_is_a_problem_with_a_fix(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (places.root / "mirrors.toml").read_text()
+    (places.root / "mirrors.toml").write_text(text.replace("/simple", "/gone"))
+    message, found = failed(places, capsys)
+    assert message == "to be put right first: mirrors"
+    assert found["mirrors"]["text"] == "none of near, dead answers"
+    assert found["mirrors"]["fix"] == "check the network and the proxy (HTTPS_PROXY)"
+
+
+def test_a_stale_lock_is_a_problem_with_a_fix(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    (places.root / "envs" / "cpu.in").write_text("numpy\npillow\n")
+    message, found = failed(places, capsys)
+    assert message == "to be put right first: environment"
+    assert found["environment"] == {
+        "subject": "environment",
+        "state": "problem",
+        "text": "envs/locks/cpu.txt: is older than envs/cpu.in; what it would install is not what the spec asks for",
+        "fix": "invoke lock",
+    }
+
+
+def test_a_missing_lock_is_a_problem(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    (places.locks / "cpu.txt").unlink()
+    assert failed(places, capsys)[0] == "to be put right first: environment"
+
+
+def test_a_driver_that_fails_is_a_problem_with_a_fix(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    driver = places.home.parent / "bin" / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho NVIDIA-SMI has failed; exit 9\n")
+    driver.chmod(0o755)
+    message, found = failed(places, capsys)
+    assert message == "to be put right first: gpu"
+    assert found["gpu"]["text"] == "NVIDIA driver does not answer: NVIDIA-SMI has failed"
+    assert found["gpu"]["fix"] == "reinstall or load the NVIDIA driver, then try: nvidia-smi"
+
+
+def test_a_full_disk_is_a_problem_with_a_fix(
+    places: Places, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "SAMPLE_BYTES", 1 << 60)
+    message, found = failed(places, capsys)
+    assert message == "to be put right first: disk"
+    assert found["disk"]["text"].startswith("~")
+    assert found["disk"]["text"].endswith(" free")
+    assert found["disk"]["fix"] == "set JINGXIANG_HOME to a folder on a larger or faster local disk"
+
+
+def test_a_home_that_is_yet_to_be_made_lies_on_the_disk_of_its_parents(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = Places(places.root, places.home / "not" / "made" / "yet")
+    assert "writes" in report(deep, capsys)["disk"]["text"]
+
+
+def test_all_problems_are_named_at_once(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    (places.root / "mirrors.toml").write_text("[tuna\n")
+    (places.root / "envs" / "cpu.in").write_text("pillow\n")
+    assert failed(places, capsys)[0] == "to be put right first: mirrors, environment"
