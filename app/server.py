@@ -29,10 +29,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 STOP_GRACE_S = 3
-WAITING_PAGE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><meta http-equiv="refresh" content="1">
-<meta name="viewport" content="width=device-width"><title>jingxiang</title>
+WAITING_PAGE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><title>jingxiang</title>
+<meta name="viewport" content="width=device-width"><noscript><meta http-equiv="refresh" content="1"></noscript>
 <style>body{{font:16px system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif}}
-p{{margin:20vh auto;max-width:30em;text-align:center}}</style><p>{text}</p></html>"""
+p{{margin:20vh auto;max-width:30em;text-align:center}}</style><p>{text}</p>
+<script>setInterval(() => fetch("readyz").then(r => r.json()).then(s => s.page && location.reload()), 200)</script></html>"""
 
 
 class Front:

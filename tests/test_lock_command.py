@@ -231,19 +231,31 @@ def test_a_mirror_without_pytorchs_builds_is_helped_by_the_next(
     assert (places.locks / "app.txt").read_text() == expected(places, wheels["built"], wheels["small"], wheels["tiny"])
 
 
+def test_a_folder_that_pip_is_set_to_may_hold_pytorchs_builds(
+    places: Places, wheels: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine without network."""
+    shutil.rmtree(tmp_path / "index" / "torch")
+    shutil.rmtree(tmp_path / "flat")
+    (tmp_path / "builds").mkdir()
+    shutil.copy(wheels["built"], tmp_path / "builds")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "builds"))
+    lock(places, mirror="index", check=False, upgrade=[])
+    assert (places.locks / "app.txt").read_text() == expected(places, wheels["built"], wheels["small"], wheels["tiny"])
+
+
 def test_auto_means_what_pip_is_set_to_but_its_extra_indexes(
     places: Places, wheels: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve
 ) -> None:
-    """An extra index may hold only some files of a version; a folder of PyTorch's builds is all that there is."""
-    (tmp_path / "index").rename(tmp_path / "own")
-    shutil.rmtree(tmp_path / "flat")  # so that only pip's settings lead anywhere
+    """An extra index may hold only some files of a version, and a lock must name all of them."""
+    (tmp_path / "index" / "simple").rename(tmp_path / "simple")  # out of the mirrors' reach
+    (tmp_path / "flat" / "web").rename(tmp_path / "web")
+    shutil.rmtree(tmp_path / "index" / "torch")  # the other mirror's is no index: it takes no extra one's place
     with (places.root / "mirrors.toml").open("a") as own:
         own.write("[official]\n")
-    extra, asked = serve(tmp_path / "own")
-    monkeypatch.setenv("PIP_INDEX_URL", serve(tmp_path / "own")[0] + "/simple")
+    extra, asked = serve(tmp_path)
+    monkeypatch.setenv("PIP_INDEX_URL", serve(tmp_path)[0] + "/simple")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"{extra}/simple")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels["built"].parent))
-    wheels["newer"].unlink()
     lock(places, mirror="auto", check=False, upgrade=[])
     assert (places.locks / "app.txt").read_text() == expected(places, wheels["built"], wheels["small"], wheels["tiny"])
     assert asked == []

@@ -25,7 +25,6 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from ci.bench.report import Figure, show
-from tests.e2e.test_up import CHROMIUM
 from tests.peers import checkout, system
 
 ROOT = checkout.ROOT
@@ -106,7 +105,7 @@ def pages(folder: Path, notes: list[str]) -> list[Figure]:
     usable: dict[str, list[float]] = {"ours": [], "gradio": []}
     ready: list[float] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=system.browser(), args=list(CHROMIUM))
+        browser = playwright.chromium.launch(executable_path=system.browser(), args=list(system.CHROMIUM))
         for _ in range(3):
             for name in ("ours", "gradio"):
                 port = system.free_port()

@@ -23,11 +23,6 @@ from tests.peers.checkout import Checkout
 
 pytestmark = pytest.mark.e2e
 PYTHON = getattr(sys, "_base_executable", sys.executable)
-# A page must not need anything from outside; without these the browser itself looks for its maker's hosts.
-CHROMIUM = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def browser() -> Iterator[Any]:
     path = system.browser()
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM))
+        started = playwright.chromium.launch(executable_path=path, args=list(system.CHROMIUM))
         yield started
         started.close()
 
