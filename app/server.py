@@ -33,7 +33,11 @@ WAITING_PAGE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><
 <meta name="viewport" content="width=device-width"><noscript><meta http-equiv="refresh" content="1"></noscript>
 <style>body{{font:16px system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif}}
 p{{margin:20vh auto;max-width:30em;text-align:center}}</style><p>{text}</p>
-<script>setInterval(() => fetch("readyz").then(r => r.json()).then(s => s.page && location.reload()), 200)</script></html>"""
+<script>setInterval(async () => {{
+  const state = await (await fetch("readyz")).json();
+  if (state.page) location.reload();
+  if (state.reason) document.querySelector("p").textContent = state.reason;
+}}, 200)</script></html>"""
 
 
 class Front:
