@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
+import threading
 import webbrowser
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack
@@ -144,12 +146,14 @@ def serve(spec: ModelSpec, models: Path, outputs: Path, *, host: str, port: int,
     def on_ready() -> None:
         sys.stdout.write(f"READY {url}\n")
         sys.stdout.flush()
-        if open_browser:
-            webbrowser.open(url)
+        if open_browser:  # in a thread: a browser in the terminal only returns when it is left
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     front = Front(Engine(spec, models))
     config = uvicorn.Config(
         front, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_GRACE_S,
         server_header=False,
     )  # fmt: skip
+    # A shell ignores SIGINT in what it starts with `&`; for us it means the same there as Ctrl-C in a terminal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     Server(config, front, outputs, on_ready).run(sockets=[listener])

@@ -81,7 +81,7 @@ def size(count: int) -> str:
     """Bytes for people: 1.5 GB (powers of ten, as disks are sold)."""
     value, unit = float(count), "B"
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
+        if value < 999.5 or unit == "TB":
             break
         value /= 1000
     return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"

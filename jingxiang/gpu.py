@@ -37,7 +37,10 @@ def detect() -> Gpus:
         return Gpus(())
     if asked.code:
         return Gpus((), (asked.stdout or asked.stderr).strip().replace("\n", " "))
-    return Gpus(tuple(_card(line) for line in asked.stdout.splitlines() if line.strip()))
+    try:
+        return Gpus(tuple(_card(line) for line in asked.stdout.splitlines() if line.strip()))
+    except ValueError:  # not the five values that were asked for
+        return Gpus((), asked.stdout.strip().replace("\n", " "))
 
 
 def _card(line: str) -> Gpu:

@@ -26,7 +26,7 @@ class StaleLock(JingxiangError):
                 lock=lock,
                 spec=spec,
             ),
-            hints=("invoke lock",),
+            hints=("python3 tasks.py lock",),
         )
 
 
@@ -80,12 +80,16 @@ def spec_digest(spec: Path) -> str:
 
 def _spec_lines(spec: Path) -> list[str]:
     lines: list[str] = []
-    for raw in spec.read_text(encoding="utf-8").splitlines():
-        text = raw.partition(" #")[0].strip()
-        if text.startswith("-r "):
-            lines += _spec_lines(spec.parent / text[3:].strip())
-        elif text and not text.startswith("#"):
-            lines.append(text)
+    try:
+        text = spec.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TableError(f"envs/{spec.name}", "", tr("cannot be read: {reason}", reason=error.strerror)) from error
+    for raw in text.splitlines():
+        line = raw.partition(" #")[0].strip()
+        if line.startswith("-r "):
+            lines += _spec_lines(spec.parent / line[3:].strip())
+        elif line and not line.startswith("#"):
+            lines.append(line)
     return lines
 
 

@@ -66,7 +66,6 @@ def install(python: Path, lock: Path, source: Source) -> tuple[int, str]:
     A mirror's address replaces pip's index alone; the CA, the proxy and extra indexes stay as configured.
     """
     env = dict(os.environ)
-    env.pop("PYTHONDONTWRITEBYTECODE", None)  # the bytecode is what makes the next starts fast
     if source.mirror != OFFICIAL:
         env["PIP_INDEX_URL"] = source.url
     env.setdefault("PIP_RETRIES", "1")

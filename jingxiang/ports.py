@@ -15,7 +15,7 @@ class PortTaken(UsageError):
     def __init__(self, host: str, port: int) -> None:
         super().__init__(
             tr("port {port} of {host} is taken by {owner}", port=port, host=host, owner=owner(port)),
-            hints=("--port 0", f"--port {port + 1}"),
+            hints=("--port 0",),
         )
 
 

@@ -44,7 +44,9 @@ def ask(page: Page) -> Answer:
     headers = {"User-Agent": USER_AGENT, "Accept": "text/html"}
     body = b""
     try:
-        request = urllib.request.Request(page.url, headers=headers)  # noqa: S310
+        # A folder on disk is an index too, by the page that a web server would show for it.
+        url = page.url + "index.html" if page.url.startswith("file://") and page.url.endswith("/") else page.url
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
             while (block := response.read1(BLOCK_BYTES)) and len(body) < PAGE_BYTES:
                 body += block

@@ -60,11 +60,15 @@ class Program(invoke.program.Program):
             self._end(error)
         except UnexpectedExit as error:
             sys.exit(error.result.exited)
-        except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
         except BrokenPipeError:  # `tasks.py --list | head`
             sys.stderr.close()
             sys.exit(0)
+        except OSError as error:  # a disk that is full, a folder of somebody else
+            if error.filename is None:
+                raise
+            self._end(JingxiangError(f"{error.filename}: {error.strerror}"))
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
         sys.exit(0)
 
     def _steps(self) -> None:

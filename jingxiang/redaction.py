@@ -9,14 +9,14 @@ from pathlib import Path
 HIDDEN = "…"
 PATTERNS = (
     # user:password@ or token@ in an address
-    (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{HIDDEN}@"),
+    (re.compile(r"(?<=://)[^/\s'\"]+@"), f"{HIDDEN}@"),
     # tokens by their well-known beginnings: Hugging Face, GitHub, PyPI, ModelScope
     (re.compile(r"\b(?:hf_|gh[pousr]_|github_pat_|pypi-|ms-)[A-Za-z0-9_-]{16,}"), HIDDEN),
     # NAME=value and "Name: value" where the name says that it is a secret, with the kind of login before the value
     (
         re.compile(
-            r"(?i)((?:\b|_)(?:token|password|passwd|secret|api[_-]?key|authorization))(\s*[=:]\s*)"
-            r"(?:(?:bearer|basic|digest|token)\s+)?\S+"
+            r"(?i)((?:\b|_)(?:token|password|passwd|secret|api[_-]?key|authorization))([\"']?\s*[=:]\s*[\"']?)"
+            r"(?:(?:bearer|basic|digest|token)\s+)?[^\s\"']+"
         ),
         rf"\1\2{HIDDEN}",
     ),

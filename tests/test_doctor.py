@@ -236,7 +236,7 @@ def test_a_stale_lock_is_a_problem_with_a_fix(places: Places, capsys: pytest.Cap
         "subject": "environment",
         "state": "problem",
         "text": "envs/locks/cpu.txt: is older than envs/cpu.in; what it would install is not what the spec asks for",
-        "fix": "invoke lock",
+        "fix": "python3 tasks.py lock",
     }
 
 

@@ -58,7 +58,7 @@ def test_an_edited_spec_makes_its_lock_stale_and_the_error_says_what_to_run(copi
     assert caught.value.message == (
         f"envs/locks/{name}.txt: is older than envs/{name}.in; what it would install is not what the spec asks for"
     )
-    assert caught.value.hints == ("invoke lock",)
+    assert caught.value.hints == ("python3 tasks.py lock",)
 
 
 def test_comments_and_blank_lines_make_no_lock_stale(copied: Places, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,7 +128,7 @@ def test_a_lock_of_another_spec_is_stale_and_says_what_to_run(tmp_path: Path, he
     assert caught.value.message == (
         "envs/locks/cpu.txt: is older than envs/cpu.in; what it would install is not what the spec asks for"
     )
-    assert (caught.value.hints, caught.value.exit_code) == (("invoke lock",), 1)
+    assert (caught.value.hints, caught.value.exit_code) == (("python3 tasks.py lock",), 1)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_taken_port_is_said_with_who_has_it() -> None:
             ports.bind("127.0.0.1", port)
     name = psutil.Process().name()
     assert caught.value.message == f"port {port} of 127.0.0.1 is taken by {name} (pid {os.getpid()})"
-    assert (caught.value.hints, caught.value.exit_code) == (("--port 0", f"--port {port + 1}"), 2)
+    assert (caught.value.hints, caught.value.exit_code) == (("--port 0",), 2)
 
 
 def test_who_cannot_be_seen_is_another_users_program() -> None:

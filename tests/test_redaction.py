@@ -103,3 +103,8 @@ def test_other_and_short_values_of_the_environment_stay(monkeypatch: pytest.Monk
 )
 def test_all_else_stays_as_it_is(text: str) -> None:
     assert redact(text, HOME) == text
+
+
+def test_json_and_passwords_with_an_at_sign_are_hidden_too() -> None:
+    assert redact('{"token": "abc", "port": 1}', HOME) == '{"token": "…", "port": 1}'
+    assert redact("http://u:p@ss@host/simple", HOME) == "http://…@host/simple"

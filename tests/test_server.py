@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,21 +45,29 @@ class App:
                 return error.code, error.read().decode()
 
 
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 @contextlib.contextmanager
-def serving(models: Path, folder: Path, *arguments: str) -> Iterator[App]:
+def serving(models: Path, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[App]:
     """An app that has just been started; ended with Ctrl-C if the test has not ended it."""
     port = free_port()
     log = folder / "app.log"
     argv = [sys.executable, "-m", "app", "serve", "--models", str(models), "--outputs", str(folder / "outputs")]
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [*argv, "--port", str(port), *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT
-        )
+            [*argv, "--port", str(port), *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT,
+            env={**os.environ, **(env or {})},
+        )  # fmt: skip
     try:
         yield App(process, f"http://127.0.0.1:{port}", log, folder / "outputs")
     finally:
@@ -77,7 +85,10 @@ def app(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]
 
 
 def test_the_port_answers_first_then_the_page_then_the_model(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path) as starting:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    with serving(models, tmp_path, "--open", env={"BROWSER": f"{browser} %s"}) as starting:
         status = 0
         deadline = time.monotonic() + 60
         while status != 200 and time.monotonic() < deadline:
@@ -97,6 +108,8 @@ def test_the_port_answers_first_then_the_page_then_the_model(models: Path, tmp_p
         ready = {"status": "ready", "page": True, "model": "smoke", "model_loaded": True}
         assert starting.get("/readyz") == (200, json.dumps(ready))
         assert starting.get("/")[0] == 200
+        wait_for(lambda: (tmp_path / "opened").exists())
+        wait_for(lambda: (tmp_path / "opened").read_text() == f"{starting.url}\n")
 
         # Ctrl-C: the exit code of an interrupted program, no child left, the port free, no traceback
         children = psutil.Process(starting.process.pid).children(recursive=True)

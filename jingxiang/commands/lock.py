@@ -95,5 +95,5 @@ def _compiled(places: Places, spec: Spec, known: MirrorSet, mirror: str, upgrade
 
 def _torch_sources(known: MirrorSet, mirror: str, settings: dict[str, str]) -> list[Source | None]:
     """Where PyTorch's builds may be listed; None is pip's find-links, first because it costs nothing to look."""
-    own: list[Source | None] = [None] if "find-links" in settings else []
-    return own + [source for source in known.order("torch", mirror) if source.url]
+    named = [source for source in known.order("torch", mirror) if source.url]
+    return [None, *named] if "find-links" in settings or not named else [*named]

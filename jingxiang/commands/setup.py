@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -22,22 +23,33 @@ def setup(places: Places, *, mirror: str, profile: str = APP) -> venv.Environmen
     lock.check_fresh(places.root / "envs" / f"{profile}.in")
     environment = venv.plan(places, profile, lock)
     start = time.monotonic()
-    if environment.in_place:
+    in_place = environment.in_place
+    if in_place:
         console.line("ready", tr("{name} is in place", name=environment.name))
     else:
         text = tr("environment {name} ({count} packages), engine venv", name=environment.name, count=len(lock.packages))
         console.line("plan", text)
-        console.more(gpu.summary(gpu.detect()))
+        found = gpu.detect()
+        console.more(gpu.summary(found))
+        if found.cards:
+            console.more(tr("this version installs the CPU build; builds for CUDA are being added"))
         show = sys.stderr.isatty()
         served = venv.build(
             environment, known, mirror, toolkit_python=Path(sys.executable), show=show, report=console.more
         )
-        seconds = f"{time.monotonic() - start:.0f}"
         console.line(
-            "install", tr("{served}; in {seconds} s, every hash checked", served=" · ".join(served), seconds=seconds)
+            "install",
+            tr(
+                "{count} packages in {seconds:.0f} s, every hash checked ({served})",
+                count=len(lock.packages),
+                seconds=time.monotonic() - start,
+                served=", ".join(served),
+            ),
         )
     if profile == APP:
         venv.point(places.current, environment)
+        if not in_place:
+            console.line("ready", f".env -> {os.path.relpath(environment.folder, places.root)}")
     return environment
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jingxiang import pip_client, probe, process, uv_client
+from jingxiang import console, pip_client, probe, process, uv_client
 from jingxiang.digest import short
 from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
@@ -22,6 +22,7 @@ from jingxiang.places import Places
 
 PYTHON = "3.11"
 STAMP = "jingxiang.json"
+MIRROR_COLUMNS = 9
 
 Report = Callable[[str], None]
 
@@ -91,7 +92,7 @@ def build(
 ) -> list[str]:
     """Install the lock beside its final place and move it there when it is complete.
 
-    Returns one line per space, naming the mirror that served it.
+    Returns for each space which mirror served it.
     """
     with _alone(environment.folder.parent), _scratch(environment.folder) as folder:
         if environment.in_place:  # made by another process while we waited
@@ -109,14 +110,7 @@ def build(
             if packages := environment.lock.of_space(space):
                 sources = _ordered(known, space, mirror, packages, settings, toolkit_python)
                 source = _from_first(sources, packages, folder, settings, show=show, report=report)
-                served.append(
-                    tr(
-                        "{space}: {count} packages from {mirror}",
-                        space=space,
-                        count=len(packages),
-                        mirror=source.mirror,
-                    )
-                )
+                served.append(tr("{space} from {mirror}", space=space, mirror=source.mirror))
         version = process.check([folder / "bin/python", "-V"], name="python").stdout.split()[-1]
         stamp = Stamp(environment.profile, "venv", environment.lock.digest, version)
         (folder / STAMP).write_text(json.dumps(asdict(stamp), indent=2) + "\n", encoding="utf-8")
@@ -178,13 +172,9 @@ def _from_first(
             done = uv_client.install(requirements, folder / "bin/python", env, show=show)
             if not done.code:
                 return source
-            failures.append(f"{console_pad(source.mirror)} {_reason(done)}")
+            failures.append(f"{console.pad(source.mirror, MIRROR_COLUMNS)} {_reason(done)}")
             report(failures[-1])
     raise NoMirror(sources[0].space if sources else "torch", failures)
-
-
-def console_pad(name: str) -> str:
-    return f"{name:9}"
 
 
 def _reason(done: process.Finished) -> str:
