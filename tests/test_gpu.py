@@ -82,3 +82,8 @@ def test_a_machine_without_a_driver_has_no_gpu_and_no_problem(tmp_path: Path, mo
     found = gpu.detect()
     assert found == Gpus(())
     assert gpu.summary(found) == "no NVIDIA GPU: CPU build"
+
+
+def test_an_answer_that_is_not_what_was_asked_for_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(tmp_path, monkeypatch, stdout="No devices were found\n")
+    assert gpu.detect() == Gpus((), "No devices were found")

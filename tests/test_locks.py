@@ -157,3 +157,9 @@ def test_a_spec_changes_with_those_that_it_includes(tmp_path: Path) -> None:
     assert first == locks.spec_digest(spec(tmp_path, "numpy\npytest\n", "flat.in"))
     spec(tmp_path, "numpy<3\n")
     assert locks.spec_digest(source) != first
+
+
+def test_a_spec_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(JingxiangError) as caught:
+        locks.spec_digest(tmp_path / "cpu.in")
+    assert caught.value.message == "envs/cpu.in: cannot be read: No such file or directory"

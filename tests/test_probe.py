@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -176,3 +177,9 @@ def test_a_nearer_server_is_ranked_before_a_slower_one(serve: Serve) -> None:
         "near": Page(serve(page(NEEDLE)), NEEDLE),
     }
     assert probe.fastest(probe.ask_all(pages)) == ["near", "slow"]
+
+
+def test_a_folder_is_asked_for_its_page(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(NEEDLE)
+    assert probe.ask(Page(f"file://{tmp_path}/", NEEDLE)).reason == ""
+    assert probe.ask(Page(f"file://{tmp_path}/none/", NEEDLE)).reason.startswith("no answer (")
