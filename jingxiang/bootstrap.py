@@ -139,6 +139,7 @@ def _take_language(arguments: "List[str]") -> "List[str]":
 def _make(mirror: str) -> None:
     """Make `.venv`, or bring one that is there up to the lock. On failure nothing of ours stays behind."""
     from jingxiang import mirrors, process
+    from jingxiang.folder_lock import locked
 
     known = mirrors.load(ROOT)
     known.check(mirror)
@@ -154,7 +155,7 @@ def _make(mirror: str) -> None:
             )
     if not os.access(str(ROOT), os.W_OK):
         raise UsageError(tr("cannot write to {folder}; use a checkout in a folder of your own", folder=ROOT))
-    with _alone(), _undone_on_failure():
+    with locked(ROOT), _undone_on_failure():
         if _current():  # made by another process while we waited
             return
         foreign = VENV.exists() and not STAMP.exists()
@@ -199,19 +200,6 @@ def _install(known: "object", mirror: str) -> None:
         + "\n       ".join(failures),
         hints=[tr("check the network, or name a mirror: {command}", command="python3 tasks.py setup --mirror NAME")],
     )
-
-
-@contextlib.contextmanager
-def _alone() -> "Iterator[None]":
-    """One bootstrap at a time in a checkout. The lock is on the folder itself, so no lock file stays behind."""
-    import fcntl
-
-    folder = os.open(str(ROOT), os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ LAYERS = {
     "jingxiang.console": 0,
     "jingxiang.digest": 0,
     "jingxiang.errors": 0,
+    "jingxiang.folder_lock": 0,
     "jingxiang.language": 0,
     "jingxiang.ports": 0,
     "jingxiang.redaction": 0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from jingxiang import console, pip_client, probe, process, uv_client
 from jingxiang.digest import short
 from jingxiang.errors import JingxiangError
+from jingxiang.folder_lock import locked
 from jingxiang.language import tr
 from jingxiang.locks import Lock, LockedPackage
 from jingxiang.mirrors import AUTO, OFFICIAL, MirrorSet, Source
@@ -94,7 +94,8 @@ def build(
 
     Returns for each space which mirror served it.
     """
-    with _alone(environment.folder.parent), _scratch(environment.folder) as folder:
+    environment.folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(environment.folder.parent), _scratch(environment.folder) as folder:
         if environment.in_place:  # made by another process while we waited
             return []
         made = uv_client.make_environment(folder, PYTHON)
@@ -182,18 +183,6 @@ def _reason(done: process.Finished) -> str:
     lines = [line.strip(" ╰─▶├│") for line in done.tail.splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith("Caused by:")]
     return (causes or lines or [tr("see above")])[-1].removeprefix("Caused by:").strip()[:200]
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One installation at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
