@@ -25,9 +25,10 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "envs" / "locks" / "toolkit.txt"
 # Written first as BUILDING, last as the lock's digest: a folder without the latter is half-made, one without the file
-# is not ours.
+# is the user's own. That is added to (ADOPTED) and never removed.
 STAMP = VENV / "jingxiang-toolkit"
 BUILDING = "building"
+ADOPTED = " adopted"
 OLDEST, NEWEST = (3, 10), (3, 13)
 
 
@@ -102,7 +103,7 @@ def _inside() -> bool:
 def _current() -> bool:
     """Whether `.venv` is complete, made from the lock as it is now, and its Python still works."""
     try:
-        return STAMP.read_text() == _lock_digest() and os.access(str(PYTHON), os.X_OK)
+        return STAMP.read_text().startswith(_lock_digest()) and os.access(str(PYTHON), os.X_OK)
     except OSError:
         return False
 
@@ -158,7 +159,7 @@ def _make(mirror: str) -> None:
     with locked(ROOT), _undone_on_failure():
         if _current():  # made by another process while we waited
             return
-        foreign = VENV.exists() and not STAMP.exists()
+        foreign = VENV.exists() and (not STAMP.exists() or STAMP.read_text().endswith(ADOPTED))
         if not foreign:
             shutil.rmtree(str(VENV), ignore_errors=True)
             _say("toolkit", tr("making .venv with Python {version}", version="{}.{}".format(*sys.version_info[:2])))
@@ -168,7 +169,7 @@ def _make(mirror: str) -> None:
             base = getattr(sys, "_base_executable", None) or sys.executable
             process.check([base, "-m", "venv", str(VENV)], name="python -m venv")
         _install(known, mirror)
-        STAMP.write_text(_lock_digest())
+        STAMP.write_text(_lock_digest() + (ADOPTED if foreign else ""))
 
 
 def _install(known: "object", mirror: str) -> None:
@@ -183,14 +184,7 @@ def _install(known: "object", mirror: str) -> None:
     for source in order:
         code, output = pip_client.install(PYTHON, LOCK, source)
         if code == 0:
-            _say(
-                "toolkit",
-                tr(
-                    "{count} packages from {mirror}, every hash checked",
-                    count=pip_client.count(LOCK),
-                    mirror=source.mirror,
-                ),
-            )
+            _say("toolkit", tr("installed from {mirror}, every hash checked", mirror=source.mirror))
             return
         failures.append("{}: {}".format(source.mirror, pip_client.reason(output)))
         _say("", failures[-1])

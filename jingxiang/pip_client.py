@@ -78,7 +78,3 @@ def reason(output: str) -> str:
     """pip's own last error, in one line."""
     errors = [line.partition("ERROR:")[2].strip() for line in output.splitlines() if "ERROR:" in line]
     return (errors or output.strip().splitlines() or ["?"])[-1][:300]
-
-
-def count(lock: Path) -> int:
-    return len(locks.read(lock).packages)

@@ -250,8 +250,3 @@ def test_the_reason_is_the_last_error_in_one_line() -> None:
     assert pip_client.reason("first\nlast\n") == "last"
     assert pip_client.reason("") == "?"
     assert pip_client.reason("ERROR: " + "x" * 400) == "x" * 300
-
-
-def test_packages_are_counted(tmp_path: Path) -> None:
-    path = lock(tmp_path, "# a comment", f"one==1 --hash=sha256:{'a' * 64}", f"two==1 --hash=sha256:{'b' * 64}")
-    assert pip_client.count(path) == 2
