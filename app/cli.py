@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from app import generation, pipelines
+from app import generation
 from app.generation import Order
 from app.texts import tr
 from jingxiang import console
@@ -19,6 +19,8 @@ def generate(spec: ModelSpec, models: Path, order: Order) -> None:
     """Make the video with a progress bar on stderr; its path is what goes to stdout."""
     start = time.monotonic()
     console.line("model", f"{spec.title}: {spec.notice}" if spec.notice else spec.title)
+    from app import pipelines  # torch and diffusers: seconds, in which the line above is already to be seen
+
     model = pipelines.load(spec, models / spec.name)
     console.line("load", tr("{seconds:.1f} s", seconds=time.monotonic() - start))
     start = time.monotonic()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import av
@@ -34,6 +40,24 @@ def test_a_video_and_its_path(models: Path, photo: Path, tmp_path: Path) -> None
     assert len(lines) == 3  # no bar and no library's chatter without a terminal
     with av.open(str(out)) as container:
         assert container.streams.video[0].frames == 8
+
+
+def test_a_terminal_sees_a_bar(models: Path, photo: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))  # a bar needs a width
+    words = ["--image", str(photo), "--prompt", "a cat", "--out", str(tmp_path / "o.mp4"), "--preset", "fast"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "app", "generate", "--models", str(models), *words],
+        stdout=subprocess.DEVNULL, stderr=theirs, cwd=ROOT,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how the end of a terminal is told
+            while block := os.read(ours, 4096):
+                shown += block
+    os.close(ours)
+    assert process.returncode == 0
+    assert re.search(r"steps:.*\b\d/4 \[", shown.decode())
 
 
 @pytest.mark.parametrize(
