@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from app.texts import tr
-from jingxiang import console, models
+from jingxiang import console, models, places
 from jingxiang.errors import JingxiangError, UsageError
 
 HERE = Path(__file__).resolve().parent
@@ -113,10 +113,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m app")
-    home = HERE.parent / ".jingxiang"
+    home = places.here()
     common = _Parser(add_help=False)
     common.add_argument("--model", default="smoke", help=tr("name in app/models.toml"))
-    common.add_argument("--models", type=Path, default=home / "models", help=tr("folder of the models"))
+    common.add_argument("--models", type=Path, default=home.models, help=tr("folder of the models"))
     actions = parser.add_subparsers(metavar="ACTION", parser_class=_Parser)
 
     serve = actions.add_parser("serve", parents=[common], help=tr("the web page (default)"))
@@ -124,9 +124,9 @@ def _parser() -> argparse.ArgumentParser:
         each.set_defaults(action=_serve)
         each.add_argument("--host", default="127.0.0.1")
         each.add_argument("--port", type=int, default=7860, help=tr("0 picks a free one"))
-        each.add_argument("--outputs", type=Path, default=home / "outputs", help=tr("folder of the videos"))
+        each.add_argument("--outputs", type=Path, default=home.outputs, help=tr("folder of the videos"))
         each.add_argument("--open", action="store_true", help=tr("open the browser when ready"))
-    parser.set_defaults(model="smoke", models=home / "models")
+    parser.set_defaults(model="smoke", models=home.models)
 
     generate = actions.add_parser("generate", parents=[common], help=tr("one video, without the page"))
     generate.set_defaults(action=_generate)

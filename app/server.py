@@ -8,6 +8,7 @@ else       the page; until it is there, one that says so and tries again
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import signal
 import sys
@@ -79,7 +80,7 @@ class Front:
         wanted = dict(scope["headers"]).get(b"accept-language", b"").decode("latin-1")
         language = "zh" if wanted.startswith("zh") else "en"
         text = self.problem or tr("The page is starting; it appears by itself.", language=language)
-        page = WAITING_PAGE.format(language=language, text=text).encode()
+        page = WAITING_PAGE.format(language=language, text=html.escape(text)).encode()
         await _respond(send, 503, b"text/html; charset=utf-8", page, (b"retry-after", b"1"))
 
 
@@ -121,7 +122,8 @@ class Server(uvicorn.Server):
                 await stack.enter_async_context(page.router.lifespan_context(page))
             except Exception as error:  # the port stays up and says why there is no page
                 self.front.problem = f"{type(error).__name__}: {error}"
-                raise
+                sys.stderr.write(tr("error: ") + self.front.problem + "\n")
+                return
             self.front.page = page
             await self.front.engine.settled()
             if self.front.ready:

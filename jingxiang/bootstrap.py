@@ -14,10 +14,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator, List, NoReturn, Optional
+from typing import TYPE_CHECKING, Iterator, List, NoReturn, Optional
 
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.language import LANGUAGES, tr
+
+if TYPE_CHECKING:
+    from jingxiang.mirrors import MirrorSet
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ROOT / "tasks.py"
@@ -172,11 +175,10 @@ def _make(mirror: str) -> None:
         STAMP.write_text(_lock_digest() + (ADOPTED if foreign else ""))
 
 
-def _install(known: "object", mirror: str) -> None:
+def _install(known: "MirrorSet", mirror: str) -> None:
     """The locked packages from the first mirror that can give all of them."""
-    from jingxiang import mirrors, pip_client, process
+    from jingxiang import pip_client, process
 
-    assert isinstance(known, mirrors.MirrorSet)
     if process.run([PYTHON, "-m", "pip", "--version"]).code:
         raise UsageError(tr("{folder} was not made by this toolkit and has no pip; move it away", folder=VENV))
     order = pip_client.ranked(known, mirror, LOCK, PYTHON)

@@ -66,6 +66,12 @@ class Catalog:
             raise UnknownName("model", name, self.models, where=FILE)
         return self.models[name]
 
+    def choose(self, name: str, *, gpu: bool) -> ModelSpec:
+        """The model of that name; without a name, what the machine can run."""
+        if name:
+            return self.model(name)
+        return self.with_gpu if gpu else self.without_gpu
+
     @property
     def without_gpu(self) -> ModelSpec:
         """What a machine without a CUDA GPU runs: the first model that needs no weights from outside."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import re
 import signal
 import sys
@@ -28,12 +27,7 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def decorate(body: Callable[..., None]) -> Any:
         help_ = {name: tr(text) for name, text in options.pop("help", {}).items()}
         body.__doc__ = tr(body.__doc__ or "")
-
-        @functools.wraps(body)
-        def run(context: Any, *args: Any, **kwargs: Any) -> None:
-            body(context, *args, **kwargs)
-
-        return invoke.tasks.task(auto_shortflags=False, help=help_, **options)(run)
+        return invoke.tasks.task(auto_shortflags=False, help=help_, **options)(body)
 
     return decorate
 

@@ -129,3 +129,11 @@ def test_a_broken_model_is_said_with_the_place(tmp_path: Path, old: str, new: st
     with pytest.raises(JingxiangError) as caught:
         load(tmp_path, SMOKE.replace(old, new, 1))
     assert (caught.value.message, caught.value.exit_code) == (f"app/models.toml: {message}", 2)
+
+
+def test_without_a_name_the_machine_decides() -> None:
+    catalog = models.load(ROOT / "app" / "models.toml")
+    assert catalog.choose("", gpu=False).source == "made"
+    assert catalog.choose("smoke", gpu=True).name == "smoke"
+    with pytest.raises(UnknownName):
+        catalog.choose("smok", gpu=True)

@@ -18,7 +18,7 @@ def generate(
 ) -> NoReturn:
     """Check what can be checked without the app's environment, set it up, and become the app's own command."""
     catalog = models.load(places.root / "app" / "models.toml")
-    spec = catalog.model(model) if model else (catalog.with_gpu if gpu.detect().cards else catalog.without_gpu)
+    spec = catalog.choose(model, gpu=bool(gpu.detect().cards))
     spec.preset(preset)
     if not prompt.strip():
         raise UsageError(tr("the prompt is empty: say in English what should move and how"))

@@ -14,7 +14,7 @@ from jingxiang.places import Places
 def up(places: Places, *, mirror: str, model: str, host: str, port: int, open_browser: bool) -> NoReturn:
     """Check what was asked for, set up, and become the app, which prints READY and takes Ctrl-C itself."""
     catalog = models.load(places.root / "app" / "models.toml")
-    spec = catalog.model(model) if model else (catalog.with_gpu if gpu.detect().cards else catalog.without_gpu)
+    spec = catalog.choose(model, gpu=bool(gpu.detect().cards))
     ports.bind(host, port).close()  # say now what would else be found out after the installation
     environment = setup(places, mirror=mirror)
     argv: list[str | Path] = [

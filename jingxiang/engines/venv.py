@@ -121,10 +121,13 @@ def build(
 
 
 def point(link: Path, environment: Environment) -> None:
-    """Make `.env` lead to the environment, in one step."""
+    """Make `.env` lead to the environment, in one step, unless it does."""
+    target = os.path.relpath(environment.folder, link.parent)
+    if link.is_symlink() and str(link.readlink()) == target:
+        return
     part = link.with_name(f"{link.name}.part")
     part.unlink(missing_ok=True)
-    part.symlink_to(os.path.relpath(environment.folder, link.parent))
+    part.symlink_to(target)
     part.replace(link)
 
 
