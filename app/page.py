@@ -26,6 +26,7 @@ from jingxiang.models import ModelSpec
 WAITING_JOBS = 5
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 KEEP_S = 24 * 3600
+ERROR_S = 30
 PRESET_TITLES = {"standard": "Standard", "fast": "Fast preview"}
 
 
@@ -69,7 +70,8 @@ def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
             async for done, of in engine.make(order):
                 progress((done, of), desc=tr("drawing", language=language), unit=tr("steps", language=language))
         except JingxiangError as error:
-            raise gr.Error(error.message, duration=None, print_exception=False) from error
+            title = tr("Error", language=language)
+            raise gr.Error(error.message, duration=ERROR_S, title=title, print_exception=False) from error
         yield str(order.output), json.dumps(order.settings(), ensure_ascii=False, indent=2)
 
     with gr.Blocks(title="jingxiang", analytics_enabled=False, delete_cache=(3600, KEEP_S)) as blocks:
