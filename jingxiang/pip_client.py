@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jingxiang import locks, probe, process
 from jingxiang.mirrors import AUTO, OFFICIAL, MirrorSet, Source
+from jingxiang.redaction import redact
 
 # Hashes make any index safe, so what is asked is only: these files, built, and nothing else.
 FLAGS = ("--disable-pip-version-check", "--no-input")
@@ -75,6 +76,6 @@ def install(python: Path, lock: Path, source: Source) -> tuple[int, str]:
 
 
 def reason(output: str) -> str:
-    """pip's own last error, in one line."""
+    """pip's own last error, in one line, without passwords of addresses."""
     errors = [line.partition("ERROR:")[2].strip() for line in output.splitlines() if "ERROR:" in line]
-    return (errors or output.strip().splitlines() or ["?"])[-1][:300]
+    return redact((errors or output.strip().splitlines() or ["?"])[-1])[:300]

@@ -250,3 +250,8 @@ def test_the_reason_is_the_last_error_in_one_line() -> None:
     assert pip_client.reason("first\nlast\n") == "last"
     assert pip_client.reason("") == "?"
     assert pip_client.reason("ERROR: " + "x" * 400) == "x" * 300
+
+
+def test_a_reason_holds_no_password() -> None:
+    said = "WARNING: retrying\nERROR: 401 for url https://me:hunter2@index.example/simple/numpy/\n"
+    assert pip_client.reason(said) == "401 for url https://…@index.example/simple/numpy/"

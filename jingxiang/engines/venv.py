@@ -19,6 +19,7 @@ from jingxiang.language import tr
 from jingxiang.locks import Lock, LockedPackage
 from jingxiang.mirrors import AUTO, OFFICIAL, MirrorSet, Source
 from jingxiang.places import Places
+from jingxiang.redaction import redact
 
 PYTHON = "3.11"
 STAMP = "jingxiang.json"
@@ -182,10 +183,10 @@ def _from_first(
 
 
 def _reason(done: process.Finished) -> str:
-    """uv's last cause, in one line."""
-    lines = [line.strip(" ╰─▶├│") for line in done.tail.splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith("Caused by:")]
-    return (causes or lines or [tr("see above")])[-1].removeprefix("Caused by:").strip()[:200]
+    """uv's last cause, in one line, without passwords of addresses."""
+    lines = [line.strip() for line in done.tail.splitlines() if line.strip()]
+    causes = [line for line in lines if line.startswith("cause: ")]
+    return redact((causes or lines or [tr("see above")])[-1].removeprefix("cause: "))[:200]
 
 
 @contextlib.contextmanager
