@@ -12,9 +12,10 @@ export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 export JINGXIANG_TEST_STRICT=1 # a test that would be skipped for a missing system part fails; see tests/peers/system.py
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-# package, and the command that makes it unnecessary: docker-ce, a browser by hand, …
+# package, and the command that makes it unnecessary: docker-ce, a browser by hand, … (libatomic1 is for the program that
+# playwright brings along)
 packages=(
-  "git git" "ca-certificates" "fonts-noto-cjk" "docker.io dockerd" "docker-cli docker" "iptables iptables"
+  "git git" "ca-certificates" "fonts-noto-cjk" "libatomic1" "docker.io dockerd" "docker-cli docker" "iptables iptables"
   "docker-registry docker-registry" "openssh-server sshd" "iproute2 ip"
 )
 policy=/usr/sbin/policy-rc.d

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -35,7 +36,9 @@ def require(condition: object, reason: str) -> None:
 
 
 def browser() -> str:
-    """Path of a Chromium or Chrome that starts."""
+    """Path of a Chromium or Chrome that starts, on a machine on which playwright does."""
+    driver = subprocess.run([sys.executable, "-m", "playwright", "--version"], capture_output=True, check=False)
+    require(driver.returncode == 0, "playwright does not start: apt-get install libatomic1")
     named = os.environ.get("JINGXIANG_TEST_BROWSER", "")
     if named:
         require(_is_browser(named), f"JINGXIANG_TEST_BROWSER={named} is no browser that starts")
