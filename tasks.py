@@ -82,6 +82,20 @@ def doctor(_: Context, json: bool = False) -> None:
 
 
 @task(
+    help={
+        "probe": "fetch a real file from every mirror and check it; takes three seconds",
+        "space": "only one space: pypi, torch, conda, hub, oci or apt",
+        "json": JSON,
+    }
+)
+def mirrors(_: Context, probe: bool = False, space: str = "", json: bool = False) -> None:
+    """List the mirrors, and say which work now and how fast."""
+    from jingxiang.commands.mirrors import show
+
+    show(here(), probe=probe, space=space, as_json=json)
+
+
+@task(
     iterable=["upgrade"],
     help={
         "mirror": MIRROR,

@@ -214,7 +214,8 @@ def test_a_broken_mirrors_file_is_a_problem_with_a_fix(places: Places, capsys: p
     assert found["mirrors"] == {
         "subject": "mirrors",
         "state": "problem",
-        "text": "mirrors.toml: tuna.pipy: no key named 'pipy'; there is domain, pypi, torch (did you mean 'pypi'?)",
+        "text": "mirrors.toml: tuna.pipy: no key named 'pipy'; there is apt, conda, domain, hub, oci, pypi, torch "
+        "(did you mean 'pypi'?)",
         "fix": "correct the file",
     }
 
