@@ -110,6 +110,20 @@ def lock(_: Context, mirror: str = "auto", check: bool = False, upgrade: Sequenc
     lock(here(), mirror=mirror, check=check, upgrade=upgrade)
 
 
+@task(
+    help={
+        "verify": "read every file again and remove those that are damaged",
+        "prune": "remove the files that no lock of this checkout names and no environment is linked to",
+        "json": JSON,
+    }
+)
+def store(_: Context, verify: bool = False, prune: bool = False, json: bool = False) -> None:
+    """Show, check or clean the store: files under their SHA-256, shared by all checkouts."""
+    from jingxiang.commands.store import store
+
+    store(here(), verify=verify, prune=prune, as_json=json)
+
+
 @task(help={"mirror": MIRROR, "match": "only tests whose name matches, as for pytest -k"})
 def test(_: Context, mirror: str = "auto", match: str = "") -> None:
     """Run all tests; installs what they need first."""
