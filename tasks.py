@@ -82,6 +82,20 @@ def doctor(_: Context, json: bool = False) -> None:
 
 
 @task(
+    help={
+        "probe": "fetch a real file from every mirror and check it; takes three seconds",
+        "space": "only one space: pypi, torch, conda, hub, oci or apt",
+        "json": JSON,
+    }
+)
+def mirrors(_: Context, probe: bool = False, space: str = "", json: bool = False) -> None:
+    """List the mirrors, and say which work now and how fast."""
+    from jingxiang.commands.mirrors import show
+
+    show(here(), probe=probe, space=space, as_json=json)
+
+
+@task(
     iterable=["upgrade"],
     help={
         "mirror": MIRROR,
@@ -94,6 +108,20 @@ def lock(_: Context, mirror: str = "auto", check: bool = False, upgrade: Sequenc
     from jingxiang.commands.lock import lock
 
     lock(here(), mirror=mirror, check=check, upgrade=upgrade)
+
+
+@task(
+    help={
+        "verify": "read every file again and remove those that are damaged",
+        "prune": "remove the files that no lock of this checkout names and no environment is linked to",
+        "json": JSON,
+    }
+)
+def store(_: Context, verify: bool = False, prune: bool = False, json: bool = False) -> None:
+    """Show, check or clean the store: files under their SHA-256, shared by all checkouts."""
+    from jingxiang.commands.store import store
+
+    store(here(), verify=verify, prune=prune, as_json=json)
 
 
 @task(help={"mirror": MIRROR, "match": "only tests whose name matches, as for pytest -k"})

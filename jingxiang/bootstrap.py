@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, List, NoReturn, Optional
 
@@ -177,11 +178,13 @@ def _make(mirror: str) -> None:
 
 def _install(known: "MirrorSet", mirror: str) -> None:
     """The locked packages from the first mirror that can give all of them."""
-    from jingxiang import pip_client, process
+    from jingxiang import pip_client, process, ranking
+    from jingxiang.places import here
 
     if process.run([PYTHON, "-m", "pip", "--version"]).code:
         raise UsageError(tr("{folder} was not made by this toolkit and has no pip; move it away", folder=VENV))
-    order = pip_client.ranked(known, mirror, LOCK, PYTHON)
+    measured = ranking.fresh(here().home, time.time()).get("pypi")
+    order = pip_client.ranked(known, mirror, LOCK, PYTHON, fastest=measured.names if measured else ())
     failures = []
     for source in order:
         code, output = pip_client.install(PYTHON, LOCK, source)

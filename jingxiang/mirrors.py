@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +18,46 @@ OFFICIAL = "official"
 # The origins: asked after every mirror, because from China they are the slowest.
 ORIGINS = (OFFICIAL, "pytorch")
 
-LAYOUTS = {"pypi": ("pep503",), "torch": ("pep503", "flat")}
+FIELD = re.compile(r"\{(\w+)\}")
+# Every space with the layouts that it may have.
+LAYOUTS = {
+    "pypi": ("pep503",),
+    "torch": ("pep503", "flat"),
+    "conda": ("conda",),
+    "hub": ("hf", "modelscope"),
+    "oci": ("oci",),
+    "apt": ("apt",),
+}
+# Where `official` is the client's own configuration, and so has no address.
+CONFIGURED = ("pypi", "torch", "apt")
+# What is filled into an address, and whether one without it could serve nothing but one part of the space.
+FIELDS = {"torch": "build", "conda": "channel", "oci": "registry", "apt": "archive"}
+NEEDED = ("conda", "apt")
+# Keys of one space alone.
+KEYS = {"pypi": ("files",), "hub": ("send_token", "ids")}
 
 
 @dataclass(frozen=True)
 class Source:
-    """One space of one mirror. `url` is empty for `official`: the client's own configuration."""
+    """One space of one mirror. `url` is empty where `official` means the client's own configuration."""
 
     mirror: str
     domain: str
     space: str
     layout: str
     url: str
+    files: str = ""  # pypi: the folder of the files, where they have the same paths as on other mirrors
+    send_token: bool = False  # hub: whether it may see the user's token
+    ids: tuple[tuple[str, str], ...] = ()  # hub: (repository, what it is called there)
 
-    def address(self, build: str = "") -> str:
-        return self.url.replace("{build}", build)
+    def address(self, build: str = "", *, channel: str = "", registry: str = "", archive: str = "") -> str:
+        """The address with what it is asked for filled in."""
+        fields = {"build": build, "channel": channel, "registry": registry, "archive": archive}
+        return FIELD.sub(lambda match: fields.get(match[1], match[0]), self.url)
+
+    def repository(self, name: str) -> str:
+        """What a model's repository is called there."""
+        return dict(self.ids).get(name, name)
 
 
 @dataclass(frozen=True)
@@ -90,18 +116,40 @@ def _files(root: Path) -> list[tuple[Path, str]]:
 
 
 def _sources(mirror: str, table: Table) -> Iterable[Source]:
-    table.only("domain", *LAYOUTS)
+    own = CONFIGURED if mirror == OFFICIAL else ()
+    table.only("domain", *(space for space in LAYOUTS if space not in own))
     domain = table.string("domain", mirror)
-    if mirror == OFFICIAL:
-        table.only("domain")
-        yield from (Source(mirror, domain, space, layouts[0], "") for space, layouts in LAYOUTS.items())
-        return
     for space, layouts in LAYOUTS.items():
-        if space not in table.values:
-            continue
-        entry = table.table(space)
-        entry.only("layout", "url")
-        url = entry.string("url")
-        if not url.startswith(("https://", "http://", "file://")):
-            raise entry.error("url", tr("should begin with https://, http:// or file://"))
-        yield Source(mirror, domain, space, entry.choice("layout", layouts), url)
+        if space in own:
+            yield Source(mirror, domain, space, layouts[0], "")
+        elif space in table.values:
+            yield _source(mirror, domain, space, table.table(space))
+
+
+def _source(mirror: str, domain: str, space: str, entry: Table) -> Source:
+    entry.only("layout", "url", *KEYS.get(space, ()))
+    url = _address(entry, "url")
+    known = FIELDS.get(space, "")
+    for field in FIELD.findall(url):
+        if field != known:
+            only = tr(", only {allowed}", allowed=f"{{{known}}}") if known else ""
+            raise entry.error("url", tr("'{field}' cannot be filled in", field=field) + only)
+    if space in NEEDED and f"{{{known}}}" not in url:
+        raise entry.error("url", tr("should hold {field}", field=f"{{{known}}}"))
+    return Source(
+        mirror, domain, space, entry.choice("layout", LAYOUTS[space]), url,
+        files=_address(entry, "files") if "files" in entry.values else "",
+        send_token=entry.boolean("send_token", default=False),
+        ids=_ids(entry.table("ids")) if "ids" in entry.values else (),
+    )  # fmt: skip
+
+
+def _address(entry: Table, key: str) -> str:
+    url = entry.string(key)
+    if not url.startswith(("https://", "http://", "file://")):
+        raise entry.error(key, tr("should begin with https://, http:// or file://"))
+    return url
+
+
+def _ids(table: Table) -> tuple[tuple[str, str], ...]:
+    return tuple((name, table.string(name)) for name in table.values)

@@ -1,4 +1,4 @@
-"""Where things are: the checkout and the toolkit's own folder in it."""
+"""Where things are: the checkout, the toolkit's own folder in it, and the store that checkouts share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Places:
-    """All paths follow from the checkout and the home folder (JINGXIANG_HOME, else `.jingxiang` in the checkout).
+    """All paths follow from the checkout, the home folder (JINGXIANG_HOME, else `.jingxiang` in the checkout) and the
+    store (JINGXIANG_STORE, else `jingxiang/store` in the user's cache folder).
 
-    Put the home on the fastest disk: environments and weights live there.
+    Put the home on the fastest disk: environments and weights live there. On the same disk as the store, they share
+    its files.
     """
 
     root: Path
     home: Path
+    store: Path
 
     @property
     def locks(self) -> Path:
@@ -42,5 +45,16 @@ class Places:
 def here() -> Places:
     """The places of the checkout that this module lies in."""
     root = Path(__file__).resolve().parent.parent
-    home = os.environ.get("JINGXIANG_HOME")
-    return Places(root, Path(home).expanduser().resolve() if home else root / ".jingxiang")
+    return Places(root, _chosen("JINGXIANG_HOME") or root / ".jingxiang", _chosen("JINGXIANG_STORE") or _cached())
+
+
+def _chosen(variable: str) -> Path | None:
+    """The folder that the user has chosen; an empty choice is none."""
+    value = os.environ.get(variable)
+    return Path(value).expanduser().resolve() if value else None
+
+
+def _cached() -> Path:
+    """In the user's cache folder, where the XDG base directory specification puts it: a relative one does not count."""
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(caches) if Path(caches).is_absolute() else Path.home() / ".cache") / "jingxiang" / "store"

@@ -42,6 +42,9 @@ class Table:
     def number(self, key: str, default: float | None = None) -> float:
         return float(self._read(key, float, default))
 
+    def boolean(self, key: str, *, default: bool | None = None) -> bool:
+        return bool(self._read(key, bool, default))
+
     def choice(self, key: str, allowed: tuple[str, ...], default: str | None = None) -> str:
         value = self.string(key, default)
         if value not in allowed:

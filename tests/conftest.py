@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,9 @@ os.environ.update(
 @pytest.fixture(autouse=True)
 def _english(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages are compared in English unless a test asks for Chinese; the user's own settings stay out."""
-    for name in ("JINGXIANG_LANG", "JINGXIANG_HOME", "JINGXIANG_MIRRORS", "LC_ALL", "LC_MESSAGES", "NO_COLOR"):
+    for name in ("LANG", "HOME", "STORE", "MIRRORS"):
+        monkeypatch.delenv(f"JINGXIANG_{name}", raising=False)
+    for name in ("LC_ALL", "LC_MESSAGES", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANG", "C.UTF-8")
 
@@ -51,3 +56,30 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
     Image.radial_gradient("L").resize((640, 480)).convert("RGB").save(path)
     return path
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
+    """Mounts a new disk of its own: `mounted("tmpfs", megabytes)`, or "btrfs", "xfs" in a file. Needs root."""
+    folders: list[Path] = []
+
+    def mount(kind: str, size_mb: int) -> Path:
+        folder, image = tmp_path / f"disk-{len(folders)}", tmp_path / f"image-{len(folders)}"
+        folder.mkdir()
+        if kind == "tmpfs":
+            argv = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)]
+        elif shutil.which(f"mkfs.{kind}"):
+            with image.open("wb") as file:
+                file.truncate(size_mb << 20)
+            subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True)
+            argv = ["mount", "-o", "loop", str(image), str(folder)]
+        else:
+            pytest.skip(f"no mkfs.{kind}")
+        if os.geteuid() or subprocess.run(argv, capture_output=True, check=False).returncode:
+            pytest.skip("may not mount")
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -75,7 +75,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Ans
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     monkeypatch.setattr(disk, "measure", functools.partial(disk.measure, sample_bytes=disk.BLOCK_BYTES))
-    found = Places(tmp_path / "checkout", tmp_path / "jx")
+    found = Places(tmp_path / "checkout", tmp_path / "jx", tmp_path / "store")
     found.locks.mkdir(parents=True)
     (found.root / "envs" / "cpu.in").write_text("numpy\n")
     digest = locks.spec_digest(found.root / "envs" / "cpu.in")
@@ -214,7 +214,8 @@ def test_a_broken_mirrors_file_is_a_problem_with_a_fix(places: Places, capsys: p
     assert found["mirrors"] == {
         "subject": "mirrors",
         "state": "problem",
-        "text": "mirrors.toml: tuna.pipy: no key named 'pipy'; there is domain, pypi, torch (did you mean 'pypi'?)",
+        "text": "mirrors.toml: tuna.pipy: no key named 'pipy'; there is apt, conda, domain, hub, oci, pypi, torch "
+        "(did you mean 'pypi'?)",
         "fix": "correct the file",
     }
 
@@ -269,7 +270,7 @@ def test_a_full_disk_is_a_problem_with_a_fix(
 def test_a_home_that_is_yet_to_be_made_lies_on_the_disk_of_its_parents(
     places: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deep = Places(places.root, places.home / "not" / "made" / "yet")
+    deep = Places(places.root, places.home / "not" / "made" / "yet", places.store)
     assert "writes" in report(deep, capsys)["disk"]["text"]
 
 

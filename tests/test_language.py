@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jingxiang import language, tables
-from jingxiang.commands import doctor
+from jingxiang.commands import doctor, store
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is translated by the function that it is handed to.
@@ -77,7 +77,8 @@ def toolkit_texts() -> set[str]:
     trees = modules("jingxiang", "tasks.py")
     states = {doctor.OK, doctor.NOTE, doctor.PROBLEM}
     texts = first_texts(trees, "tr", *VERBS, *NAMES) | task_texts(modules("tasks.py")[0])
-    return texts | first_texts(modules("app"), *VERBS) | set(tables.NAMES.values()) | states
+    kinds = {store.OTHER, *(kind.title for kind in store.KINDS)}
+    return texts | first_texts(modules("app"), *VERBS) | set(tables.NAMES.values()) | states | kinds
 
 
 def app_texts() -> set[str]:

@@ -40,11 +40,11 @@ def copied(tmp_path: Path) -> Places:
     """The repository's specs, locks and mirrors, to be edited."""
     shutil.copytree(ROOT / "envs", tmp_path / "copy" / "envs")
     shutil.copy(ROOT / "mirrors.toml", tmp_path / "copy")
-    return Places(tmp_path / "copy", tmp_path / "home")
+    return Places(tmp_path / "copy", tmp_path / "home", tmp_path / "store")
 
 
 def test_the_locks_of_the_repository_are_fresh(copied: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    lock(Places(ROOT, copied.home), mirror="auto", check=True, upgrade=[])
+    lock(Places(ROOT, copied.home, copied.store), mirror="auto", check=True, upgrade=[])
     fresh = [f"lock     {spec.name}.txt is fresh\n" for spec in command.SPECS]
     assert capsys.readouterr() == ("", "".join(fresh))
 
@@ -166,7 +166,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve, wheels
         page(tmp_path / "flat" / "cpu" if name == "built" else tmp_path / "flat" / "web" / "pypi" / name,
              files, hashes=False)  # fmt: skip
     index, flat = serve(tmp_path / "index")[0], serve(tmp_path / "flat")[0]
-    found = Places(tmp_path / "checkout", tmp_path / "home")
+    found = Places(tmp_path / "checkout", tmp_path / "home", tmp_path / "store")
     found.locks.mkdir(parents=True)
     (found.root / "envs" / "app.in").write_text("tiny\nbuilt==1.0+cpu  # on PyTorch's index alone\n")
     (found.root / "mirrors.toml").write_text(

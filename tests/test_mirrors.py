@@ -50,32 +50,116 @@ def names(sources: tuple[Source, ...]) -> list[str]:
     return [source.mirror for source in sources]
 
 
-def test_the_file_of_the_repository_can_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "mirrors.toml").write_bytes((ROOT / "mirrors.toml").read_bytes())  # without a developer's own mirrors
-    known = mirrors.load(tmp_path)
-    for name in ("official", "tuna", "aliyun", "pytorch"):
-        assert known.check(name) == name
-    official = [
-        Source("official", "official", "pypi", "pep503", ""),
-        Source("official", "official", "torch", "pep503", ""),
-    ]
-    assert [source for source in known.sources if not source.url] == official
-    others = [source for source in known.sources if source.mirror != "official"]
-    assert [source.mirror for source in others if not source.url.startswith("https://")] == []
-    assert [source.mirror for source in others if ("{build}" in source.url) != (source.space == "torch")] == []
-
-
-def test_the_file_of_the_repository_leaves_a_choice_after_any_failure(tmp_path: Path) -> None:
+@pytest.fixture
+def ours(tmp_path: Path) -> MirrorSet:
+    """The file of the repository, without a developer's own mirrors."""
     (tmp_path / "mirrors.toml").write_bytes((ROOT / "mirrors.toml").read_bytes())
-    known = mirrors.load(tmp_path)
+    return mirrors.load(tmp_path)
+
+
+# What each mirror offers. A space that is not here is left out on purpose: see the comments in the file.
+OFFERS = {
+    "official": "pypi torch conda hub oci apt",
+    "tuna": "pypi conda apt",
+    "aliyun": "pypi torch conda apt",
+    "nju": "pypi torch conda",
+    "sjtu": "pypi torch conda",
+    "tencent": "pypi apt",
+    "huawei": "pypi",
+    "ustc": "pypi conda apt",
+    "bfsu": "pypi conda apt",
+    "hf-mirror": "hub",
+    "modelscope": "hub",
+    "daocloud": "oci",
+    "pytorch": "torch",
+}
+
+
+def test_the_file_of_the_repository_has_every_mirror_with_its_spaces(ours: MirrorSet) -> None:
+    offered = {name: " ".join(s.space for s in ours.sources if s.mirror == name) for name in ours.names}
+    assert offered == OFFERS
+    unaddressed = [source.space for source in ours.sources if not source.url]
+    assert unaddressed == ["pypi", "torch", "apt"]
+    assert [s for s in ours.sources if s.url and not s.url.startswith("https://")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "address"),
+    [
+        ("tuna", "pypi", "https://pypi.tuna.tsinghua.edu.cn/simple"),
+        ("aliyun", "torch", "https://mirrors.aliyun.com/pytorch-wheels/cu128/"),
+        ("nju", "torch", "https://mirror.nju.edu.cn/pytorch/whl/cu128"),
+        ("sjtu", "conda", "https://mirror.sjtu.edu.cn/anaconda/cloud/bioconda"),
+        ("official", "conda", "https://conda.anaconda.org/bioconda"),
+        ("hf-mirror", "hub", "https://hf-mirror.com"),
+        ("daocloud", "oci", "https://m.daocloud.io/nvcr.io"),
+        ("official", "oci", "https://registry-1.docker.io"),
+        ("ustc", "apt", "https://mirrors.ustc.edu.cn/debian-security"),
+        ("official", "apt", ""),
+    ],
+)
+def test_addresses_of_the_file_of_the_repository_are_filled_in(
+    ours: MirrorSet, name: str, space: str, address: str
+) -> None:
+    source = ours.order(space, name)[0]
+    filled = source.address("cu128", channel="bioconda", registry="nvcr.io", archive="debian-security")
+    assert (source.mirror, filled) == (name, address)
+
+
+def test_files_lie_by_the_same_path_on_every_mirror_but_one_cache(ours: MirrorSet) -> None:
+    files = {source.mirror: source.files for source in ours.offering("pypi") if source.files}
+    assert sorted(files) == ["aliyun", "bfsu", "huawei", "nju", "sjtu", "tencent", "tuna"]
+    # Each beside its index, but for one that calls its folder otherwise.
+    assert files.pop("sjtu") == "https://mirror.sjtu.edu.cn/pypi-packages"
+    for source in ours.offering("pypi"):
+        if source.mirror in files:
+            assert files[source.mirror] == source.url.removesuffix("/simple") + "/packages"
+
+
+def test_only_the_origin_of_the_hub_sees_a_token(ours: MirrorSet) -> None:
+    assert [source.mirror for source in ours.sources if source.send_token] == ["official"]
+
+
+def test_a_repository_has_the_name_that_each_hub_knows(ours: MirrorSet) -> None:
+    names_ = {source.mirror: source.repository("ali-vilab/i2vgen-xl") for source in ours.offering("hub")}
+    assert names_ == {
+        "official": "ali-vilab/i2vgen-xl",
+        "hf-mirror": "ali-vilab/i2vgen-xl",
+        "modelscope": "iic/i2vgen-xl",
+    }
+    assert ours.order("hub", "modelscope")[0].repository("other/model") == "other/model"
+
+
+def test_the_file_of_the_repository_leaves_a_choice_after_any_failure(ours: MirrorSet) -> None:
     for space in mirrors.LAYOUTS:
-        assert len({source.domain for source in known.offering(space)}) >= 3
-        order = names(known.order(space, "auto"))
-        assert sorted(order) == sorted(names(known.offering(space)))
+        assert len({source.domain for source in ours.offering(space)}) >= (2 if space == "oci" else 3)
+        order = names(ours.order(space, "auto"))
+        assert sorted(order) == sorted(names(ours.offering(space)))
         origins = [name for name in order if name in mirrors.ORIGINS]
         assert order[-len(origins) :] == origins
     # USTC redirects its misses to TUNA, and BFSU has TUNA's operators.
-    assert {source.domain for source in known.sources if source.mirror in ("tuna", "ustc", "bfsu")} == {"tuna"}
+    assert {source.domain for source in ours.sources if source.mirror in ("tuna", "ustc", "bfsu")} == {"tuna"}
+
+
+@pytest.mark.parametrize(
+    ("space", "first", "order"),
+    [
+        ("pypi", "tuna", "tuna aliyun nju sjtu tencent huawei ustc bfsu official"),
+        ("pypi", "bfsu", "bfsu aliyun nju sjtu tencent huawei tuna ustc official"),
+        ("pypi", "hf-mirror", "tuna aliyun nju sjtu tencent huawei ustc bfsu official"),
+        ("torch", "tuna", "aliyun nju sjtu official pytorch"),
+        ("torch", "sjtu", "sjtu aliyun nju official pytorch"),
+        ("conda", "ustc", "ustc aliyun nju sjtu tuna bfsu official"),
+        ("conda", "official", "official tuna aliyun nju sjtu ustc bfsu"),
+        ("hub", "modelscope", "modelscope hf-mirror official"),
+        ("oci", "tuna", "daocloud official"),
+        ("apt", "tencent", "tencent tuna aliyun ustc bfsu official"),
+    ],
+)
+def test_a_chosen_mirror_is_first_wherever_it_offers_something(
+    ours: MirrorSet, space: str, first: str, order: str
+) -> None:
+    assert " ".join(names(ours.order(space, first))) == order
 
 
 def test_a_mirror_is_read_with_all_its_spaces(tmp_path: Path) -> None:
@@ -83,6 +167,7 @@ def test_a_mirror_is_read_with_all_its_spaces(tmp_path: Path) -> None:
         (
             Source("official", "official", "pypi", "pep503", ""),
             Source("official", "official", "torch", "pep503", ""),
+            Source("official", "official", "apt", "apt", ""),
             Source("pytorch", "pytorch", "torch", "pep503", "https://torch.example/whl/{build}"),
             Source("a1", "a", "pypi", "pep503", "https://a1.example/simple"),
             Source("a2", "a", "pypi", "pep503", "https://a2.example/simple"),
@@ -96,7 +181,7 @@ def test_a_mirror_is_read_with_all_its_spaces(tmp_path: Path) -> None:
 
 def test_official_has_no_address(tmp_path: Path) -> None:
     known = load(tmp_path, FOUR)
-    assert [source.address("cpu") for source in known.sources if source.mirror == "official"] == ["", ""]
+    assert [source.address("cpu") for source in known.sources if source.mirror == "official"] == ["", "", ""]
 
 
 def test_the_build_is_filled_into_the_address(tmp_path: Path) -> None:
@@ -155,15 +240,18 @@ def test_an_unknown_mirror_is_refused_with_the_nearest(tmp_path: Path) -> None:
     [
         ("[tuna\n", "is not valid TOML: Expected ']' at the end of a table declaration (at line 1, column 6)"),
         ("tuna = 1\n", "tuna: should be a table, not a whole number"),
-        ("[tuna]\nconda = {}\n", "tuna.conda: no key named 'conda'; there is domain, pypi, torch"),
-        ("[tuna]\npipy = {}\n", "tuna.pipy: no key named 'pipy'; there is domain, pypi, torch (did you mean 'pypi'?)"),
+        ("[tuna]\nnpm = {}\n", "tuna.npm: no key named 'npm'; there is apt, conda, domain, hub, oci, pypi, torch"),
+        (
+            "[tuna]\npipy = {}\n",
+            "tuna.pipy: no key named 'pipy'; there is apt, conda, domain, hub, oci, pypi, torch (did you mean 'pypi'?)",
+        ),
         ("[tuna]\ndomain = 1\n", "tuna.domain: should be a string, not a whole number"),
         ('[tuna]\npypi = "https://x"\n', "tuna.pypi: should be a table, not a string"),
         ("[tuna]\npypi = {}\n", "tuna.pypi.url: is missing; it should be a string"),
         ('[tuna]\npypi = { url = "https://x" }\n', "tuna.pypi.layout: is missing; it should be a string"),
         (
             '[tuna]\npypi = { layout = "pep503", ulr = "https://x" }\n',
-            "tuna.pypi.ulr: no key named 'ulr'; there is layout, url (did you mean 'url'?)",
+            "tuna.pypi.ulr: no key named 'ulr'; there is files, layout, url (did you mean 'url'?)",
         ),
         (
             '[tuna]\npypi = { layout = "flat", url = "https://x" }\n',
@@ -179,7 +267,47 @@ def test_an_unknown_mirror_is_refused_with_the_nearest(tmp_path: Path) -> None:
         ),
         (
             '[official]\npypi = { layout = "pep503", url = "https://x" }\n',
-            "official.pypi: no key named 'pypi'; there is domain",
+            "official.pypi: no key named 'pypi'; there is conda, domain, hub, oci",
+        ),
+        (
+            '[tuna]\nconda = { layout = "conda", url = "https://x/{chanel}" }\n',
+            "tuna.conda.url: 'chanel' cannot be filled in, only {channel}",
+        ),
+        (
+            '[tuna]\npypi = { layout = "pep503", url = "https://x/{build}" }\n',
+            "tuna.pypi.url: 'build' cannot be filled in",
+        ),
+        ('[tuna]\nconda = { layout = "conda", url = "https://x" }\n', "tuna.conda.url: should hold {channel}"),
+        ('[tuna]\napt = { layout = "apt", url = "https://x" }\n', "tuna.apt.url: should hold {archive}"),
+        (
+            '[tuna]\nconda = { layout = "flat", url = "https://x/{channel}" }\n',
+            "tuna.conda.layout: 'flat' is not one of conda",
+        ),
+        (
+            '[tuna]\nhub = { layout = "xet", url = "https://x" }\n',
+            "tuna.hub.layout: 'xet' is not one of hf, modelscope",
+        ),
+        ('[tuna]\noci = { layout = "v2", url = "https://x" }\n', "tuna.oci.layout: 'v2' is not one of oci"),
+        ('[tuna]\napt = { layout = "deb", url = "https://x/{archive}" }\n', "tuna.apt.layout: 'deb' is not one of apt"),
+        (
+            '[tuna]\npypi = { layout = "pep503", url = "https://x", files = "/x" }\n',
+            "tuna.pypi.files: should begin with https://, http:// or file://",
+        ),
+        (
+            '[tuna]\noci = { layout = "oci", url = "https://x", files = "https://x" }\n',
+            "tuna.oci.files: no key named 'files'; there is layout, url",
+        ),
+        (
+            '[tuna]\nhub = { layout = "hf", url = "https://x", send_token = "no" }\n',
+            "tuna.hub.send_token: should be true or false, not a string",
+        ),
+        (
+            '[tuna]\nhub = { layout = "hf", url = "https://x", ids = [] }\n',
+            "tuna.hub.ids: should be a table, not a list",
+        ),
+        (
+            '[tuna]\nhub = { layout = "hf", url = "https://x", ids = { "a/b" = 1 } }\n',
+            "tuna.hub.ids.a/b: should be a string, not a whole number",
         ),
     ],
 )
@@ -204,6 +332,26 @@ def test_own_mirrors_replace_those_of_the_same_name(tmp_path: Path) -> None:
     assert known.order("pypi", "a1")[0] == Source("a1", "a1", "pypi", "pep503", "http://lan.example/simple")
 
 
+def test_a_folder_and_a_company_offer_every_space(tmp_path: Path) -> None:
+    """A bundle is a mirror, and so is whatever a company runs; nobody's token is shown to them unasked."""
+    own = """
+[usb]
+pypi = { layout = "pep503", url = "file:///mnt/usb/simple", files = "file:///mnt/usb/packages" }
+torch = { layout = "flat", url = "file:///mnt/usb/torch/{build}/" }
+conda = { layout = "conda", url = "file:///mnt/usb/conda/{channel}" }
+hub = { layout = "hf", url = "file:///mnt/usb/hub" }
+oci = { layout = "oci", url = "file:///mnt/usb/images" }
+apt = { layout = "apt", url = "file:///mnt/usb/{archive}" }
+"""
+    first = {space: load(tmp_path, FOUR, own).order(space, "usb")[0] for space in mirrors.LAYOUTS}
+    assert {space: (source.mirror, source.domain, source.layout) for space, source in first.items()} == {
+        "pypi": ("usb", "usb", "pep503"), "torch": ("usb", "usb", "flat"), "conda": ("usb", "usb", "conda"),
+        "hub": ("usb", "usb", "hf"), "oci": ("usb", "usb", "oci"), "apt": ("usb", "usb", "apt"),
+    }  # fmt: skip
+    assert first["conda"].address(channel="conda-forge") == "file:///mnt/usb/conda/conda-forge"
+    assert (first["pypi"].files, first["hub"].send_token) == ("file:///mnt/usb/packages", False)
+
+
 def test_own_mirrors_may_lie_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "mine.toml").write_text(OWN, encoding="utf-8")
@@ -215,7 +363,10 @@ def test_own_mirrors_may_lie_anywhere(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ("[a1]\nurl = 1\n", "JINGXIANG_MIRRORS: a1.url: no key named 'url'; there is domain, pypi, torch"),
+        (
+            "[a1]\nurl = 1\n",
+            "JINGXIANG_MIRRORS: a1.url: no key named 'url'; there is apt, conda, domain, hub, oci, pypi, torch",
+        ),
         (None, "JINGXIANG_MIRRORS: cannot be read: No such file or directory"),
     ],
 )

@@ -76,6 +76,24 @@ def dripping(request: BaseHTTPRequestHandler) -> None:
         time.sleep(0.1)
 
 
+def dripping_headers(request: BaseHTTPRequestHandler) -> None:
+    """Never silent for long, and never done with its headers."""
+    for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Wait: longer\r\n":
+        try:
+            request.wfile.write(bytes([byte]))
+        except OSError:  # the client has gone
+            return
+        time.sleep(0.04)
+
+
+def shortened(request: BaseHTTPRequestHandler) -> None:
+    """Announces more than it sends."""
+    request.send_response(200)
+    request.send_header("Content-Length", "1000")
+    request.end_headers()
+    request.wfile.write(NEEDLE.encode())
+
+
 def no_http(request: BaseHTTPRequestHandler) -> None:
     """What listens there is no web server."""
     request.wfile.write(b"220 ftp ready\r\n")
@@ -102,7 +120,9 @@ def test_a_page_without_the_locked_file_is_of_no_use(serve: Serve) -> None:
     assert answer.reason == "answers, but does not have the locked version"
 
 
-@pytest.mark.parametrize(("code", "reason"), [(403, "403 Forbidden"), (404, "404 Not Found"), (502, "502 Bad Gateway")])
+@pytest.mark.parametrize(
+    ("code", "reason"), [(403, "403: blocked by its firewall"), (404, "404 Not Found"), (502, "502 Bad Gateway")]
+)
 def test_an_error_page_is_said_with_its_code(serve: Serve, code: int, reason: str) -> None:
     assert probe.ask(Page(serve(status(code)), NEEDLE)).reason == reason
 
@@ -111,13 +131,13 @@ def test_a_closed_port_is_no_answer() -> None:
     with socket.socket() as bound:  # taken but not listened on, so nobody else can answer
         bound.bind(("127.0.0.1", 0))
         answer = probe.ask(Page(f"http://127.0.0.1:{bound.getsockname()[1]}/", NEEDLE))
-    assert answer.reason == "no answer ([Errno 111] Connection refused)"
+    assert answer.reason == "no answer (Connection refused)"
 
 
 def test_a_server_that_is_silent_for_too_long_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "TIMEOUT_S", 0.3)
     answer = probe.ask(Page(serve(page(NEEDLE, after_s=1)), NEEDLE))
-    assert answer.reason == "no answer (timed out)"
+    assert answer.reason == "timed out"
     assert 0.3 <= answer.seconds < 1
 
 
@@ -126,6 +146,34 @@ def test_a_server_that_drips_is_given_up_too(serve: Serve, monkeypatch: pytest.M
     answer = probe.ask(Page(serve(dripping), NEEDLE))
     assert answer.reason
     assert answer.seconds < 2
+
+
+def test_headers_that_drip_are_given_up_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read of them is in time."""
+    monkeypatch.setattr(probe, "TIMEOUT_S", 0.3)
+    start = time.monotonic()
+    assert probe.ask(Page(serve(dripping_headers), NEEDLE)).reason == "timed out"
+    assert time.monotonic() - start < 0.3 + probe.GRACE_S + 0.3
+
+
+def test_a_body_that_is_shorter_than_announced_is_of_no_use(serve: Serve) -> None:
+    assert probe.ask(Page(serve(shortened), NEEDLE)).reason == f"ends after {len(NEEDLE)} of 1000 bytes"
+
+
+def test_no_more_is_taken_than_asked_for(serve: Serve) -> None:
+    reply = probe.get(serve(page("x" * 1000)), time.monotonic() + 2, limit=10)
+    assert (reply.status, reply.body, reply.problem) == (200, b"x" * 10, "")
+
+
+def test_a_password_in_an_address_is_sent_as_a_header_and_never_shown(serve: Serve) -> None:
+    logins: list[str | None] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        logins.append(request.headers["Authorization"])
+        request.send_error(401)
+
+    found = probe.ask(Page(serve(answer).replace("http://", "http://li:secret@"), NEEDLE))
+    assert (found.reason, logins) == ("401 Unauthorized", ["Basic bGk6c2VjcmV0"])
 
 
 @pytest.mark.parametrize("behaviour", [no_http, cut_off])

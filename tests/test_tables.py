@@ -36,6 +36,13 @@ def test_values_are_read_as_what_they_are(tmp_path: Path) -> None:
     assert values.choice("fuel", ("none", "petrol")) == "none"
 
 
+def test_true_and_false_are_read_and_nothing_else_is(tmp_path: Path) -> None:
+    values = table(tmp_path, "red = true\nblue = false\ngreen = 1\n")
+    assert (values.boolean("red"), values.boolean("blue"), values.boolean("grey", default=True)) == (True, False, True)
+    with pytest.raises(TableError, match=r"^cars\.toml: green: should be true or false, not a whole number$"):
+        values.boolean("green")
+
+
 def test_a_whole_number_is_a_number_too(tmp_path: Path) -> None:
     length = table(tmp_path, "length = 5\n").number("length")
     assert (length, type(length)) == (5.0, float)

@@ -65,7 +65,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     (tmp_path / "checkout").mkdir()
-    return Places(tmp_path / "checkout", tmp_path / "home")
+    return Places(tmp_path / "checkout", tmp_path / "home", tmp_path / "store")
 
 
 def environment(places: Places, tmp_path: Path, *, torch: bool = False) -> Environment:

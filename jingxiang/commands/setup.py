@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from jingxiang import console, gpu, locks, mirrors
+from jingxiang import console, gpu, locks, mirrors, ranking
 from jingxiang.engines import venv
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -35,8 +35,9 @@ def setup(places: Places, *, mirror: str, profile: str = APP) -> venv.Environmen
             console.more(tr("this version installs the CPU build; builds for CUDA are being added"))
         show = sys.stderr.isatty()
         served = venv.build(
-            environment, known, mirror, toolkit_python=Path(sys.executable), show=show, report=console.more
-        )
+            environment, known, mirror, toolkit_python=Path(sys.executable), show=show, report=console.more,
+            measured=ranking.fresh(places.home, time.time()),
+        )  # fmt: skip
         console.line(
             "install",
             tr(

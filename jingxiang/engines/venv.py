@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from jingxiang import console, pip_client, probe, process, uv_client
 from jingxiang.digest import short
@@ -19,6 +20,7 @@ from jingxiang.language import tr
 from jingxiang.locks import Lock, LockedPackage
 from jingxiang.mirrors import AUTO, OFFICIAL, MirrorSet, Source
 from jingxiang.places import Places
+from jingxiang.ranking import Ranking
 from jingxiang.redaction import redact
 
 PYTHON = "3.11"
@@ -89,10 +91,18 @@ def plan(places: Places, profile: str, lock: Lock) -> Environment:
 
 
 def build(
-    environment: Environment, known: MirrorSet, mirror: str, *, toolkit_python: Path, show: bool, report: Report
+    environment: Environment,
+    known: MirrorSet,
+    mirror: str,
+    *,
+    toolkit_python: Path,
+    show: bool,
+    report: Report,
+    measured: Mapping[str, Ranking] = MappingProxyType({}),
 ) -> list[str]:
     """Install the lock beside its final place and move it there when it is complete.
 
+    `measured` is what is known of the mirrors' speed, by space; a space that is not in it is measured now.
     Returns for each space which mirror served it.
     """
     environment.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +120,7 @@ def build(
         served = []
         for space in ("torch", "pypi"):
             if packages := environment.lock.of_space(space):
-                sources = _ordered(known, space, mirror, packages, settings, toolkit_python)
+                sources = _ordered(known, space, mirror, packages, settings, toolkit_python, measured.get(space))
                 source = _from_first(sources, packages, folder, settings, show=show, report=report)
                 served.append(tr("{space} from {mirror}", space=space, mirror=source.mirror))
         version = process.check([folder / "bin/python", "-V"], name="python").stdout.split()[-1]
@@ -139,6 +149,7 @@ def _ordered(
     packages: tuple[LockedPackage, ...],
     settings: dict[str, str],
     python: Path,
+    measured: Ranking | None = None,
 ) -> tuple[Source, ...]:
     """The sources to ask in turn. `official` can have PyTorch's builds only through pip's extra places."""
     pages = {}
@@ -151,7 +162,9 @@ def _ordered(
             page = url if source.layout == "flat" else f"{url}/{first.name}/"
             pages[source.mirror] = probe.Page(page, f"{first.name}-{first.version}".replace("+", "%2B"))
     own = [OFFICIAL] if space == "torch" and settings.keys() & {"find-links", "extra-index-url"} else []
-    if mirror == AUTO:
+    if mirror == AUTO and measured:
+        order = known.order(space, AUTO, [*own, *measured.names])
+    elif mirror == AUTO:
         order = known.order(space, AUTO, [*own, *probe.fastest(probe.ask_all(pages))])
     else:
         order = known.order(space, mirror, own if mirror not in {s.mirror for s in known.offering(space)} else [])

@@ -1,0 +1,163 @@
+"""One web server on this machine that is a mirror of every space, and can go wrong in the ways that mirrors do."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+PAGE = b"<!DOCTYPE html><html><body>Welcome</body></html>"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel of one module, and its SHA-256."""
+
+    name: str
+    version: str
+    body: bytes
+
+    @property
+    def file(self) -> str:
+        return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.body).hexdigest()
+
+
+def wheel(name: str, version: str, size: int = 0) -> Wheel:
+    """A wheel with `size` bytes of data in it; the same every time."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(f"{name}.py"), f"VERSION = {version!r}\n")
+        archive.writestr(zipfile.ZipInfo("data"), bytes(size))
+    return Wheel(name, version, stream.getvalue())
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the server was asked."""
+
+    path: str
+    headers: dict[str, str]
+
+
+@dataclass
+class Mirror:
+    """`files` by path. A path of `answers` is answered by its function instead, "" stands for every path."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=dict)
+    asked: list[Request] = field(default_factory=list)
+    closed: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+
+    def add_index(self, *wheels: Wheel, form: str = "html", hashes: bool = True, root: str = "/simple") -> None:
+        """A simple index (`html` or `json`) of the wheels, or with `flat` one page of links at the root."""
+        listed = [(f"/packages/{each.file}", each.file, each.sha256 if hashes else "") for each in wheels]
+        self.files |= {f"/packages/{each.file}": each.body for each in wheels}
+        page = f"{root}/" if form == "flat" else f"{root}/{wheels[0].name}/"
+        if form == "json":
+            entries = [{"url": url, "filename": n, "hashes": {"sha256": h} if h else {}} for url, n, h in listed]
+            self.files[page] = json.dumps({"meta": {"api-version": "1.0"}, "files": entries}).encode()
+        else:
+            tags = [f'<a href="{url}{f"#sha256={h}" if h else ""}">{n}</a>' for url, n, h in listed]
+            self.files[page] = f"<!DOCTYPE html><html><body>{''.join(tags)}</body></html>".encode()
+
+    def get(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked.append(Request(request.path, dict(request.headers.items())))
+        answer = self.answers.get(request.path) or self.answers.get("")
+        if answer:
+            with contextlib.suppress(OSError):  # the client has gone
+                answer(request)
+        elif request.path in self.files:
+            self.send(request, self.files[request.path])
+        else:
+            request.send_error(404)
+
+    def send(
+        self, request: BaseHTTPRequestHandler, body: bytes, headers: Mapping[str, str] | None = None, status: int = 200
+    ) -> None:
+        """The body, or the part of it that is asked for."""
+        wanted = request.headers.get("Range") if status == 200 else None
+        request.send_response(206 if wanted else status)
+        if wanted:
+            last = min(int(wanted.rpartition("-")[2]), len(body) - 1)
+            request.send_header("Content-Range", f"bytes 0-{last}/{len(body)}")
+            body = body[: last + 1]
+        for name, value in (headers or {}).items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        with contextlib.suppress(OSError):  # the client has what it wanted
+            request.wfile.write(body)
+
+    # Ways to go wrong.
+
+    def status(self, code: int) -> Callable[[BaseHTTPRequestHandler], None]:
+        return lambda request: request.send_error(code)
+
+    def html(self, request: BaseHTTPRequestHandler) -> None:
+        """200 and a web page, whatever was asked."""
+        self.send(request, PAGE)
+
+    def truncated(self, request: BaseHTTPRequestHandler) -> None:
+        """All of the headers, half of the body."""
+        body = self.files[request.path]
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body[: len(body) // 2])
+
+    def silent(self, request: BaseHTTPRequestHandler) -> None:
+        self.closed.wait(10)
+
+    def dripping(self, request: BaseHTTPRequestHandler) -> None:
+        """A good body, one byte at a time."""
+        request.send_response(200)
+        request.end_headers()
+        self._drip(request, self.files.get(request.path, PAGE))
+
+    def dripping_headers(self, request: BaseHTTPRequestHandler) -> None:
+        """Headers without an end: no single read is late."""
+        self._drip(request, b"HTTP/1.1 200 OK\r\n" + b"X-Wait: a little longer\r\n" * 50)
+
+    def _drip(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        for byte in body:
+            if self.closed.wait(0.05):
+                return
+            request.wfile.write(bytes([byte]))
+
+    def redirect(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        request.send_response(302)
+        request.send_header("Location", path)
+        request.end_headers()
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Mirror]:
+    mirror = Mirror()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            mirror.get(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    mirror.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield mirror
+    finally:
+        mirror.closed.set()
+        server.shutdown()
+        server.server_close()
