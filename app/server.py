@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import ipaddress
 import json
 import signal
 import sys
@@ -23,7 +24,7 @@ import uvicorn
 
 from app.engine import Engine
 from app.texts import tr
-from jingxiang import ports
+from jingxiang import console, ports
 from jingxiang.models import ModelSpec
 
 Scope = MutableMapping[str, Any]
@@ -144,6 +145,8 @@ def serve(spec: ModelSpec, models: Path, outputs: Path, *, host: str, port: int,
     listener = ports.bind(host, port)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listener.getsockname()[1]}"
+    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+        console.warn(tr("the page has no password: everybody who can reach {url} can use it", url=url))
 
     def on_ready() -> None:
         sys.stdout.write(f"READY {url}\n")

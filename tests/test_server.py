@@ -228,6 +228,11 @@ def test_a_model_that_cannot_be_loaded_leaves_the_app_up_with_the_reason(tmp_pat
         assert "error: " in started.log.read_text()
 
 
+def test_listening_to_others_is_warned_of(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path, "--host", "0.0.0.0") as open_to_all:
+        wait_for(lambda: "warning: the page has no password: everybody who can reach" in open_to_all.log.read_text())
+
+
 def test_unknown_arguments_are_one_line(models: Path) -> None:
     code, out, err = run("serve", "--prot", "1")
     assert (code, out, err) == (2, "", "error: unrecognized arguments: --prot 1\n")
