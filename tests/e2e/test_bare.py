@@ -208,7 +208,7 @@ GOOD = '[official]\n[tuna]\npypi = { layout = "pep503", url = "http://127.0.0.1:
 BROKEN = {
     GOOD: "error: mirrors.toml: no mirror named 'tuan'; there is auto, official, tuna (did you mean 'tuna'?)\n",
     GOOD.replace("url", "ulr"): (
-        "error: mirrors.toml: tuna.pypi.ulr: no key named 'ulr'; there is layout, url (did you mean 'url'?)\n"
+        "error: mirrors.toml: tuna.pypi.ulr: no key named 'ulr'; there is files, layout, url (did you mean 'url'?)\n"
     ),
     "[tuna\n": "error: mirrors.toml: is not valid TOML: ",
 }
