@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.peers import system
+
 # As the app sets them before its libraries read them.
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -64,6 +66,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
     folders: list[Path] = []
 
     def mount(kind: str, size_mb: int) -> Path:
+        system.require(shutil.which("mount"), "no mount: apt-get install mount")
         folder, image = tmp_path / f"disk-{len(folders)}", tmp_path / f"image-{len(folders)}"
         folder.mkdir()
         if kind == "tmpfs":
