@@ -140,7 +140,7 @@ def test_the_users_folder_is_not_in_the_report(places: Places, capsys: pytest.Ca
     places.home.mkdir()
     doctor(places, as_json=True)
     out = capsys.readouterr().out
-    assert (str(Path.home()) in out, "~/jx: writes " in out) == (False, True)
+    assert (str(Path.home()) in out, "~/store: writes " in out) == (False, True)
     doctor(places, as_json=False)
     assert str(Path.home()) not in capsys.readouterr().err
 
@@ -264,14 +264,30 @@ def test_a_full_disk_is_a_problem_with_a_fix(
     assert message == "to be put right first: disk"
     assert found["disk"]["text"].startswith("~")
     assert found["disk"]["text"].endswith(" free")
-    assert found["disk"]["fix"] == "set JINGXIANG_HOME to a folder on a larger or faster local disk"
+    assert found["disk"]["fix"] == "set JINGXIANG_STORE to a folder on a larger or faster local disk"
 
 
-def test_a_home_that_is_yet_to_be_made_lies_on_the_disk_of_its_parents(
+def test_the_disk_that_is_measured_is_that_of_the_store_which_may_yet_be_made(
     places: Places, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    deep = Places(places.root, places.home / "not" / "made" / "yet", places.store)
-    assert "writes" in report(deep, capsys)["disk"]["text"]
+    deep = Places(places.root, places.home, places.store / "not" / "made" / "yet")
+    assert report(deep, capsys)["disk"]["text"].startswith("~/store/not/made/yet: writes ")
+    assert not places.store.exists()
+
+
+def test_a_home_on_another_disk_is_measured_too(
+    places: Places,
+    mounted: Callable[[str, int], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    other = mounted("tmpfs", 64)
+    monkeypatch.setattr(disk, "SAMPLE_BYTES", 1 << 20)
+    doctor(Places(places.root, other / "jx", places.store), as_json=True)
+    found = [each for each in json.loads(capsys.readouterr().out)["findings"] if each["subject"] == "disk"]
+    assert [each["text"].partition(":")[0] for each in found] == ["~/store", f"~/{other.name}/jx"]
+    assert found[1]["fix"] == "set JINGXIANG_HOME to a folder on a larger or faster local disk"  # 64 MB are too little
 
 
 def test_all_problems_are_named_at_once(places: Places, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,20 +116,31 @@ def _gpu(places: Places) -> Iterable[Finding]:
 
 
 def _disk(places: Places) -> Iterable[Finding]:
-    folder = next(each for each in (places.home, *places.home.parents) if each.exists())
-    fix = tr("set JINGXIANG_HOME to a folder on a larger or faster local disk")
+    """The disk of the store; that of the home folder too, where it is another one or cannot be written."""
+    store, home = _existing(places.store), _existing(places.home)
+    yield _disk_below(places.store, store, "JINGXIANG_STORE")
+    if home.stat().st_dev != store.stat().st_dev or not os.access(home, os.W_OK):
+        yield _disk_below(places.home, home, "JINGXIANG_HOME")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there already."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
+
+
+def _disk_below(wanted: Path, folder: Path, variable: str) -> Finding:
+    """How fast and how full the disk of `folder` is, on which `wanted` is or will be."""
+    fix = tr("set {variable} to a folder on a larger or faster local disk", variable=variable)
     free = shutil.disk_usage(folder).free
     if not os.access(folder, os.W_OK):
-        yield Finding("disk", PROBLEM, tr("{folder} cannot be written", folder=folder), fix)
-        return
+        return Finding("disk", PROBLEM, tr("{folder} cannot be written", folder=wanted), fix)
     if free < 2 * disk.SAMPLE_BYTES:
-        yield Finding("disk", PROBLEM, tr("{folder}: {free} free", folder=folder, free=console.size(free)), fix)
-        return
+        return Finding("disk", PROBLEM, tr("{folder}: {free} free", folder=wanted, free=console.size(free)), fix)
     speed = disk.measure(folder)
     text = tr("{folder}: writes {write:.0f} MB/s, reads {read:.0f} MB/s, {free} free",
-              folder=folder, write=speed.write_mb_s, read=speed.read_mb_s, free=console.size(free))  # fmt: skip
+              folder=wanted, write=speed.write_mb_s, read=speed.read_mb_s, free=console.size(free))  # fmt: skip
     poor = min(speed.write_mb_s, speed.read_mb_s) < SLOW_MB_S or free < LITTLE_BYTES
-    yield Finding("disk", NOTE if poor else OK, text, fix if poor else "")
+    return Finding("disk", NOTE if poor else OK, text, fix if poor else "")
 
 
 def _docker(places: Places) -> Iterable[Finding]:
