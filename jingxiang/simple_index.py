@@ -16,10 +16,11 @@ ENDINGS = (".whl", ".tar.gz")
 
 @dataclass(frozen=True)
 class File:
-    """Where a file lies, and its SHA-256 where the list says it (else empty)."""
+    """Where a file lies, and its SHA-256 and length where the list says them (else empty, None)."""
 
     url: str
     sha256: str
+    size_bytes: int | None = None
 
     @property
     def name(self) -> str:
@@ -29,7 +30,7 @@ class File:
 def files(body: bytes, url: str) -> list[File]:
     """Wheels and source archives listed on the page at `url`; none if it is no index."""
     listed = _of_json(body) if body.lstrip().startswith(b"{") else _of_html(body)
-    found = [File(urllib.parse.urljoin(url, address), sha256) for address, sha256 in listed]
+    found = [File(urllib.parse.urljoin(url, address), sha256, size) for address, sha256, size in listed]
     return [file for file in found if file.name.endswith(ENDINGS)]
 
 
@@ -45,24 +46,25 @@ def locked(listed: Iterable[File], package: LockedPackage) -> File | None:
     return min(fitting, key=lambda file: (not file.sha256, not file.name.endswith(".whl")), default=None)
 
 
-def _of_json(body: bytes) -> Iterable[tuple[str, str]]:
+def _of_json(body: bytes) -> Iterable[tuple[str, str, int | None]]:
     try:
         listed = json.loads(body).get("files")
     except ValueError:
         return
     for each in listed if isinstance(listed, list) else []:
         if isinstance(each, dict) and isinstance(each.get("url"), str):
-            hashes = each.get("hashes")
-            yield each["url"], str(hashes.get("sha256", "")) if isinstance(hashes, dict) else ""
+            hashes, size = each.get("hashes"), each.get("size")
+            sha256 = str(hashes.get("sha256", "")) if isinstance(hashes, dict) else ""
+            yield each["url"], sha256, size if type(size) is int and size >= 0 else None
 
 
-def _of_html(body: bytes) -> Iterable[tuple[str, str]]:
+def _of_html(body: bytes) -> Iterable[tuple[str, str, int | None]]:
     anchors = _Anchors()
     anchors.feed(body.decode("utf-8", "replace"))
     for address in anchors.addresses:
         url, _, fragment = address.partition("#")
         kind, _, digest = fragment.partition("=")
-        yield url, digest if kind == "sha256" else ""
+        yield url, digest if kind == "sha256" else "", None
 
 
 class _Anchors(HTMLParser):

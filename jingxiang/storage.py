@@ -77,6 +77,14 @@ def writing(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
         raise
 
 
+def check_room(folder: Path, needed_bytes: int) -> None:
+    """Raise `StoreFull` unless the disk has room for so much more."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    if needed_bytes > free:
+        raise StoreFull(folder, needed_bytes, free)
+
+
 def clone(source: BinaryIO, target: BinaryIO) -> bool:
     """Let an empty file share the blocks of another; False where the file system cannot (only a few can)."""
     try:

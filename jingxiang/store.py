@@ -121,19 +121,21 @@ class Incoming:
                 written = max(written, path.stat().st_mtime)
         return time.time() - written
 
-    def commit(self, *, sha256: str | None = None) -> Path:
+    def commit(self, *, sha256: str | None = None, among: Collection[str] = ()) -> Path:
         """Check the whole file and make it a blob; raises `Damaged`, and forgets the bytes, if it is another one.
 
         `sha256` spares reading a large file again: the digest of exactly the bytes in `path`, computed while they were
-        written (and, after a resume, read). It is believed.
+        written (and, after a resume, read). It is believed. `among`: what the digest may be, where more than one file
+        will do and it came under a name that stands for any of them.
         """
         actual = sha256 or sha256_file(self.path)
-        if actual != self.sha256:
+        if actual not in (among or (self.sha256,)):
             self.discard()
             raise Damaged(self.sha256, actual)
-        self.store._take_in(self.path, self.sha256)
+        with contextlib.nullcontext() if actual == self.sha256 else held(self.store._lock(actual)):
+            self.store._take_in(self.path, actual)
         self.journal.unlink(missing_ok=True)
-        return self.store.blob(self.sha256)
+        return self.store.blob(actual)
 
     def discard(self) -> None:
         """Forget what has come so far."""
@@ -167,16 +169,30 @@ class Store:
     @contextlib.contextmanager
     def incoming(self, sha256: str) -> Iterator[Incoming]:
         """Have a blob to ourselves until the end. Who had to wait for another process asks `has` first."""
+        with self._incoming(sha256, wait=True) as file:
+            assert file is not None
+            yield file
+
+    @contextlib.contextmanager
+    def incoming_if_free(self, sha256: str) -> Iterator[Incoming | None]:
+        """The same, but None at once while another process (or thread) has it."""
+        with self._incoming(sha256, wait=False) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def _incoming(self, sha256: str, *, wait: bool) -> Iterator[Incoming | None]:
         blob, file = self.blob(sha256), Incoming(self, sha256)
         with contextlib.ExitStack() as stack:
             with storage.writing(self.root):
                 self.incoming_folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(held(self._lock(sha256)))
-                if blob.exists():  # by a process that was killed just after it had put the blob in place
+                ours = stack.enter_context(held(self._lock(sha256), wait=wait))
+                if not ours:
+                    pass
+                elif blob.exists():  # by a process that was killed just after it had put the blob in place
                     file.discard()
                 elif file.path.exists():  # by one that was killed just before that
                     file.path.chmod(file.path.stat().st_mode | 0o200)
-            yield file
+            yield file if ours else None
 
     def add(self, path: Path) -> str:
         """Take in a copy of a local file, hashed on the way; returns its digest."""
@@ -206,6 +222,13 @@ class Store:
                 with contextlib.suppress(FileNotFoundError):
                     found = path.stat()
                     yield Blob(path.name, found.st_size, found.st_nlink > 1)
+
+    def partial_bytes(self, sha256: str) -> int:
+        """The room on the disk that what has come of a blob takes."""
+        try:
+            return Incoming(self, sha256).path.stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
 
     def sizes(self) -> Sizes:
         blobs = linked = partial = NOTHING

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jingxiang import vendored
 from jingxiang.errors import TableError, UnknownName
 from jingxiang.language import tr
 
@@ -79,31 +79,13 @@ def read(path: Path, name: str | None = None) -> Table:
     """The whole file as a table; `name` is what messages call it (its file name)."""
     name = name or path.name
     try:
-        return Table(name, "", toml_reader().loads(path.read_text(encoding="utf-8")))
+        return Table(name, "", _reader().loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise TableError(name, "", tr("cannot be read: {reason}", reason=error.strerror)) from error
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
         raise TableError(name, "", tr("is not valid TOML: {reason}", reason=error)) from error
 
 
-def toml_reader() -> Any:
-    """`tomllib`, or on Python 3.10 `tomli`: ours, else pip's own, else that of the pip inside `ensurepip`.
-
-    The last two serve the bootstrap, which runs before anything is installed.
-    """
-    for module in ("tomllib", "tomli", "pip._vendor.tomli"):
-        try:
-            return importlib.import_module(module)
-        except ImportError:
-            continue
-    import ensurepip
-
-    folders = [Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels")]
-    if folder := sysconfig.get_config_var("WHEEL_PKG_DIR"):
-        folders.insert(0, Path(folder))
-    wheels = [str(wheel) for folder in folders for wheel in sorted(folder.glob("pip-*.whl"))]
-    sys.path[:0] = wheels[:1]
-    try:
-        return importlib.import_module("pip._vendor.tomli")
-    finally:
-        sys.path[: len(wheels[:1])] = []
+def _reader() -> Any:
+    """`tomllib`, or on Python 3.10 its twin `tomli`."""
+    return importlib.import_module("tomllib") if sys.version_info >= (3, 11) else vendored.module("tomli")

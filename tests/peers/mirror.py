@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 PAGE = b"<!DOCTYPE html><html><body>Welcome</body></html>"
 
 
@@ -58,6 +60,10 @@ class Mirror:
     asked: list[Request] = field(default_factory=list)
     closed: threading.Event = field(default_factory=threading.Event)
     url: str = ""
+    most: int = 0  # connections at the same time
+    connections: int = 0  # in all
+    _open: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add_index(self, *wheels: Wheel, form: str = "html", hashes: bool = True, root: str = "/simple") -> None:
         """A simple index (`html` or `json`) of the wheels, or with `flat` one page of links at the root."""
@@ -71,6 +77,21 @@ class Mirror:
             tags = [f'<a href="{url}{f"#sha256={h}" if h else ""}">{n}</a>' for url, n, h in listed]
             self.files[page] = f"<!DOCTYPE html><html><body>{''.join(tags)}</body></html>".encode()
 
+    def paths(self) -> list[str]:
+        return [request.path for request in self.asked]
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        with self._lock:
+            self.connections += 1
+            self._open += 1
+            self.most = max(self.most, self._open)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open -= 1
+
     def get(self, request: BaseHTTPRequestHandler) -> None:
         self.asked.append(Request(request.path, dict(request.headers.items())))
         answer = self.answers.get(request.path) or self.answers.get("")
@@ -82,20 +103,45 @@ class Mirror:
         else:
             request.send_error(404)
 
+    def begin(self, request: BaseHTTPRequestHandler, *, length: int | None = None) -> bytes:
+        """The headers of a good answer with a file; returns the bytes that were asked for, which are to follow.
+
+        `length`: what it says that their number is.
+        """
+        return self.start(request, self.files[request.path], length=length)
+
+    def start(
+        self,
+        request: BaseHTTPRequestHandler,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        status: int = 200,
+        length: int | None = None,
+    ) -> bytes:
+        wanted = RANGE.fullmatch(request.headers.get("Range", "")) if status == 200 else None
+        whole = len(body)
+        if wanted and int(wanted[1]) >= whole:
+            request.send_response(416)
+            request.send_header("Content-Range", f"bytes */{whole}")
+            body = b""
+        elif wanted:
+            first, last = int(wanted[1]), min(int(wanted[2] or whole), whole - 1)
+            request.send_response(206)
+            request.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
+            body = body[first : last + 1]
+        else:
+            request.send_response(status)
+        for name, value in (headers or {}).items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", str(len(body) if length is None else length))
+        request.end_headers()
+        return body
+
     def send(
         self, request: BaseHTTPRequestHandler, body: bytes, headers: Mapping[str, str] | None = None, status: int = 200
     ) -> None:
         """The body, or the part of it that is asked for."""
-        wanted = request.headers.get("Range") if status == 200 else None
-        request.send_response(206 if wanted else status)
-        if wanted:
-            last = min(int(wanted.rpartition("-")[2]), len(body) - 1)
-            request.send_header("Content-Range", f"bytes 0-{last}/{len(body)}")
-            body = body[: last + 1]
-        for name, value in (headers or {}).items():
-            request.send_header(name, value)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
+        body = self.start(request, body, headers, status)
         with contextlib.suppress(OSError):  # the client has what it wanted
             request.wfile.write(body)
 
@@ -106,15 +152,14 @@ class Mirror:
 
     def html(self, request: BaseHTTPRequestHandler) -> None:
         """200 and a web page, whatever was asked."""
-        self.send(request, PAGE)
+        request.headers.replace_header("Range", "") if "Range" in request.headers else None
+        self.send(request, PAGE, {"Content-Type": "text/html"})
 
     def truncated(self, request: BaseHTTPRequestHandler) -> None:
         """All of the headers, half of the body."""
-        body = self.files[request.path]
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
+        body = self.begin(request)
         request.wfile.write(body[: len(body) // 2])
+        request.close_connection = True
 
     def silent(self, request: BaseHTTPRequestHandler) -> None:
         self.closed.wait(10)
@@ -122,6 +167,7 @@ class Mirror:
     def dripping(self, request: BaseHTTPRequestHandler) -> None:
         """A good body, one byte at a time."""
         request.send_response(200)
+        request.send_header("Connection", "close")
         request.end_headers()
         self._drip(request, self.files.get(request.path, PAGE))
 
@@ -138,6 +184,7 @@ class Mirror:
     def redirect(self, request: BaseHTTPRequestHandler, path: str) -> None:
         request.send_response(302)
         request.send_header("Location", path)
+        request.send_header("Content-Length", "0")
         request.end_headers()
 
 
@@ -146,6 +193,12 @@ def serving() -> Iterator[Mirror]:
     mirror = Mirror()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle(self) -> None:
+            with mirror.connected(), contextlib.suppress(OSError):
+                super().handle()
+
         def do_GET(self) -> None:
             mirror.get(self)
 

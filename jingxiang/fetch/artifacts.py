@@ -1,0 +1,107 @@
+"""Files that cross the network, by their hash, and their addresses at the mirrors. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import urllib.parse
+from dataclasses import dataclass
+
+from jingxiang.digest import canonical_json
+from jingxiang.fetch.faults import Fault, Kind
+from jingxiang.language import tr
+from jingxiang.mirrors import Source
+
+# Where a file lies below the folder of files, at the default index and at every mirror of it: by its BLAKE2 hash.
+TAIL = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{60}/[^/]+$")
+REGISTRY = "docker.io"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file of a space.
+
+    `hashes`: the SHA-256 that its bytes must have; several where a lock names all files of a version and no list says
+    which of them this one is. `size_bytes` None: not known before it comes. The rest says where it is, in the terms of
+    its space:
+
+    space   group                     version    path
+    pypi    project                   version    xx/yy/…/NAME, empty where unknown
+    torch   project                   version    empty
+    conda   channel                   -          SUBDIR/NAME
+    hub     ORG/REPOSITORY            revision   path in the repository
+    oci     REGISTRY/REPOSITORY       -          -  (the hash is the address)
+    apt     archive                   -          path in the archive
+    """
+
+    space: str
+    name: str
+    hashes: tuple[str, ...]
+    size_bytes: int | None
+    group: str
+    version: str = ""
+    path: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the store calls it while it comes: its hash, or as many digits that stand for any of several."""
+        if len(self.hashes) == 1:
+            return self.hashes[0]
+        return hashlib.sha256(canonical_json([self.name, *sorted(self.hashes)])).hexdigest()
+
+    @property
+    def build(self) -> str:
+        """torch: `cpu` of `2.13.0+cpu`."""
+        return self.version.partition("+")[2]
+
+
+def address(source: Source, artifact: Artifact) -> str:
+    """Where a source has, or would have, an artifact; empty where only its index can tell.
+
+    Raises `Fault` if the source does not offer such files.
+    """
+    return _ADDRESSES[artifact.space](source, artifact)
+
+
+def _pypi(source: Source, artifact: Artifact) -> str:
+    return f"{source.files.rstrip('/')}/{artifact.path}" if source.files and artifact.path else ""
+
+
+def _torch(source: Source, artifact: Artifact) -> str:
+    return ""
+
+
+def _conda(source: Source, artifact: Artifact) -> str:
+    return _joined(source.address(channel=artifact.group), artifact.path)
+
+
+def _hub(source: Source, artifact: Artifact) -> str:
+    repository = source.repository(artifact.group)
+    if source.layout == "modelscope":  # its revisions have other names: only the hash says that it is the same file
+        return _joined(source.url, f"models/{repository}/resolve/master/{artifact.path}")
+    return _joined(source.url, f"{repository}/resolve/{artifact.version}/{artifact.path}")
+
+
+def _oci(source: Source, artifact: Artifact) -> str:
+    """OCI distribution-spec, end-2; in a folder, the OCI image layout."""
+    registry, _, repository = artifact.group.partition("/")
+    if registry != REGISTRY and "{registry}" not in source.url:
+        raise Fault(Kind.ABSENT, tr("has only images of {registry}", registry=REGISTRY))
+    parts = urllib.parse.urlsplit(source.address(registry=registry))
+    digest = artifact.hashes[0]
+    if parts.scheme == "file":
+        return _joined(source.address(registry=registry), f"blobs/sha256/{digest}")
+    prefix = parts.path.strip("/")
+    path = "/".join(filter(None, ("v2", prefix, repository, "blobs", f"sha256:{digest}")))
+    return f"{parts.scheme}://{parts.netloc}/{path}"
+
+
+def _apt(source: Source, artifact: Artifact) -> str:
+    return _joined(source.address(archive=artifact.group), artifact.path)
+
+
+def _joined(base: str, path: str) -> str:
+    return f"{base.rstrip('/')}/{urllib.parse.quote(path)}"
+
+
+_ADDRESSES = {"pypi": _pypi, "torch": _torch, "conda": _conda, "hub": _hub, "oci": _oci, "apt": _apt}

@@ -1,0 +1,82 @@
+"""The address of an artifact at a source, with what has to be shown there: a look into its index, a token."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jingxiang.fetch import artifacts
+from jingxiang.fetch.artifacts import Artifact
+from jingxiang.fetch.client import Client
+from jingxiang.fetch.faults import Fault, Kind
+from jingxiang.fetch.indexes import Indexes
+from jingxiang.language import tr
+from jingxiang.mirrors import Source
+
+TOKEN_S = 8.0
+PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class Location:
+    """`authorization` is for the host of `url` alone."""
+
+    url: str
+    authorization: str = ""
+
+
+class Locations:
+    """`tokens`: by space, what the user proves himself with. It is shown only to sources with `send_token`."""
+
+    def __init__(self, client: Client, indexes: Indexes, tokens: Mapping[str, str]) -> None:
+        self._client = client
+        self._indexes = indexes
+        self._tokens = tokens
+        self._granted: dict[tuple[str, str], str] = {}  # (mirror, image): token of a registry, which anybody may have
+        self._lock = threading.Lock()
+
+    def of(self, source: Source, artifact: Artifact) -> Location:
+        """Raises `Fault` if the source does not have it, as far as can be told without asking for it."""
+        url = artifacts.address(source, artifact)
+        if not url:
+            listed = self._indexes.file(source, artifact.group, artifact.build, artifact.name, artifact.hashes)
+            url = listed.url
+        if granted := self._granted.get((source.mirror, artifact.group)):
+            return Location(url, f"Bearer {granted}")
+        token = self._tokens.get(artifact.space, "") if source.send_token else ""
+        return Location(url, f"Bearer {token}" if token else "")
+
+    def challenged(self, source: Source, artifact: Artifact, fault: Fault) -> Location:
+        """What to ask after a registry has said 401: with the token that its token server gives to anybody.
+
+        https://distribution.github.io/distribution/spec/auth/token/. Raises `fault` again if there is no way in.
+        """
+        scheme, _, rest = fault.challenge.partition(" ")
+        asked = dict(PARAMETER.findall(rest))
+        realm = asked.pop("realm", "")
+        if artifact.space != "oci" or scheme.lower() != "bearer" or not realm.startswith(("https://", "http://")):
+            raise fault
+        with self._lock:
+            before = self._granted.get((source.mirror, artifact.group))
+        query = urllib.parse.urlencode({name: value for name, value in asked.items() if name in ("service", "scope")})
+        page = self._client.page(f"{realm}?{query}" if query else realm, seconds=TOKEN_S)
+        token = _token(page.body)
+        if not token or token == before:
+            raise fault
+        with self._lock:
+            self._granted[source.mirror, artifact.group] = token
+        return self.of(source, artifact)
+
+
+def _token(body: bytes) -> str:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise Fault(Kind.PAGE, tr("its token server does not give a token"))
+    return str(answer.get("token") or answer.get("access_token") or "")
