@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, List, NoReturn, Optional
 
@@ -34,6 +33,7 @@ STAMP = VENV / "jingxiang-toolkit"
 BUILDING = "building"
 ADOPTED = " adopted"
 OLDEST, NEWEST = (3, 10), (3, 13)
+VERSION = "import sys; print('{}.{}'.format(*sys.version_info[:2]))"
 
 
 def enter() -> None:
@@ -177,28 +177,19 @@ def _make(mirror: str) -> None:
 
 
 def _install(known: "MirrorSet", mirror: str) -> None:
-    """The locked packages from the first mirror that can give all of them."""
-    from jingxiang import pip_client, process, ranking
+    """The locked packages, fetched from whichever mirrors work and installed without a network."""
+    from jingxiang import locks, pip_client, process
+    from jingxiang.commands import wheels
     from jingxiang.places import here
 
     if process.run([PYTHON, "-m", "pip", "--version"]).code:
         raise UsageError(tr("{folder} was not made by this toolkit and has no pip; move it away", folder=VENV))
-    measured = ranking.fresh(here().home, time.time()).get("pypi")
-    order = pip_client.ranked(known, mirror, LOCK, PYTHON, fastest=measured.names if measured else ())
-    failures = []
-    for source in order:
-        code, output = pip_client.install(PYTHON, LOCK, source)
-        if code == 0:
-            _say("toolkit", tr("installed from {mirror}, every hash checked", mirror=source.mirror))
-            return
-        failures.append("{}: {}".format(source.mirror, pip_client.reason(output)))
-        _say("", failures[-1])
-    raise JingxiangError(
-        tr("the toolkit could not be installed from any of {count} mirrors", count=len(order))
-        + "\n       "
-        + "\n       ".join(failures),
-        hints=[tr("check the network, or name a mirror: {command}", command="python3 tasks.py setup --mirror NAME")],
-    )
+    version = process.check([PYTHON, "-c", VERSION], name="python").stdout.strip()
+    lock = locks.read(LOCK)
+    found = wheels.get(here(), known, lock, mirror=mirror, python=version, pip=PYTHON)
+    with found.folder() as links:
+        pip_client.install(PYTHON, LOCK, links)
+    _say("toolkit", tr("{count} packages installed, every hash checked", count=len(found.digests)))
 
 
 @contextlib.contextmanager
@@ -222,10 +213,7 @@ def _undone_on_failure() -> "Iterator[None]":
 def _say(verb: str, text: str) -> None:
     from jingxiang import console
 
-    if verb:
-        console.line(verb, text)
-    else:
-        console.more(text)
+    console.line(verb, text)
 
 
 def _end(error: JingxiangError) -> "NoReturn":

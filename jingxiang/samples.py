@@ -17,16 +17,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from jingxiang import probe, simple_index
+from jingxiang import simple_index
+from jingxiang.fetch import faults
+from jingxiang.fetch.client import Client
+from jingxiang.fetch.faults import Fault, Kind
+from jingxiang.fetch.indexes import ACCEPT
+from jingxiang.fetch.sampler import PAGE_BYTES, Reply
 from jingxiang.language import tr
 from jingxiang.locks import LockedPackage
 from jingxiang.mirrors import Source
-from jingxiang.probe import Reply
 
 SAMPLE_BYTES = 4 << 20
 SPEED_BYTES = 256 << 10  # fewer say more about the distance than about the link
-# PEP 691 before PEP 503, as pip asks.
-INDEX = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html; q=0.2, text/html; q=0.1"
+TIMEOUT_S = 3.0
+# Two files, of which the wheel has 0.6 MB: enough to measure speed, little enough to compare the whole with its hash.
+PREFERRED = "huggingface-hub"
 ZIP, GZIP, ZSTD = b"PK\x03\x04", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 CHANNEL, REGISTRY, ARCHIVE, SUITE = "conda-forge", "docker.io", "debian", "bookworm"
@@ -39,6 +44,14 @@ class Wanted:
 
     packages: Mapping[str, LockedPackage]
     index: str
+
+
+def wanted(packages: Iterable[LockedPackage], index: str) -> Wanted:
+    """Of each space the package that is best to measure with: `PREFERRED`, else the one with the fewest files."""
+    chosen: dict[str, LockedPackage] = {}
+    for package in sorted(packages, key=lambda each: (each.name != PREFERRED, len(each.hashes))):
+        chosen.setdefault(package.space, package)
+    return Wanted(chosen, index)
 
 
 @dataclass(frozen=True)
@@ -65,16 +78,44 @@ class Measured:
         return self.first_s + SAMPLE_BYTES / 1e6 / speed if speed else self.seconds
 
 
-class Unfit(Exception):
-    """What a mirror gives is of no use; the text says why."""
+@dataclass(frozen=True)
+class Asker:
+    """Asks one mirror, within what is left of its time."""
+
+    client: Client
+    wanted: Wanted
+    deadline: float
+
+    def page(self, url: str, accept: str = "*/*") -> Reply:
+        """A whole small file."""
+        reply = self.client.sample(url, seconds=self._left_s, limit=PAGE_BYTES, accept=accept, compressed=True)
+        if reply.fault or reply.late:
+            raise reply.fault or Fault(Kind.SILENT, tr("timed out"))
+        return reply
+
+    def sample(self, url: str, magic: bytes) -> Reply:
+        """The first bytes of a file that begins with `magic`; of a large one, what has come in time says how fast it
+        is."""
+        reply = self.client.sample(url, seconds=self._left_s, limit=SAMPLE_BYTES, ranged=True)
+        if reply.fault:
+            raise reply.fault
+        if reply.late and len(reply.body) < SPEED_BYTES:
+            raise Fault(Kind.SILENT, tr("timed out"))
+        if not reply.body.startswith(magic):
+            raise faults.of_body(reply.status, reply.body)
+        return reply
+
+    @property
+    def _left_s(self) -> float:
+        return max(0.0, self.deadline - time.monotonic())
 
 
-def measure_all(sources: Sequence[Source], wanted: Wanted) -> list[Measured]:
-    """All at once, in the order of the sources, within `probe.TIMEOUT_S` and a little."""
+def measure_all(sources: Sequence[Source], wanted: Wanted, client: Client) -> list[Measured]:
+    """All at once, in the order of the sources, within `TIMEOUT_S` and a little."""
     if not sources:
         return []
     with ThreadPoolExecutor(len(sources)) as pool:
-        return list(pool.map(lambda source: measure(source, wanted), sources))
+        return list(pool.map(lambda source: measure(source, wanted, client), sources))
 
 
 def measurable(source: Source, wanted: Wanted) -> bool:
@@ -84,13 +125,13 @@ def measurable(source: Source, wanted: Wanted) -> bool:
     return bool(source.url) or source.space == "pypi"
 
 
-def measure(source: Source, wanted: Wanted) -> Measured:
+def measure(source: Source, wanted: Wanted, client: Client) -> Measured:
     """Fetch the sample of one source and check it."""
     start = time.monotonic()
     try:
-        reply, note = SAMPLES[source.space](source, wanted, start + probe.TIMEOUT_S)
-    except Unfit as problem:
-        return Measured(seconds=time.monotonic() - start, reason=str(problem))
+        reply, note = SAMPLES[source.space](source, Asker(client, wanted, start + TIMEOUT_S))
+    except Fault as fault:
+        return Measured(seconds=time.monotonic() - start, reason=fault.text)
     return Measured(reply.first_s, reply.seconds, len(reply.body), note)
 
 
@@ -100,67 +141,40 @@ def fastest(measured: Mapping[str, Measured]) -> tuple[str, ...]:
     return tuple(sorted(good, key=lambda name: measured[name].cost_s))
 
 
-def _page(url: str, deadline: float, accept: str = "*/*") -> Reply:
-    reply = probe.get(url, deadline, accept=accept)
-    if reply.problem or reply.late:
-        raise Unfit(reply.problem or tr("timed out"))
-    return reply
-
-
-def _sample(url: str, deadline: float, magic: bytes) -> Reply:
-    """The first bytes of a file that begins with `magic`; what has come of a large one in time says how fast it is."""
-    reply = probe.get(url, deadline, limit=SAMPLE_BYTES, ranged=True)
-    if reply.problem:
-        raise Unfit(reply.problem)
-    if reply.late and len(reply.body) < SPEED_BYTES:
-        raise Unfit(tr("timed out"))
-    if not reply.body.startswith(magic):
-        raise Unfit(_instead(reply))
-    return reply
-
-
-def _instead(reply: Reply) -> str:
-    if reply.body[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return tr("{status} but HTML: not a mirror of this space", status=reply.status)
-    if not reply.body:
-        return tr("{status} but empty", status=reply.status)
-    return tr("{status} but not what was asked for", status=reply.status)
-
-
 def _object(reply: Reply) -> dict[str, Any]:
     try:
         value = json.loads(reply.body)
     except ValueError:
-        raise Unfit(_instead(reply)) from None
+        raise faults.of_body(reply.status, reply.body) from None
     if not isinstance(value, dict):
-        raise Unfit(_instead(reply))
+        raise faults.of_body(reply.status, reply.body)
     return value
 
 
-def _wheel(source: Source, wanted: Wanted, deadline: float) -> tuple[Reply, str]:
+def _wheel(source: Source, asker: Asker) -> tuple[Reply, str]:
     """A locked wheel, found through the mirror's own list: a small one whole, by its hash, a large one's beginning."""
-    package = wanted.packages[source.space]
-    base = source.address(package.build) or wanted.index
-    listing = _page(base if source.layout == "flat" else f"{base.rstrip('/')}/{package.name}/", deadline, INDEX)
+    package = asker.wanted.packages[source.space]
+    base = source.address(package.build) or asker.wanted.index
+    listing = asker.page(base if source.layout == "flat" else f"{base.rstrip('/')}/{package.name}/", ACCEPT)
     files = simple_index.files(listing.body, listing.url)
     if not files:
-        raise Unfit(_instead(listing))
+        raise faults.of_body(listing.status, listing.body)
     listed = simple_index.of_version(files, package)
     if not listed:
-        raise Unfit(tr("stale: {name} {version} not there yet", name=package.name, version=package.version))
+        raise Fault(Kind.STALE, tr("stale: {name} {version} not there yet", name=package.name, version=package.version))
     locked = simple_index.locked(listed, package)
     if locked is None:
-        raise Unfit(tr("checksum differs"))
-    reply = _sample(locked.url, deadline, ZIP if locked.name.endswith(".whl") else GZIP)
+        raise Fault(Kind.CORRUPT, tr("checksum differs"))
+    reply = asker.sample(locked.url, ZIP if locked.name.endswith(".whl") else GZIP)
     if len(reply.body) == reply.total and hashlib.sha256(reply.body).hexdigest() not in package.hashes:
-        raise Unfit(tr("checksum differs"))
+        raise Fault(Kind.CORRUPT, tr("checksum differs"))
     return reply, tr("{name} {version} is there", name=package.name, version=package.version)
 
 
-def _conda(source: Source, wanted: Wanted, deadline: float) -> tuple[Reply, str]:
+def _conda(source: Source, asker: Asker) -> tuple[Reply, str]:
     """The beginning of the channel's list of packages: every installation needs it first."""
     url = f"{source.address(channel=CHANNEL)}/noarch/repodata.json.zst"
-    reply = _sample(url, deadline, ZSTD)
+    reply = asker.sample(url, ZSTD)
     return reply, _age(reply.headers.get("Last-Modified") or "")
 
 
@@ -172,27 +186,27 @@ def _age(changed: str) -> str:
     return tr("{hours:.0f} h old", hours=max(0.0, hours))
 
 
-def _hub(source: Source, wanted: Wanted, deadline: float) -> tuple[Reply, str]:
+def _hub(source: Source, asker: Asker) -> tuple[Reply, str]:
     """hf: what the repository is now, then the beginning of one of its weights, which may come from another host.
 
     modelscope has other routes and file sets: the settings file that every repository there has.
     """
     name = source.repository(REPOSITORY)
     if source.layout == "modelscope":
-        reply = _page(f"{source.url}/models/{name}/resolve/master/configuration.json", deadline)
+        reply = asker.page(f"{source.url}/models/{name}/resolve/master/configuration.json")
         _object(reply)
         return reply, ""
-    answer = _page(f"{source.url}/api/models/{name}/revision/main", deadline)
+    answer = asker.page(f"{source.url}/api/models/{name}/revision/main")
     value = _object(answer)
     revision, siblings = str(value.get("sha")), value.get("siblings")
     if not re.fullmatch("[0-9a-f]{40}", revision) or not isinstance(siblings, list):
-        raise Unfit(_instead(answer))
+        raise faults.of_body(answer.status, answer.body)
     weights = sorted(path for path in _paths(siblings) if path.endswith(".safetensors"))
     if not weights:
         return answer, ""
-    reply = _sample(f"{source.url}/{name}/resolve/{revision}/{urllib.parse.quote(weights[0])}", deadline, b"")
+    reply = asker.sample(f"{source.url}/{name}/resolve/{revision}/{urllib.parse.quote(weights[0])}", b"")
     if reply.body[8:9] != b"{":  # safetensors: the header's length in 8 bytes, then the header, which is JSON
-        raise Unfit(_instead(reply))
+        raise faults.of_body(reply.status, reply.body)
     return reply, ""
 
 
@@ -200,31 +214,31 @@ def _paths(siblings: Iterable[object]) -> list[str]:
     return [str(each.get("rfilename")) for each in siblings if isinstance(each, dict)]
 
 
-def _oci(source: Source, wanted: Wanted, deadline: float) -> tuple[Reply, str]:
+def _oci(source: Source, asker: Asker) -> tuple[Reply, str]:
     """Whether a registry answers there: 200, or 401 with where to get a token (OCI distribution-spec, end-1)."""
     parts = urllib.parse.urlsplit(source.address(registry=REGISTRY))
     if parts.scheme == "file":  # a folder in the OCI image layout
-        reply = _page(f"{source.url.rstrip('/')}/oci-layout", deadline)
+        reply = asker.page(f"{source.url.rstrip('/')}/oci-layout")
         if "imageLayoutVersion" not in _object(reply):
-            raise Unfit(_instead(reply))
+            raise faults.of_body(reply.status, reply.body)
         return reply, ""
-    reply = probe.get(f"{parts.scheme}://{parts.netloc}/v2/", deadline)
-    if reply.status == 401 and reply.headers.get("Www-Authenticate"):
+    reply = asker.client.sample(f"{parts.scheme}://{parts.netloc}/v2/", seconds=TIMEOUT_S, limit=SPEED_BYTES)
+    if reply.fault and reply.fault.challenge:
         return reply, tr("asks for a token")
-    if reply.problem or reply.late:
-        raise Unfit(reply.problem or tr("timed out"))
+    if reply.fault or reply.late:
+        raise reply.fault or Fault(Kind.SILENT, tr("timed out"))
     if not reply.headers.get("Docker-Distribution-Api-Version") and reply.body.strip() not in (b"", b"{}"):
-        raise Unfit(_instead(reply))
+        raise faults.of_body(reply.status, reply.body)
     return reply, ""
 
 
-def _apt(source: Source, wanted: Wanted, deadline: float) -> tuple[Reply, str]:
+def _apt(source: Source, asker: Asker) -> tuple[Reply, str]:
     """The signed list of a Debian release."""
-    reply = _sample(f"{source.address(archive=ARCHIVE)}/dists/{SUITE}/InRelease", deadline, SIGNED)
+    reply = asker.sample(f"{source.address(archive=ARCHIVE)}/dists/{SUITE}/InRelease", SIGNED)
     return reply, _age(reply.headers.get("Last-Modified") or "")
 
 
-SAMPLES: dict[str, Callable[[Source, Wanted, float], tuple[Reply, str]]] = {
+SAMPLES: dict[str, Callable[[Source, Asker], tuple[Reply, str]]] = {
     "pypi": _wheel,
     "torch": _wheel,
     "conda": _conda,

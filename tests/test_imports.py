@@ -26,15 +26,20 @@ LAYERS = {
     "jingxiang.ports": 0,
     "jingxiang.redaction": 0,
     "jingxiang.tables": 0,
+    "jingxiang.vendored": 0,
     "jingxiang.locks": 1,
     "jingxiang.mirrors": 1,
     "jingxiang.models": 1,
     "jingxiang.places": 1,
+    "jingxiang.fetch.artifacts": 2,
+    "jingxiang.fetch.faults": 2,
+    "jingxiang.fetch.ranges": 2,
+    "jingxiang.fetch.*": 3,
     "jingxiang.disk": 3,
     "jingxiang.engines.*": 3,
     "jingxiang.gpu": 3,
     "jingxiang.pip_client": 3,
-    "jingxiang.probe": 3,
+    "jingxiang.ordering": 3,
     "jingxiang.process": 3,
     "jingxiang.ranking": 3,
     "jingxiang.samples": 3,
@@ -44,12 +49,14 @@ LAYERS = {
     "jingxiang.store": 3,
     "jingxiang.uv_client": 3,
     "jingxiang.views": 3,
+    "jingxiang.wheels": 3,
     "jingxiang.bootstrap": 4,
     "jingxiang.commands.*": 4,
     "jingxiang.program": 4,
+    "jingxiang.progress": 4,
     "tasks": 5,
 }
-WITHIN = {0, 3, 4}
+WITHIN = {0, 2, 3, 4}
 APP_MAY = 1  # the highest layer of the toolkit that the app may import
 STARTS_PROGRAMS = {"jingxiang.process", "jingxiang.bootstrap"}
 SDKS = {"docker", "huggingface_hub", "gradio", "torch", "paramiko", "psutil", "uv"}

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from jingxiang import __version__, console, disk, gpu, locks, mirrors, pip_client, probe
+from jingxiang import __version__, console, disk, gpu, locks, mirrors, ordering, pip_client, samples
 from jingxiang.commands.setup import APP
 from jingxiang.engines import venv
 from jingxiang.errors import JingxiangError
@@ -162,18 +162,25 @@ def _mirrors(places: Places) -> Iterable[Finding]:
     except JingxiangError as error:
         yield Finding("mirrors", PROBLEM, error.message, tr("correct the file"))
         return
-    answers = probe.ask_all(pip_client.pages(known, places.locks / "toolkit.txt", Path(sys.executable)))
-    good = list(probe.fastest(answers))
+    python = Path(sys.executable)
+    wanted = samples.wanted(locks.read(places.locks / "toolkit.txt").packages, pip_client.index(python))
+    measured = {
+        source.mirror: each
+        for source, each in ordering.measure(
+            known, ["pypi"], home=places.home, wanted=wanted, settings=pip_client.settings(python)
+        ).items()
+    }
+    good = samples.fastest(measured)
     if not good:
         yield Finding(
             "mirrors",
             PROBLEM,
-            tr("none of {names} answers", names=", ".join(answers)),
+            tr("none of {names} answers", names=", ".join(measured)),
             tr("check the network and the proxy (HTTPS_PROXY)"),
         )
         return
-    text = ", ".join(f"{name} {answers[name].seconds * 1000:.0f} ms" for name in good)
-    silent = ", ".join(name for name in answers if name not in good)
+    text = ", ".join(f"{name} {measured[name].first_s * 1000:.0f} ms" for name in good)
+    silent = ", ".join(name for name in measured if name not in good)
     yield Finding("mirrors", OK, f"pypi: {text}" + (tr("; not now: {names}", names=silent) if silent else ""))
 
 

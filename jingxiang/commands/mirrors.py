@@ -8,19 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jingxiang import console, locks, mirrors, pip_client, ranking, samples
+from jingxiang import console, locks, mirrors, ordering, pip_client, ranking, samples
 from jingxiang.commands.setup import APP
 from jingxiang.errors import JingxiangError, UnknownName
 from jingxiang.language import tr
-from jingxiang.locks import LockedPackage
 from jingxiang.mirrors import AUTO, MirrorSet, Source
 from jingxiang.places import Places
 from jingxiang.ranking import Ranking
 from jingxiang.redaction import redact
-from jingxiang.samples import Measured, Wanted
-
-# Two files, of which the wheel has 0.6 MB: enough to measure speed, little enough to compare the whole with its hash.
-PREFERRED = "huggingface-hub"
+from jingxiang.samples import Measured
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,10 @@ def show(places: Places, *, probe: bool, space: str, as_json: bool) -> None:
     if space and space not in mirrors.LAYOUTS:
         raise UnknownName("space", space, mirrors.LAYOUTS)
     spaces = [space] if space else list(mirrors.LAYOUTS)
-    sources = [source for each in spaces for source in known.offering(each)]
-    rows = _probed(places, sources) if probe else [Row(source) for source in sources]
+    if probe:
+        rows = _probed(places, known, spaces)
+    else:
+        rows = [Row(source) for each in spaces for source in known.offering(each)]
     kept = {name: each for name, each in ranking.fresh(places.home, time.time()).items() if name in spaces}
     if as_json:
         console.data_json({"mirrors": [row.to_json() for row in rows], "order": _order(known, spaces, kept)})
@@ -83,29 +81,14 @@ def show(places: Places, *, probe: bool, space: str, as_json: bool) -> None:
         raise NothingAnswers
 
 
-def _probed(places: Places, sources: list[Source]) -> list[Row]:
+def _probed(places: Places, known: MirrorSet, spaces: Iterable[str]) -> list[Row]:
     """Every source with how it did; which are good, fastest first, is kept for an hour."""
-    wanted = _wanted(places)
-    asked = [source for source in sources if samples.measurable(source, wanted)]
-    measured = dict(zip(asked, samples.measure_all(asked, wanted), strict=True))
-    order = {
-        space: samples.fastest({each.mirror: measured[each] for each in asked if each.space == space})
-        for space in {source.space for source in asked}
-    }
-    ranking.keep(places.home, order, time.time())
-    return [Row(source, measured.get(source)) for source in sources]
-
-
-def _wanted(places: Places) -> Wanted:
-    packages: list[LockedPackage] = []
-    for name in (APP, "toolkit"):
-        packages += locks.read(places.locks / f"{name}.txt").packages
-    chosen = {}
-    if ordinary := [package for package in packages if package.space == "pypi"]:
-        chosen["pypi"] = min(ordinary, key=lambda package: (package.name != PREFERRED, len(package.hashes)))
-    if builds := [package for package in packages if package.space == "torch"]:
-        chosen["torch"] = builds[0]
-    return Wanted(chosen, pip_client.index(Path(sys.executable)))
+    python = Path(sys.executable)
+    packages = [package for name in (APP, "toolkit") for package in locks.read(places.locks / f"{name}.txt").packages]
+    wanted = samples.wanted(packages, pip_client.index(python))
+    settings = pip_client.settings(python)
+    measured = ordering.measure(known, spaces, home=places.home, wanted=wanted, settings=settings)
+    return [Row(source, measured.get(source)) for space in spaces for source in known.offering(space)]
 
 
 def _order(known: MirrorSet, spaces: Iterable[str], kept: Mapping[str, Ranking]) -> dict[str, object]:

@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from jingxiang import console, gpu, locks, mirrors, ranking
+from jingxiang import console, gpu, locks, mirrors
+from jingxiang.commands import wheels
 from jingxiang.engines import venv
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -22,7 +23,6 @@ def setup(places: Places, *, mirror: str, profile: str = APP) -> venv.Environmen
     lock = locks.read(places.locks / f"{profile}.txt")
     lock.check_fresh(places.root / "envs" / f"{profile}.in")
     environment = venv.plan(places, profile, lock)
-    start = time.monotonic()
     in_place = environment.in_place
     if in_place:
         console.line("ready", tr("{name} is in place", name=environment.name))
@@ -33,20 +33,12 @@ def setup(places: Places, *, mirror: str, profile: str = APP) -> venv.Environmen
         console.more(gpu.summary(found))
         if found.cards:
             console.more(tr("this version installs the CPU build; builds for CUDA are being added"))
-        show = sys.stderr.isatty()
-        served = venv.build(
-            environment, known, mirror, toolkit_python=Path(sys.executable), show=show, report=console.more,
-            measured=ranking.fresh(places.home, time.time()),
-        )  # fmt: skip
-        console.line(
-            "install",
-            tr(
-                "{count} packages in {seconds:.0f} s, every hash checked ({served})",
-                count=len(lock.packages),
-                seconds=time.monotonic() - start,
-                served=", ".join(served),
-            ),
-        )
+        found_wheels = wheels.get(places, known, lock, mirror=mirror, python=venv.PYTHON, pip=Path(sys.executable))
+        start = time.monotonic()
+        venv.build(environment, found_wheels, show=sys.stderr.isatty())
+        seconds = time.monotonic() - start
+        count = len(found_wheels.digests)
+        console.line("install", tr("{count} packages in {seconds:.0f} s, offline", count=count, seconds=seconds))
     if profile == APP:
         venv.point(places.current, environment)
         if not in_place:

@@ -20,6 +20,7 @@ from jingxiang.store import Incoming, Store
 JOURNAL_BYTES = 4 << 20
 CLOSING_BYTES = 64 << 10  # what is noted of a connection that ends
 HASH_BYTES = 1 << 20
+HASH_STEP_BYTES = 4 << 20
 # Who the bytes of an earlier run are from is not known any more.
 EARLIER = ""
 
@@ -112,6 +113,7 @@ class Download:
         self.length_from = EARLIER
         self._noted: dict[Claim, int] = {}
         self._closed = False
+        self._hash_asked = 0
 
     @property
     def size(self) -> int | None:
@@ -157,6 +159,7 @@ class Download:
             for owner in owners:
                 self.plan.forget(self.owners.pop(owner, ()))
             self.digest.reset()
+        self._hash_asked = 0
         if self.artifact.size_bytes is None and not self.plan.here.total:
             self.plan.size = None
         self._journal.close()
@@ -167,16 +170,20 @@ class Download:
         found = [owner for owner, ranges in self.owners.items() if ranges.total]
         return sorted(found, key=lambda owner: (owner != EARLIER, self.owners[owner].total))
 
+    def hash_is_due(self) -> bool:
+        """Whether enough has been written since this was last said to go on with the hash, in a thread of its own."""
+        prefix = self.plan.here.prefix
+        if prefix - self._hash_asked < HASH_STEP_BYTES:
+            return False
+        self._hash_asked = prefix
+        return True
+
     def hash_available(self) -> None:
         """Go on with the hash as far as there is something to read, unless another thread does."""
         if self.digest.lock.acquire(blocking=False):
             try:
                 if not self._closed:
                     self.digest.advance(self.plan.here.prefix)
-                    import os as o
-
-                    if o.environ.get("SY"):
-                        o.fdatasync(self._descriptor)
             finally:
                 self.digest.lock.release()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jingxiang import console
@@ -12,6 +12,10 @@ from jingxiang.redaction import redact
 
 SHOWN = 3  # files whose failures are listed in full
 MIRROR_COLUMNS = 9
+HINTS = (
+    "python3 tasks.py mirrors --probe",
+    "python3 tasks.py setup --mirror NAME",
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Missed:
 class Unavailable(JingxiangError):
     """Some files could not be had from any mirror; says what each of them did wrong."""
 
-    def __init__(self, missed: Sequence[Missed], hints: Iterable[str] = ()) -> None:
+    def __init__(self, missed: Sequence[Missed]) -> None:
         self.missed = tuple(missed)
         groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
         for each in missed:
@@ -77,7 +81,7 @@ class Unavailable(JingxiangError):
             rest = sum(len(names) for names in list(groups.values())[SHOWN:])
             lines.append(tr("and {count} other files", count=rest))
         lines.append(tr("what was fetched is kept"))
-        super().__init__("\n       ".join(lines), hints=tuple(hints))
+        super().__init__("\n       ".join(lines), hints=HINTS)
 
 
 def _said(names: Sequence[str], reasons: Sequence[tuple[str, str]]) -> list[str]:

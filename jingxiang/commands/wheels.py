@@ -1,0 +1,64 @@
+"""The wheels of a lock for the installers: from the store, else through the mirrors into it. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jingxiang import console, ordering, pip_client, samples, wheels
+from jingxiang.fetch import resolve
+from jingxiang.fetch.artifacts import Artifact
+from jingxiang.fetch.session import Session
+from jingxiang.language import tr
+from jingxiang.locks import Lock
+from jingxiang.mirrors import MirrorSet, Source
+from jingxiang.places import Places
+from jingxiang.progress import Bar
+from jingxiang.store import Store
+from jingxiang.wheels import Wheels
+
+NAMED = 4  # mirrors that the line about their order names
+
+
+def get(places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: str, pip: Path) -> Wheels:
+    """Those that Python `python` (`3.11`) needs on this machine. `pip`: the Python whose pip settings count.
+
+    Raises `Unavailable` when a file could be had from no mirror, `StoreFull`.
+    """
+    store, target = Store(places.store), resolve.target(python)
+    packages = [package for package in lock.packages if target.wants(package)]
+    found = wheels.known(store, packages, target)
+    if found and found.complete:
+        console.line("fetch", tr("all {count} files are in the store", count=len(packages)))
+        return found
+    settings, index = pip_client.settings(pip), pip_client.index(pip)
+    spaces = sorted({package.space for package in packages})
+    orders = ordering.orders(
+        known, mirror, spaces, home=places.home, wanted=samples.wanted(packages, index), settings=settings
+    )
+    console.line("mirrors", _order(orders))
+    with Session(store, orders, settings, lambda: index) as session, Bar() as bar:
+        found, report = wheels.fetched(session, store, packages, target, planned=lambda a: _plan(store, a), show=bar)
+    first, *rest = report.lines() or [tr("all {count} files are in the store", count=len(packages))]
+    console.line("fetch", first)
+    for line in rest:
+        console.more(line)
+    return found
+
+
+def _order(orders: Mapping[str, Sequence[Source]]) -> str:
+    """`pypi tuna, aliyun, nju, …`"""
+    parts = []
+    for space, sources in orders.items():
+        names = [source.mirror for source in sources]
+        parts.append(f"{space} {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}")
+    return " · ".join(parts)
+
+
+def _plan(store: Store, artifacts: Sequence[Artifact]) -> None:
+    """How much of it is to come, as far as the lists say how long the files are."""
+    missing = [each for each in artifacts if len(each.hashes) > 1 or not store.has(each.key)]
+    size = console.size(sum(each.size_bytes or 0 for each in missing))
+    unknown = sum(each.size_bytes is None for each in missing)
+    text = tr("{count} of {all} files to fetch, {size}", count=len(missing), all=len(artifacts), size=size)
+    console.line("plan", text + (tr(" and {count} of unknown length", count=unknown) if unknown else ""))

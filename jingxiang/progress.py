@@ -1,0 +1,80 @@
+"""How far a fetch is: one bar that moves on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import deque
+
+from jingxiang import console
+from jingxiang.fetch.schedule import Progress
+from jingxiang.language import tr
+
+BAR_COLUMNS = 21
+REDRAW_S = 0.1
+LINE_S = 5.0
+SPEED_S = 5.0  # over which the speed is taken
+CLEAR = "\r\033[K"
+
+
+class Bar:
+    """Shows what `Engine.run` reports; a context, so that a bar never stays half drawn in front of a message."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown_at = time.monotonic() - (LINE_S if self._terminal else 0.0)
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal:
+            sys.stderr.write(CLEAR)
+            sys.stderr.flush()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        self._seen.append((now, progress.done_bytes))
+        while now - self._seen[0][0] > SPEED_S and len(self._seen) > 2:
+            self._seen.popleft()
+        if now - self._shown_at < (REDRAW_S if self._terminal else LINE_S):
+            return
+        self._shown_at = now
+        if self._terminal:
+            width = shutil.get_terminal_size().columns
+            sys.stderr.write(CLEAR + fitted(self._bar(progress), width - 1))
+            sys.stderr.flush()
+        else:
+            console.line("fetch", self._text(progress))
+
+    def _bar(self, progress: Progress) -> str:
+        part = progress.done_bytes / progress.total_bytes if progress.total_bytes else 0.0
+        filled = min(BAR_COLUMNS, int(part * BAR_COLUMNS))
+        bar = "█" * filled + "░" * (BAR_COLUMNS - filled)
+        return f"{console.pad(tr('fetch'), console.VERB_COLUMNS)}{bar}  {self._text(progress)}"
+
+    def _text(self, progress: Progress) -> str:
+        done, total = console.size(progress.done_bytes), console.size(progress.total_bytes)
+        words = [f"{done} / {total}", tr("{done}/{total} files", done=progress.done_files, total=progress.total_files)]
+        speed = self._speed()
+        if speed > 0:
+            left_s = (progress.total_bytes - progress.done_bytes) / speed
+            words += [f"{speed / 1e6:.1f} MB/s", tr("eta {time}", time=f"{int(left_s) // 60}:{int(left_s) % 60:02d}")]
+        if progress.elsewhere:
+            words.append(tr("{count} files by another process", count=progress.elsewhere))
+        if progress.name:
+            words.append(f"{progress.name} {progress.part:.0%}")
+        return "  ".join(words)
+
+    def _speed(self) -> float:
+        (start, before), (end, after) = self._seen[0], self._seen[-1]
+        return max(0.0, (after - before) / (end - start)) if end > start else 0.0
+
+
+def fitted(text: str, width: int) -> str:
+    """As much of a text as a line of a terminal holds: a longer one would scroll."""
+    while console.columns(text) > max(width, 1):
+        text = text[:-1]
+    return text

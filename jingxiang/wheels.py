@@ -1,0 +1,87 @@
+"""The wheels of a lock, in the store: found through the mirrors' indexes once, then known without any."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jingxiang import storage
+from jingxiang.digest import canonical_json, sha256_bytes
+from jingxiang.fetch.artifacts import Artifact
+from jingxiang.fetch.engine import Show
+from jingxiang.fetch.report import Report
+from jingxiang.fetch.resolve import Target
+from jingxiang.fetch.session import Session
+from jingxiang.locks import LockedPackage
+from jingxiang.store import Store
+
+NOTES = "resolved"
+
+
+@dataclass(frozen=True)
+class Wheels:
+    """File names and the blobs that they are."""
+
+    store: Store
+    digests: Mapping[str, str]
+
+    @property
+    def complete(self) -> bool:
+        return all(self.store.has(sha256) for sha256 in self.digests.values())
+
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A folder of the files, as for pip's --find-links, that is gone afterwards. It takes no room: links only."""
+        with tempfile.TemporaryDirectory(prefix="jingxiang-wheels-") as scratch:
+            for name, sha256 in self.digests.items():
+                (Path(scratch) / name).symlink_to(self.store.blob(sha256))
+            yield Path(scratch)
+
+
+def known(store: Store, packages: Sequence[LockedPackage], target: Target) -> Wheels | None:
+    """What an earlier run has found for the same packages and the same Python; None if nothing has."""
+    try:
+        digests = json.loads(_note(store, packages, target).read_text(encoding="utf-8"))
+        return Wheels(store, {str(name): str(sha256) for name, sha256 in digests.items()})
+    except (OSError, ValueError, AttributeError):  # none, or not a whole one
+        return None
+
+
+def fetched(
+    session: Session,
+    store: Store,
+    packages: Sequence[LockedPackage],
+    target: Target,
+    *,
+    planned: Callable[[Sequence[Artifact]], None] = lambda artifacts: None,
+    show: Show = lambda progress: None,
+) -> tuple[Wheels, Report]:
+    """Find and fetch; `planned` hears what is going to be fetched. Raises `Unavailable`, `StoreFull`."""
+    artifacts = session.resolve(packages, target)
+    planned(artifacts)
+    report = session.fetch(artifacts, show)
+    wheels = Wheels(store, {artifact.name: report.digests[artifact.key] for artifact in artifacts})
+    note = _note(store, packages, target)
+    with storage.writing(store.root):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        part = note.with_name(f"{note.name}.part")
+        part.write_bytes(canonical_json(wheels.digests))
+        part.replace(note)
+    return wheels, report
+
+
+def forget(store: Store) -> None:
+    """Remove what is noted of files that are not in the store any more."""
+    for note in (store.root / NOTES).glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError), storage.writing(store.root):
+            if not all(map(store.has, json.loads(note.read_text(encoding="utf-8")).values())):
+                note.unlink()
+
+
+def _note(store: Store, packages: Sequence[LockedPackage], target: Target) -> Path:
+    key = sha256_bytes(canonical_json([[package.line() for package in packages], target.python, target.tags]))
+    return store.root / NOTES / f"{key}.json"
