@@ -3,86 +3,440 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import random
+import socket
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from jingxiang.fetch import network
+from jingxiang.fetch import schedule
 from jingxiang.fetch.artifacts import Artifact
-from jingxiang.fetch.client import Client
-from jingxiang.fetch.engine import Engine, Progress
-from jingxiang.fetch.indexes import Configured, Indexes
-from jingxiang.fetch.locations import Locations
-from jingxiang.fetch.report import Report, Unavailable
-from jingxiang.fetch.standings import Standings
-from jingxiang.mirrors import Source
-from jingxiang.store import Store
-from tests.peers import faults, mirror
-from tests.peers.faults import FAULTS, Fault
+from jingxiang.fetch.report import Missed, Unavailable
+from jingxiang.fetch.schedule import Progress
+from jingxiang.fetch.session import Session
+from tests.peers import faults, site, system
+from tests.peers.faults import FAULTS
 from tests.peers.mirror import Mirror
+from tests.peers.site import MB, Site, data, path
 
-MB = 1 << 20
-REPOSITORY, REVISION = "org/model", "0" * 40
+Answer = Callable[[BaseHTTPRequestHandler], None]
+# What a mirror does once it would do again: it is not asked a second time for the same file.
+LASTING = {
+    "400", "401", "403", "404", "410", "416", "429", "page", "hidden_page", "empty", "longer", "shorter", "loop",
+    "endless", "announced_too_long", "corrupt at the start", "corrupt at the middle", "corrupt at the end",
+}  # fmt: skip
 
 
-@dataclass
-class Site:
-    """Files on two mirrors of the hub, `bad` and `good`, and a store to fetch them into."""
-
-    bad: Mirror
-    good: Mirror
-    store: Store
-
-    def add(self, name: str, body: bytes, *, size_known: bool = True) -> Artifact:
-        for each in (self.bad, self.good):
-            each.files[f"/{REPOSITORY}/resolve/{REVISION}/{name}"] = body
-        digest = hashlib.sha256(body).hexdigest()
-        size = len(body) if size_known else None
-        return Artifact("hub", name, (digest,), size, REPOSITORY, REVISION, name)
-
-    def sources(self, *urls: str) -> list[Source]:
-        names = ("bad", "good", "third")
-        return [Source(name, name, "hub", "hf", url) for name, url in zip(names, urls, strict=False)]
-
-    def fetch(self, *wanted: Artifact, sources: list[Source] | None = None) -> Report:
-        sources = self.sources(self.bad.url, self.good.url) if sources is None else sources
-        with contextlib.closing(Client(network.of({}))) as client:
-            locations = Locations(client, Indexes(client, Configured((), ())), {})
-            return Engine(self.store, client, locations, Standings({"hub": sources})).run(wanted)
-
-    def left(self) -> list[str]:
-        return sorted(path.name for path in self.store.incoming_folder.iterdir())
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with ExitStack() as stack:
-        peers = [stack.enter_context(mirror.serving()) for _ in range(2)]
-        yield Site(*peers, Store(tmp_path / "store"))
+def pair(tmp_path: Path) -> Iterator[Site]:
+    with site.serving(tmp_path, "bad", "good") as found:
+        yield found
 
 
-def data(size: int, seed: int = 1) -> bytes:
-    return random.Random(seed).randbytes(size)
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[Site]:
+    with site.serving(tmp_path, "one", "two", "three") as found:
+        yield found
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.fixture
+def single(tmp_path: Path) -> Iterator[Site]:
+    with site.serving(tmp_path, "only") as found:
+        yield found
+
+
+def limited(mirror: Mirror, bytes_per_s: int) -> Answer:
+    """Each connection brings so much at most."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        body = mirror.begin(request)
+        for start in range(0, len(body), 16 << 10):
+            request.wfile.write(body[start : start + (16 << 10)])
+            if mirror.closed.wait((16 << 10) / bytes_per_s):
+                return
+
+    return answer
+
+
 @pytest.mark.parametrize("size_known", [True, False], ids=["size known", "size unknown"])
-def test_a_fault_costs_seconds_and_the_file_is_right(site: Site, name: str, size_known: bool) -> None:
-    artifact = site.add("weights.bin", data(3 * MB), size_known=size_known)
-    small = site.add("small.bin", data(1000, 2), size_known=size_known)
-    site.bad.answers[""] = faults.always(site.bad, FAULTS[name])
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_costs_seconds_and_the_files_are_right(pair: Site, name: str, size_known: bool) -> None:
+    wanted = [
+        pair.add("weights.bin", data(3 * MB), size_known=size_known),
+        pair.add("small.json", data(1000, 2), size_known=size_known),
+    ]
+    bad = pair.mirrors["bad"]
+    bad.answers[""] = faults.always(bad, FAULTS[name])
     start = time.monotonic()
-    report = site.fetch(artifact, small)
+    report = pair.fetch(*wanted)
     assert time.monotonic() - start < 8
-    for each in (artifact, small):
-        assert hashlib.sha256(site.store.blob(each.key).read_bytes()).hexdigest() == each.key
-    assert site.left() == []
-    assert {each.mirror for each in report.mirrors} == {"bad", "good"}
-    bad = next(each for each in report.mirrors if each.mirror == "bad")
-    assert bad.failures, report
+    assert pair.has(*wanted)
+    assert site.said(report, "bad")
+    assert site.said(report, "good") == {}
+    assert (report.fetched_files, report.fetched_bytes) == (2, 3 * MB + 1000)
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if name not in LASTING])
+def test_a_mirror_without_another_gets_a_second_chance(single: Site, name: str) -> None:
+    wanted = single.add("weights.bin", data(3 * MB)), single.add("small.json", data(1000, 2))
+    only = single.mirrors["only"]
+    only.answers[""] = faults.once(only, FAULTS[name])
+    single.fetch(*wanted)
+    assert single.has(*wanted)
+
+
+def closed_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[str]:
+    """An address that answers no connection: its queue is full. As a firewall that drops packets."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("closed", "no answer (Connection refused)"),
+        ("unknown", "its name is not known"),
+        ("hole", "timed out"),
+        ("plain", "no TLS"),
+    ],
+)
+def test_a_mirror_that_cannot_be_reached_is_asked_once(three: Site, where: str, said: str) -> None:
+    wanted = [three.add(f"{number}.bin", data(1000, number)) for number in range(20)]
+    with black_hole() as hole:
+        plain = three.mirrors.pop("one")
+        three.addresses["one"] = {
+            "closed": closed_port(),
+            "unknown": "http://no-such-name.invalid",
+            "hole": hole,
+            "plain": plain.url.replace("http://", "https://"),
+        }[where]
+        start = time.monotonic()
+        report = three.fetch(*wanted)
+    assert time.monotonic() - start < 8
+    assert three.has(*wanted)
+    [(text, count)] = site.said(report, "one").items()
+    assert text.startswith(said)
+    assert count <= 4  # those that were under way when it was given up
+
+
+def test_when_all_fail_each_is_named_with_its_reason(three: Site) -> None:
+    lost, kept = three.add("lost.bin", data(5000)), three.add("kept.bin", data(5000, 2))
+    one, two, last = three.mirrors.values()
+    one.answers[path("lost.bin")] = faults.always(one, faults.status(403))
+    two.answers[path("lost.bin")] = faults.always(two, faults.status(404))
+    last.answers[path("lost.bin")] = faults.always(last, faults.corrupt)
+    with pytest.raises(Unavailable) as caught:
+        three.fetch(lost, kept)
+    assert caught.value.message == (
+        "lost.bin could not be had from any of 3 mirrors\n"
+        "       one      403: blocked by its firewall\n"
+        "       two      404: not there, or not synced yet\n"
+        "       three    checksum differs\n"
+        "       what was fetched is kept"
+    )
+    assert caught.value.exit_code == 1
+    assert three.has(kept)
+    assert not three.store.has(lost.key)
+
+
+def test_files_with_the_same_fate_share_a_message(single: Site) -> None:
+    wanted = [single.add(f"{number}.bin", data(100, number)) for number in range(30)]
+    single.mirrors["only"].answers[""] = faults.always(single.mirrors["only"], faults.status(404))
+    with pytest.raises(Unavailable) as caught:
+        single.fetch(*wanted)
+    first, *rest = caught.value.message.splitlines()
+    assert first.endswith(".bin and 29 more could not be had from any of 1 mirrors")
+    assert len(rest) == 2
+
+
+def test_without_any_mirror_that_is_said(tmp_path: Path) -> None:
+    with site.serving(tmp_path) as nothing, pytest.raises(Unavailable) as caught:
+        nothing.fetch(site.artifact("weights.bin", b"x"))
+    assert caught.value.missed == (Missed("weights.bin", ()),)
+    assert caught.value.message.startswith("weights.bin: no mirror offers such files\n")
+
+
+def test_a_firewall_is_not_stormed(pair: Site) -> None:
+    wanted = [pair.add(f"{number}.bin", data(100, number)) for number in range(60)]
+    bad = pair.mirrors["bad"]
+    bad.answers[""] = faults.always(bad, faults.status(403))
+    pair.fetch(*wanted)
+    assert pair.has(*wanted)
+    # Four connections, three failures in a row: then it is left alone.
+    assert len(bad.asked) <= 3 + 4
+    assert len(set(bad.paths())) == len(bad.asked)
+
+
+def test_too_many_requests_are_heeded(pair: Site) -> None:
+    wanted = [pair.add(f"{number}.bin", data(100, number)) for number in range(40)]
+    bad = pair.mirrors["bad"]
+    bad.answers[""] = faults.always(bad, faults.status(429, {"Retry-After": "30"}))
+    pair.fetch(*wanted)
+    assert pair.has(*wanted)
+    assert len(bad.asked) <= 4
+
+
+def test_the_only_mirror_is_waited_for_as_it_asks(single: Site) -> None:
+    wanted = single.add("weights.bin", data(1000))
+    only, asked = single.mirrors["only"], []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            faults.status(429, {"Retry-After": "2"})(only, request)
+        else:
+            only.send(request, only.files[request.path])
+
+    only.answers[""] = answer
+    single.fetch(wanted)
+    assert single.has(wanted)
+    assert asked[1] - asked[0] >= 2
+
+
+def test_the_next_one_is_of_another_failure_domain(three: Site) -> None:
+    wanted = three.add("weights.bin", data(1000))
+    three.domains = {"one": "tuna", "two": "tuna", "three": "aliyun"}
+    for name in ("one", "two"):
+        three.mirrors[name].answers[""] = faults.always(three.mirrors[name], faults.status(404))
+    three.fetch(wanted)
+    assert [len(each.asked) for each in three.mirrors.values()] == [1, 0, 1]
+
+
+def test_a_mirror_that_fails_is_asked_last_from_then_on(three: Site) -> None:
+    one, two, _ = three.mirrors.values()
+    first = three.add("first.bin", data(2000))
+    one.answers[path("first.bin")] = faults.always(one, faults.corrupt)
+    later = [three.add(f"{number}.bin", data(100, number)) for number in range(20)]
+    with Session(three.store, {"hub": three.sources()}) as session:
+        session.fetch([first])
+        one.asked.clear()
+        session.fetch(later)
+    assert three.has(first, *later)
+    assert (one.asked, bool(two.asked)) == ([], True)
+
+
+def test_no_more_than_four_connections_to_a_host(single: Site) -> None:
+    wanted = [single.add(f"{number}.bin", data(40_000, number)) for number in range(40)]
+    only = single.mirrors["only"]
+    only.answers[""] = limited(only, 2_000_000)
+    single.fetch(*wanted)
+    assert single.has(*wanted)
+    assert (only.most, only.connections) == (4, 4)  # and they were used again
+
+
+def test_a_large_file_comes_over_several_connections_and_mirrors(three: Site) -> None:
+    wanted = three.add("weights.bin", data(24 * MB))
+    for each in three.mirrors.values():
+        each.answers[""] = limited(each, 1_000_000)
+    report = three.fetch(wanted)
+    assert three.has(wanted)
+    assert three.mirrors["one"].most in (4, 5)  # a server may notice late that one has been closed
+    assert len([each for each in report.mirrors if each.size_bytes > MB]) >= 2
+    assert sum(each.size_bytes for each in report.mirrors) == 24 * MB  # and no byte was taken twice
+
+
+def test_a_mirror_that_would_not_help_gets_little(three: Site) -> None:
+    wanted = three.add("weights.bin", data(24 * MB))
+    for each in three.mirrors.values():
+        each.answers[""] = limited(each, 1_500_000)
+    two = three.mirrors["two"]
+    two.answers[""] = limited(two, 60_000)
+    report = three.fetch(wanted)
+    assert three.has(wanted)
+    assert site.of(report, "two").size_bytes < 2 * MB
+
+
+def test_a_slow_first_choice_gets_little(pair: Site) -> None:
+    wanted = pair.add("weights.bin", data(16 * MB))
+    bad, good = pair.mirrors.values()
+    bad.answers[""] = limited(bad, 100_000)
+    good.answers[""] = limited(good, 2_000_000)
+    report = pair.fetch(wanted)
+    assert pair.has(wanted)
+    assert site.of(report, "good").size_bytes > 12 * MB
+
+
+def test_the_origin_is_left_alone_while_a_mirror_works(tmp_path: Path) -> None:
+    with site.serving(tmp_path, "near", "official") as found:
+        wanted = [found.add("weights.bin", data(8 * MB)), *(found.add(f"{n}.bin", data(9000, n)) for n in range(20))]
+        for each in found.mirrors.values():
+            each.answers[""] = limited(each, 1_000_000)
+        found.fetch(*wanted)
+        assert found.has(*wanted)
+        assert found.mirrors["official"].asked == []
+    with site.serving(tmp_path, "official", "near") as found:  # chosen, it stays the only one
+        wanted = [found.add("other.bin", data(8 * MB, 2))]
+        for each in found.mirrors.values():
+            each.answers[""] = limited(each, 1_000_000)
+        found.fetch(*wanted)
+        assert found.mirrors["near"].asked == []
+
+
+@pytest.mark.parametrize("guilty", ["one", "two", "three"])
+def test_of_several_that_brought_a_file_the_right_one_is_to_blame(three: Site, guilty: str) -> None:
+    wanted = three.add("weights.bin", data(12 * MB))
+    for name, each in three.mirrors.items():
+        if name == guilty:  # one byte in every 64 KB, so that whatever it brings is wrong
+            each.files[path("weights.bin")] = bytes(
+                byte ^ (place % 65_536 == 7) for place, byte in enumerate(data(12 * MB))
+            )
+        each.answers[""] = limited(each, 800_000)
+    report = three.fetch(wanted)
+    assert three.has(wanted)
+    blamed = {each.mirror: dict(each.failures) for each in report.mirrors if each.failures}
+    assert set(blamed) <= {guilty}
+    assert guilty not in blamed or list(blamed[guilty]) == ["checksum differs"]
+
+
+def test_two_that_lie_in_the_same_way_are_found_out(three: Site) -> None:
+    wanted = three.add("weights.bin", data(3 * MB))
+    for name in ("one", "two"):
+        three.mirrors[name].files[path("weights.bin")] = data(3 * MB, 7)
+    report = three.fetch(wanted)
+    assert three.has(wanted)
+    assert site.said(report, "one") == site.said(report, "two") == {"checksum differs": 1}
+
+
+@pytest.mark.parametrize("behaviour", ["unranged", "chunked"])
+def test_a_server_without_ranges_or_lengths_is_good_enough(single: Site, behaviour: str) -> None:
+    wanted = single.add("weights.bin", data(6 * MB)), single.add("unknown.bin", data(3 * MB, 2), size_known=False)
+    only = single.mirrors["only"]
+    only.answers[""] = faults.always(only, getattr(faults, behaviour))
+    report = single.fetch(*wanted)
+    assert single.has(*wanted)
+    assert report.mirrors[0].failures == {}
+
+
+def test_an_empty_file_is_a_file(single: Site) -> None:
+    wanted = single.add("empty.txt", b""), single.add("unknown.txt", b"", size_known=False)
+    single.fetch(wanted[0])
+    assert single.mirrors["only"].asked == []  # its length and its hash say all there is to say
+    single.store.blob(wanted[0].key).unlink()
+    single.fetch(wanted[1])
+    assert single.has(*wanted)
+
+
+def test_what_is_there_is_not_fetched(single: Site) -> None:
+    wanted = single.add("weights.bin", data(1000))
+    single.fetch(wanted)
+    single.mirrors["only"].asked.clear()
+    report = single.fetch(wanted, wanted)
+    assert (report.fetched_files, report.lines(), report.digests) == (0, [], {wanted.key: wanted.key})
+    assert single.mirrors["only"].asked == []
+
+
+def test_the_same_file_twice_is_fetched_once(single: Site) -> None:
+    wanted = single.add("weights.bin", data(1000))
+    copy = Artifact("hub", "copy.bin", wanted.hashes, wanted.size_bytes, wanted.group, wanted.version, wanted.path)
+    single.fetch(wanted, copy)
+    assert len(single.mirrors["only"].asked) == 1
+
+
+def test_a_file_of_several_that_it_may_be(single: Site) -> None:
+    """A list without hashes, and a lock that names the files of all platforms."""
+    body = data(5000)
+    sure = single.add("a.whl", body)
+    unsure = Artifact("hub", "a.whl", ("f" * 64, sure.key), None, sure.group, sure.version, sure.path)
+    assert unsure.key not in unsure.hashes
+    report = single.fetch(unsure)
+    assert report.digests == {unsure.key: sure.key}
+    assert single.has(sure)
+    wrong = Artifact("hub", "a.whl", ("e" * 64, "f" * 64), None, sure.group, sure.version, sure.path)
+    with pytest.raises(Unavailable, match="checksum differs"):
+        single.fetch(wrong)
+    assert single.left() == []
+
+
+def test_progress_begins_with_nothing_and_ends_with_everything(single: Site) -> None:
+    wanted = [single.add("weights.bin", data(4 * MB)), *(single.add(f"{n}.bin", data(1000, n)) for n in range(5))]
+    only = single.mirrors["only"]
+    only.answers[""] = limited(only, 2_000_000)
+    seen: list[Progress] = []
+    single.fetch(*wanted, show=seen.append)
+    assert seen[0].total_bytes == 4 * MB + 5000
+    assert all(before.done_bytes <= after.done_bytes for before, after in pairwise(seen))
+    assert any(each.name == "weights.bin" and 0 < each.part < 1 for each in seen)
+    assert seen[-1] == Progress(4 * MB + 5000, 4 * MB + 5000, 6, 6)
+
+
+def test_an_interruption_ends_at_once_and_keeps_what_has_come(single: Site) -> None:
+    wanted = single.add("weights.bin", data(20 * MB))
+    only = single.mirrors["only"]
+    only.answers[""] = limited(only, 3_000_000)
+    threads = threading.active_count()
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done_bytes > 9 * MB:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        single.fetch(wanted, show=interrupt)
+    assert single.left() == [wanted.key, f"{wanted.key}.journal"]
+    only.asked.clear()
+    del only.answers[""]
+    report = single.fetch(wanted)
+    assert single.has(wanted)
+    assert report.fetched_bytes < 11 * MB
+    limit = time.monotonic() + 5
+    while threading.active_count() > threads + only.connections and time.monotonic() < limit:
+        time.sleep(0.05)  # the server's threads end a little later
+    assert not [each for each in threading.enumerate() if each.name.startswith("ThreadPoolExecutor")]
+
+
+def test_a_stall_is_told_from_a_slow_disk_or_a_full_queue(single: Site) -> None:
+    """Twenty files of a server that needs a second for each: those that wait for their turn do not count as silent."""
+    wanted = [single.add(f"{number}.bin", data(1000, number)) for number in range(24)]
+    only = single.mirrors["only"]
+
+    def slow(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(1.2)
+        only.send(request, only.files[request.path])
+
+    only.answers[""] = slow
+    report = single.fetch(*wanted)
+    assert single.has(*wanted)
+    assert report.mirrors[0].failures == {}
+
+
+def test_a_link_that_is_slow_for_everybody_is_borne(single: Site) -> None:
+    """Slower than what counts as a stall, but nobody else is there to ask."""
+    wanted = single.add("small.bin", data(60_000))
+    only = single.mirrors["only"]
+    only.answers[""] = limited(only, 8_000)
+    assert schedule.STALL_BYTES_PER_S > 8_000
+    single.fetch(wanted)
+    assert single.has(wanted)
+
+
+def test_a_password_of_an_address_is_in_no_message(tmp_path: Path) -> None:
+    port = system.free_port()
+    with site.serving(tmp_path) as found:
+        found.addresses["company"] = f"http://li:hunter2@127.0.0.1:{port}"
+        with pytest.raises(Unavailable) as caught:
+            found.fetch(site.artifact("weights.bin", b"x"))
+    assert "hunter2" not in caught.value.message

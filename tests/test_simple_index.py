@@ -33,6 +33,16 @@ def test_html_and_json_say_the_same() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "size_bytes"), [(1234, 1234), (0, 0), (-1, None), ("12", None), (1.5, None), (True, None), (None, None)]
+)
+def test_only_json_says_how_long_a_file_is(said: object, size_bytes: int | None) -> None:
+    files = [{"url": "/x-1.tar.gz", "size": said}]
+    assert simple_index.files(json.dumps({"files": files}).encode(), PAGE) == [
+        File("https://near.example/x-1.tar.gz", "", size_bytes)
+    ]
+
+
+@pytest.mark.parametrize(
     "body", [b"", b"<html>Welcome", b"{", b"{}", b'{"files": {}}', b'{"files": [0, {"url": 1}]}', b"\xff"]
 )
 def test_what_is_no_index_lists_nothing(body: bytes) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,6 @@ import pytest
 from jingxiang import tables
 from jingxiang.errors import JingxiangError, TableError, UnknownName
 from jingxiang.tables import Table
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def table(tmp_path: Path, text: str) -> Table:
@@ -131,16 +127,3 @@ def test_an_error_in_a_file_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(TableError) as caught:
         tables.read(tmp_path / "cars.toml")
     assert caught.value.exit_code == 2
-
-
-def test_without_tomllib_the_pip_that_python_carries_reads_toml() -> None:
-    """A bare Python 3.10: neither tomllib nor anything installed."""
-    code = (
-        "import sys; sys.modules['tomllib'] = None; sys.path.insert(0, sys.argv[1]); before = list(sys.path)\n"
-        "from jingxiang.tables import toml_reader\n"
-        "reader = toml_reader()\n"
-        "assert sys.path == before\n"
-        "print(reader.__name__, reader.loads('a = [1, 2]'))\n"
-    )
-    done = subprocess.run([sys.executable, "-S", "-c", code, ROOT], capture_output=True, text=True, check=False)
-    assert (done.stderr, done.stdout) == ("", "pip._vendor.tomli {'a': [1, 2]}\n")

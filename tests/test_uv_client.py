@@ -221,10 +221,9 @@ def test_uv_asks_through_pips_proxy(tmp_path: Path, serve: Serve) -> None:
     assert {path for path, _ in proxy.asked} >= {f"http://nowhere.invalid{PAGE}"}
 
 
-def test_only_locked_files_are_installed_with_their_bytecode(tmp_path: Path, serve: Serve) -> None:
-    file = wheel(tmp_path)
-    index = serve(answers(file))
-    env = uv_client.environment(Source("near", "near", "pypi", "pep503", f"http://{index.address}/simple"), {})
+def test_only_locked_files_are_installed_with_their_bytecode(tmp_path: Path) -> None:
+    links, cache = tmp_path / "links", tmp_path / "cache"
+    file = wheel(links)
     folder = tmp_path / "environment"
     made = uv_client.make_environment(folder, "3.11")
     assert (made.code, made.stdout, made.stderr) == (0, "", "")
@@ -234,21 +233,42 @@ def test_only_locked_files_are_installed_with_their_bytecode(tmp_path: Path, ser
 
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
-    wrong = uv_client.install(requirements, python, env, show=False)
+    wrong = uv_client.install(requirements, python, links=links, cache=cache, show=False)
     assert wrong.code != 0
     assert "Hash mismatch for `tiny==1.0`" in wrong.stderr
     requirements.write_text("tiny==1.0\n")
-    bare = uv_client.install(requirements, python, env, show=False)
+    bare = uv_client.install(requirements, python, links=links, cache=cache, show=False)
     assert bare.code != 0
     assert "In `--require-hashes` mode, all requirements must have a hash" in bare.stderr
 
     requirements.write_text(f"tiny==1.0 --hash=sha256:{sha256(file)}\n")
-    right = uv_client.install(requirements, python, env, show=False)
+    right = uv_client.install(requirements, python, links=links, cache=cache, show=False)
     assert right.code == 0
     code = "import os, tiny; print(tiny.VERSION, os.path.exists(tiny.__cached__))"
     # -B: our own import must not write what uv should have
     shown = subprocess.run([python, "-B", "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown == "1.0 True\n"
+
+
+def test_an_installation_asks_no_server_whatever_uv_is_set_to(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = wheel(tmp_path / "elsewhere")
+    index = serve(answers(file))
+    (tmp_path / "links").mkdir()
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX"):
+        monkeypatch.setenv(name, f"http://{index.address}/simple")
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "elsewhere"))
+    (tmp_path / "uv.toml").write_text(f'find-links = ["{tmp_path}/elsewhere"]\n')
+    monkeypatch.setenv("UV_CONFIG_FILE", str(tmp_path / "uv.toml"))
+    assert uv_client.make_environment(tmp_path / "environment", "3.11").code == 0
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"tiny==1.0 --hash=sha256:{sha256(file)}\n")
+    done = uv_client.install(
+        requirements, tmp_path / "environment/bin/python", links=tmp_path / "links", cache=tmp_path / "own", show=False
+    )
+    assert (done.code, index.asked) == (1, [])
+    assert "tiny was not found in the provided package locations" in done.stderr
 
 
 def test_an_environment_may_be_moved(tmp_path: Path) -> None:

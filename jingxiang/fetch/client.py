@@ -34,6 +34,7 @@ class Client:
 
     def __init__(self, network: Network, *, per_host: int = PER_HOST) -> None:
         self.network = network
+        self.per_host = per_host
         self._hosts = Hosts(per_host)
         # A login that an address carries holds for its whole host: an index links to its files without repeating it.
         self._logins: dict[Route, str] = {}
@@ -41,11 +42,6 @@ class Client:
     def close(self) -> None:
         """Idle connections are closed; those in use when they have ended."""
         self._hosts.close()
-
-    def free(self, url: str) -> bool:
-        """Whether its host may be asked for something more just now."""
-        _, host, port = _route(url)
-        return not host or self._hosts.free(host, port)
 
     def body(
         self, url: str, *, start: int = 0, end: int | None = None, authorization: str = "", flow: Flow | None = None

@@ -205,6 +205,8 @@ class Download:
             for claim in self.plan.claims:
                 self._note_if_due(claim, CLOSING_BYTES)
         self._journal.close()
+        if not self.incoming.journal.exists():  # nothing that the next run could go on with
+            self.incoming.discard()
         with self.digest.lock:
             self._closed = True
             os.close(self._descriptor)

@@ -57,9 +57,7 @@ class Engine:
         """
         start = time.monotonic()
         here, missing = self._sorted(wanted)
-        schedule = self._schedule = Schedule(
-            missing, self._store, self._standings, lambda standing: self._client.free(standing.source.url)
-        )
+        schedule = self._schedule = Schedule(missing, self._store, self._standings, per_host=self._client.per_host)
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(CONNECTIONS if missing else 0)]
         for worker in workers:
             worker.start()

@@ -50,6 +50,8 @@ class Ranges:
         self._ranges[first:last] = [(start, end)]
 
     def remove(self, start: int, end: int) -> None:
+        if start >= end:
+            return
         kept: list[Range] = []
         for low, high in self._ranges:
             kept += [each for each in ((low, min(high, start)), (max(low, end), high)) if each[0] < each[1]]

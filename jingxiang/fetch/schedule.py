@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -31,7 +31,7 @@ DELAYS_S = (1.0, 4.0, 15.0)
 LONGEST_WAIT_S = 60.0  # that a mirror may ask for (429), if there is no other
 # A part is taken over from another connection only if that one would need longer than this for what it has left.
 SPLIT_S = 1.0
-SPLIT_BYTES = 2 << 20
+SPLIT_BYTES = 256 << 10
 FAST_BYTES_PER_S = 200_000_000  # one connection is enough: the hash, which goes from the beginning on, is no faster
 ELSEWHERE_S = 0.2  # how often to look whether another process has finished a file
 
@@ -90,6 +90,11 @@ class Job:
         waited_s, received = self.window[0]
         return (self.flow.received - received) / max(self.flow.waited_s - waited_s, 0.05)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing has come for a while: another connection to the same server would fare no better."""
+        return self.flow.waited_s - self.quiet_since_s > SPLIT_S
+
     def verdict(self) -> Fault | None:
         """Why to cut it off, if it is too slow. To be asked several times a second."""
         waited_s, received = self.flow.waited_s, self.flow.received
@@ -123,18 +128,16 @@ class Progress:
 
 
 class Schedule:
-    """The tasks of one run. `free`: whether a source may be asked for something more just now."""
+    """The tasks of one run, with at most `per_host` connections to a host at a time."""
 
-    def __init__(
-        self, wanted: Iterable[Artifact], store: Store, standings: Standings, free: Callable[[Standing], bool]
-    ) -> None:
+    def __init__(self, wanted: Iterable[Artifact], store: Store, standings: Standings, *, per_host: int) -> None:
         # The largest first: the others fill in what it leaves.
         self._waiting = deque(Task(each) for each in sorted(wanted, key=lambda each: -(each.size_bytes or 0)))
         self._active: list[Task] = []
         self.jobs: list[Job] = []
         self._store = store
         self._standings = standings
-        self._free = free
+        self._per_host = per_host
         self.received_bytes = 0
         self.digests: dict[str, str] = {}  # of what is in the store now, by the artifact's key
         self.missed: list[Missed] = []
@@ -155,12 +158,13 @@ class Schedule:
         job = self._of_active(now) or self._of_waiting(now) or self._taken_over(now)
         if job:
             self.jobs.append(job)
+            job.standing.open(job.flow)
         return job
 
     def ended(self, job: Job) -> bool:
         """A connection has ended, in whatever way. True: its file is complete, and is the caller's to finish."""
         self.jobs.remove(job)
-        job.standing.waited_s += job.flow.waited_s
+        job.standing.close(job.flow)
         job.task.file.release(job.claim)
         return self._completed(job.task)
 
@@ -252,7 +256,7 @@ class Schedule:
                 worth.append((left / max(speed, 1.0), job))
         for _, victim in sorted(worth, key=lambda each: -each[0]):
             standing, plan = self._source(victim.task, now), victim.task.plan
-            if standing and standing.ranged:
+            if standing and standing.ranged and not (victim.quiet and standing is victim.standing):
                 return Job(victim.task, plan.split(victim.claim, _division(victim, standing)), standing, now)
         return None
 
@@ -274,7 +278,7 @@ class Schedule:
             # Others join in where that helps; the origins only when their turn has come.
             if place and (standing.origin or ready[0].origin or standing.slow(best)):
                 break
-            if self._free(standing):
+            if sum(job.standing.host == standing.host for job in self.jobs) < self._per_host:
                 return standing
         return None
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jingxiang.fetch.faults import Fault, Kind
+from jingxiang.fetch.flow import Flow
 from jingxiang.mirrors import ORIGINS, Source
 
 # After so many failures in a row, and nothing good in between, a source is not asked again: no retry storm.
@@ -37,7 +39,8 @@ class Standing:
     ready_at: float = 0.0  # monotonic; when it has said that it wants to be left alone until then
     ranged: bool = True  # whether it sends parts of files
     size_bytes: int = 0
-    waited_s: float = 0.0
+    flows: set[Flow] = field(default_factory=set)  # of its connections that are open now
+    _waited_s: float = 0.0
     files: set[str] = field(default_factory=set)
     failures: dict[Kind, set[str]] = field(default_factory=dict)  # the files for which it failed
     reasons: dict[Kind, str] = field(default_factory=dict)  # what it said last, by kind
@@ -48,15 +51,28 @@ class Standing:
         return self.source.mirror
 
     @property
+    def host(self) -> str:
+        """Of its address; empty where that is the client's own configuration, and for folders."""
+        return urllib.parse.urlsplit(self.source.url).netloc.rpartition("@")[2]
+
+    @property
     def origin(self) -> bool:
         return self.mirror in ORIGINS
 
     @property
     def speed(self) -> float | None:
         """Bytes per second of one connection; None before it is known."""
-        if self.waited_s < KNOWN_S and self.size_bytes < KNOWN_BYTES:
+        waited_s = self._waited_s + sum(flow.waited_s for flow in self.flows)
+        if waited_s < KNOWN_S and self.size_bytes < KNOWN_BYTES:
             return None
-        return self.size_bytes / max(self.waited_s, 0.001)
+        return self.size_bytes / max(waited_s, 0.001)
+
+    def open(self, flow: Flow) -> None:
+        self.flows.add(flow)
+
+    def close(self, flow: Flow) -> None:
+        self.flows.remove(flow)
+        self._waited_s += flow.waited_s
 
     def slow(self, best: float) -> bool:
         """Whether it would not help beside one of that speed."""

@@ -1,5 +1,7 @@
-"""The ways in which mirrors fail, as answers of a `Mirror`. Where bytes go wrong, `at` says where: 0 is the beginning of
-the body, 1 its end."""
+"""The ways in which mirrors fail, as answers of a `Mirror`.
+
+Where bytes go wrong, `at` says where: 0 is the beginning of the body, 1 its end.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,87 @@
+"""Mirrors of the hub on this machine, and a store to fetch from them into."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jingxiang.fetch.artifacts import Artifact
+from jingxiang.fetch.report import MirrorReport, Report
+from jingxiang.fetch.schedule import Progress
+from jingxiang.fetch.session import Session
+from jingxiang.mirrors import Source
+from jingxiang.store import Store
+from tests.peers import mirror
+from tests.peers.mirror import Mirror
+
+REPOSITORY, REVISION = "org/model", "0" * 40
+MB = 1 << 20
+
+
+def data(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def artifact(name: str, body: bytes, *, size_known: bool = True) -> Artifact:
+    digest = hashlib.sha256(body).hexdigest()
+    return Artifact("hub", name, (digest,), len(body) if size_known else None, REPOSITORY, REVISION, name)
+
+
+def path(name: str) -> str:
+    """Where a mirror has a file."""
+    return f"/{REPOSITORY}/resolve/{REVISION}/{name}"
+
+
+@dataclass
+class Site:
+    """Mirrors by name, in the order to ask; what else the sources need is in `addresses` and `domains`."""
+
+    mirrors: dict[str, Mirror]
+    store: Store
+    addresses: dict[str, str] = field(default_factory=dict)
+    domains: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, body: bytes, *, size_known: bool = True) -> Artifact:
+        """The file on every mirror."""
+        for each in self.mirrors.values():
+            each.files[path(name)] = body
+        return artifact(name, body, size_known=size_known)
+
+    def sources(self) -> list[Source]:
+        urls = self.addresses | {name: each.url for name, each in self.mirrors.items() if name not in self.addresses}
+        return [Source(name, self.domains.get(name, name), "hub", "hf", url) for name, url in urls.items()]
+
+    def fetch(self, *wanted: Artifact, show: Callable[[Progress], None] = lambda progress: None) -> Report:
+        with Session(self.store, {"hub": self.sources()}) as session:
+            return session.fetch(wanted, show)
+
+    def has(self, *wanted: Artifact) -> bool:
+        """Whether all of them are in the store, whole and right, and nothing half is left."""
+        blobs = [self.store.blob(digest) for each in wanted for digest in each.hashes[:1]]
+        right = all(hashlib.sha256(each.read_bytes()).hexdigest() == each.name for each in blobs if each.is_file())
+        return right and all(each.is_file() for each in blobs) and not self.left()
+
+    def left(self) -> list[str]:
+        folder = self.store.incoming_folder
+        return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+
+
+def said(report: Report, mirror: str) -> dict[str, int]:
+    """What a mirror did wrong: for how many files, by what it said."""
+    return next((dict(each.failures) for each in report.mirrors if each.mirror == mirror), {})
+
+
+def of(report: Report, mirror: str) -> MirrorReport:
+    return next(each for each in report.mirrors if each.mirror == mirror)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *names: str) -> Iterator[Site]:
+    with ExitStack() as stack:
+        peers = {name: stack.enter_context(mirror.serving()) for name in names}
+        yield Site(peers, Store(folder / "store"))
