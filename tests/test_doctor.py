@@ -9,6 +9,7 @@ import platform
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,13 +17,15 @@ from typing import Any
 
 import pytest
 
-from jingxiang import __version__, disk, locks
+from jingxiang import __version__, disk, locks, ranking
 from jingxiang.commands.doctor import ProblemsFound, doctor
 from jingxiang.digest import short
 from jingxiang.places import Places
+from tests.peers.mirror import Mirror, serving, wheel
 
 SUBJECTS = ["python", "system", "memory", "gpu", "disk", "docker", "mirrors", "environment"]
 DIGEST = "a" * 64
+INVOKE = wheel("invoke", "3.0.3")
 ENGINE = {"Version": "27.5.1", "ApiVersion": "1.47", "MinAPIVersion": "1.24"}
 
 NO_ENGINE = {
@@ -65,11 +68,20 @@ def serve() -> Iterator[Callable[[Answers], int]]:
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Answers], int]) -> Places:
+def near() -> Iterator[Mirror]:
+    """A good mirror."""
+    with serving() as mirror:
+        mirror.add_index(INVOKE)
+        yield mirror
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: Mirror) -> Places:
     """A checkout and a home below the user's folder, on a machine without GPU and docker, with one good mirror."""
     for name in os.environ:
-        if name.startswith("DOCKER_") or name.lower().endswith("_proxy"):
+        if name.startswith(("DOCKER_", "PIP_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -80,11 +92,10 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Ans
     (found.root / "envs" / "cpu.in").write_text("numpy\n")
     digest = locks.spec_digest(found.root / "envs" / "cpu.in")
     (found.locks / "cpu.txt").write_text(f"# spec sha256:{digest}\nnumpy==2.4.6 --hash=sha256:{DIGEST}\n")
-    (found.locks / "toolkit.txt").write_text(f"invoke==3.0.3 --hash=sha256:{DIGEST}\n")
-    port = serve({"/simple/invoke/": DIGEST.encode()})
+    (found.locks / "toolkit.txt").write_text(f"invoke==3.0.3 --hash=sha256:{INVOKE.sha256}\n")
     (found.root / "mirrors.toml").write_text(
-        f'[near]\npypi = {{ layout = "pep503", url = "http://127.0.0.1:{port}/simple" }}\n'
-        f'[dead]\npypi = {{ layout = "pep503", url = "http://127.0.0.1:{port}/gone" }}\n'
+        f'[near]\npypi = {{ layout = "pep503", url = "{near.url}/simple" }}\n'
+        f'[dead]\npypi = {{ layout = "pep503", url = "{near.url}/gone" }}\n'
     )
     return found
 
@@ -227,6 +238,18 @@ def test_no_mirror_that_answers_is_a_problem_with_a_fix(places: Places, capsys: 
     assert message == "to be put right first: mirrors"
     assert found["mirrors"]["text"] == "none of near, dead answers"
     assert found["mirrors"]["fix"] == "check the network and the proxy (HTTPS_PROXY)"
+
+
+def test_a_mirror_that_gives_wrong_bytes_is_none(
+    places: Places, near: Mirror, capsys: pytest.CaptureFixture[str]
+) -> None:
+    near.files[f"/packages/{INVOKE.file}"] = INVOKE.body[:-1] + b"x"
+    assert failed(places, capsys)[1]["mirrors"]["text"] == "none of near, dead answers"
+
+
+def test_what_was_measured_is_kept_for_the_next_setup(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    report(places, capsys)
+    assert ranking.fresh(places.home, time.time())["pypi"].names == ("near",)
 
 
 def test_a_stale_lock_is_a_problem_with_a_fix(places: Places, capsys: pytest.CaptureFixture[str]) -> None:

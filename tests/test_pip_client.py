@@ -50,7 +50,7 @@ def run(python: Path, code: str) -> str:
 
 def refusal(python: Path, path: Path, links: Path) -> str:
     """What pip says when it does not install a lock."""
-    with pytest.raises(ProcessFailed, match="^pip install ended with exit code 1\n") as caught:
+    with pytest.raises(ProcessFailed, match=r"^pip install ended with exit code 1\n") as caught:
         pip_client.install(python, path, links)
     return caught.value.message
 

@@ -175,6 +175,8 @@ def test_whatever_a_server_does_it_costs_no_more_than_the_limit(
     start = time.monotonic()
     assert reason(mirror) == "timed out"
     assert 0.25 < time.monotonic() - start < 0.3 + 0.5
+    time.sleep(0.1)
+    assert mirror.connections == 1  # what was cut off is not tried again
 
 
 def test_a_slow_large_file_is_measured_by_what_came_in_time(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:

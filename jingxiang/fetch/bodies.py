@@ -19,7 +19,7 @@ from jingxiang.fetch.flow import Flow
 from jingxiang.fetch.hosts import Connection
 from jingxiang.language import tr
 
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 # What remains of an answer that nobody wants is read rather than making a new connection.
 LEFT_OVER_BYTES = 64 << 10
 
@@ -55,7 +55,7 @@ class Response(Body):
         self._left = None if answer.chunked else answer.length
         start, total = 0, self._left
         if answer.status == 206:
-            match = CONTENT_RANGE.match((answer.headers.get("Content-Range") or "").strip())
+            match = CONTENT_RANGE.fullmatch((answer.headers.get("Content-Range") or "").strip())
             if not match:
                 self.close()
                 raise Fault(Kind.LENGTH, tr("206 without saying which part"))
@@ -105,17 +105,17 @@ class FileBody(Body):
     """A file on a disk, as if a server had sent it."""
 
     def __init__(self, url: str, start: int, end: int | None, flow: Flow) -> None:
-        path = Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
-        if path.is_dir():
-            path = path / "index.html"
         try:
+            path = Path(urllib.request.url2pathname(urllib.parse.urlsplit(url).path))
+            if path.is_dir():  # what its page links to is below it
+                path, url = path / "index.html", f"{url.rstrip('/')}/"
+            if not path.is_file():  # or a pipe, which would be waited for
+                raise Fault(Kind.ABSENT, tr("not there"))
             self._stream = io.FileIO(path)
-        except FileNotFoundError as error:
-            raise Fault(Kind.ABSENT, tr("not there")) from error
-        except OSError as error:
+            total = self._stream.seek(0, io.SEEK_END)
+            self._stream.seek(start)
+        except (OSError, ValueError) as error:
             raise faults.of_error(error) from error
-        total = path.stat().st_size
-        self._stream.seek(start)
         self._left = (total if end is None else min(end, total)) - start
         self._flow = flow
         super().__init__(url, start, total)
@@ -135,6 +135,6 @@ def _wait_s(text: str) -> float:
     """Retry-After: seconds, or a date (RFC 9110, section 10.2.3)."""
     if text.strip().isdecimal():
         return float(text)
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     return 0.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import re
 import socket
 import urllib.parse
 from collections.abc import Mapping
@@ -25,6 +27,8 @@ REDIRECTS = 10
 REDIRECTING = (301, 302, 303, 307, 308)
 # What may stand in an address as it is; everything else is percent-encoded, as browsers do.
 URL_SAFE = "%/:=&?~#+!$,;'@()*[]"
+# A host's name or address, as far as a header can hold it.
+NAME = re.compile(r"[^\x00-\x20\x7f/@]+")
 # How a server ends a connection that it has kept open for a while.
 GONE = (http.client.RemoteDisconnected, http.client.BadStatusLine, ConnectionResetError, BrokenPipeError)
 
@@ -85,7 +89,7 @@ class Client:
         The request runs in a thread that is cut off then: a name server, a TLS handshake or headers that come byte by
         byte cannot be limited from within.
         """
-        sampler = Sampler(limit)
+        sampler = Sampler(limit, unpack=compressed)
         headers = {"Accept": accept}
         if ranged:
             headers["Range"] = f"bytes=0-{limit - 1}"
@@ -105,38 +109,51 @@ class Client:
         own = _route(url)
         asked: set[str] = set()
         while True:
-            if url in asked or len(asked) > REDIRECTS or not url.startswith(("https://", "http://")):
-                raise Fault(Kind.LOOP, tr("its redirects lead nowhere"))
-            asked.add(url)
-            route, parts = _route(url), urllib.parse.urlsplit(urllib.parse.quote(url, safe=URL_SAFE))
-            if login := self.network.login(parts):
-                self._logins.setdefault(route, login)
+            route = _route(url)
+            if url in asked or len(asked) > REDIRECTS or route[0] not in PORTS or not route[1]:
+                raise Fault(Kind.LOOP, tr("its redirects lead nowhere") if asked else tr("no address"))
+            parts = urllib.parse.urlsplit(url)
             sent = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **headers}
-            if login := (authorization if route == own else "") or self._logins.get(route, ""):
+            login = self._login(route, parts, remember=not asked)
+            if login := (authorization if route == own else "") or login:
                 sent["Authorization"] = login
+            asked.add(url)
             connection, answer = self._exchange(route, parts, sent, flow)
             response = Response(url, connection, answer, flow)
             target = response.headers.get("Location")
             if response.status not in REDIRECTING or not target:
                 return response
             response.close()
-            url = urllib.parse.urljoin(url, target)
+            url = _joined(url, target)
+
+    def _login(self, route: Route, parts: urllib.parse.SplitResult, *, remember: bool) -> str:
+        """Of the address, else what an earlier address of the host had, else that of the file with logins.
+
+        What a redirect says is not remembered: whoever redirects could have us show another host a wrong login.
+        """
+        login = self.network.login(parts)
+        if "@" not in parts.netloc:
+            return self._logins.get(route) or login
+        if remember:
+            self._logins.setdefault(route, login)
+        return login
 
     def _exchange(
         self, route: Route, parts: urllib.parse.SplitResult, headers: Mapping[str, str], flow: Flow
     ) -> tuple[Connection, http.client.HTTPResponse]:
         """Send one request, over an idle connection if there is one, and have the answer's headers."""
         scheme, host, port = route
-        target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        target = urllib.parse.quote(f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}", safe=URL_SAFE)
         proxy = self.network.proxy(scheme, host, port)
         headers = dict(headers)
         if proxy and scheme == "http":
-            target = parts._replace(netloc=_host(host, parts.port), fragment="").geturl()
+            target = f"http://{_host(host, parts.port)}{target}"
             if proxy.login:
                 headers["Proxy-Authorization"] = proxy.login
         while True:
+            fresh = Connection(self._hosts, route, self._line(route))
             idle = self._hosts.enter(route)
-            connection = idle or Connection(self._hosts, route, self._line(route))
+            connection = idle or fresh
             done = False
             try:
                 with flow.waiting():
@@ -149,7 +166,7 @@ class Client:
                 done = True
                 return connection, answer
             except Fault as fault:
-                if not (idle and isinstance(fault.__cause__, GONE)):
+                if flow.was_cut or not (idle and isinstance(fault.__cause__, GONE)):
                     raise
             finally:
                 if not done:
@@ -172,9 +189,13 @@ class Client:
     def _connect(self, connection: Connection, flow: Flow) -> None:
         def connected(address: tuple[str, int], *_: object) -> socket.socket:
             opened = sockets.connect(*address, CONNECT_S)
-            opened.settimeout(SILENCE_S)
-            connection.handle = opened.dup()
-            flow.use(connection.handle)
+            try:
+                opened.settimeout(SILENCE_S)
+                connection.handle = opened.dup()
+                flow.use(connection.handle)
+            except BaseException:  # nobody has it yet who would close it
+                opened.close()
+                raise
             return opened
 
         connection.line._create_connection = connected  # type: ignore[attr-defined]
@@ -182,11 +203,24 @@ class Client:
 
 
 def _route(url: str) -> Route:
-    parts = urllib.parse.urlsplit(url)
+    """Without a host for what is no address: a redirect may say anything."""
     try:
-        return parts.scheme, parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
-    except ValueError:  # a port that is no number
-        return parts.scheme, "", 0
+        parts = urllib.parse.urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode()
+        port = parts.port or PORTS.get(parts.scheme, 0)
+    except ValueError:  # brackets without an address in them, a name that is too long, a port that is no number
+        return "", "", 0
+    return parts.scheme, host if NAME.fullmatch(host) else "", port
+
+
+def _joined(url: str, target: str) -> str:
+    """Where a redirect leads to; nowhere if it makes no sense. Its bytes are UTF-8, whatever RFC 9110 says."""
+    with contextlib.suppress(UnicodeError):
+        target = target.encode("latin-1").decode()
+    try:
+        return urllib.parse.urljoin(url, target)
+    except ValueError:
+        return ""
 
 
 def _host(host: str, port: int | None) -> str:

@@ -9,6 +9,8 @@ from enum import Enum
 
 from jingxiang.language import tr
 
+WORDS = 60  # characters of what a server says
+
 
 class Kind(Enum):
     """Ways to fail. `again`: the same file may be had there a little later. `weight`: how much it speaks against the
@@ -60,8 +62,8 @@ def of_status(code: int, words: str, *, wait_s: float = 0.0, challenge: str = ""
     if code == 429:
         return Fault(Kind.BUSY, tr("429: too many requests"), wait_s=wait_s)
     if code >= 500:
-        return Fault(Kind.BROKEN, f"{code} {words}".strip(), wait_s=wait_s)
-    return Fault(Kind.REFUSED, f"{code} {words}".strip(), challenge=challenge)
+        return Fault(Kind.BROKEN, f"{code} {_plain(words)}".strip(), wait_s=wait_s)
+    return Fault(Kind.REFUSED, f"{code} {_plain(words)}".strip(), challenge=challenge)
 
 
 def of_body(status: int, body: bytes) -> Fault:
@@ -88,4 +90,9 @@ def of_error(error: Exception) -> Fault:
     if isinstance(error, http.client.HTTPException):
         return Fault(Kind.BROKEN, tr("does not speak HTTP"))
     reason = getattr(error, "strerror", "") or str(error)
-    return Fault(Kind.UNREACHABLE, tr("no answer ({reason})", reason=reason))
+    return Fault(Kind.UNREACHABLE, tr("no answer ({reason})", reason=_plain(reason)))
+
+
+def _plain(words: str) -> str:
+    """A server's own words, which a terminal will show."""
+    return "".join(filter(str.isprintable, words))[:WORDS].strip()

@@ -33,6 +33,10 @@ class Flow:
         since = self._since
         return self._waited_s + (time.monotonic() - since if since else 0.0)
 
+    @property
+    def was_cut(self) -> bool:
+        return self._fault is not None
+
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """For the server. Raises the fault that it was cut with; other errors become faults."""

@@ -39,6 +39,7 @@ class Hosts:
         self._limit = limit
         self._busy: Counter[tuple[str, int]] = Counter()
         self._idle: list[Connection] = []
+        self._closed = False
         self._changed = threading.Condition()
 
     def free(self, host: str, port: int) -> bool:
@@ -59,12 +60,15 @@ class Hosts:
         _, host, port = connection.route
         with self._changed:
             self._busy[host, port] -= 1
-            if keep:
+            if keep and self._closed:
+                connection.close()
+            elif keep:
                 self._idle.append(connection)
             self._changed.notify_all()
 
     def close(self) -> None:
         with self._changed:
+            self._closed = True
             for connection in self._idle:
                 connection.close()
             self._idle.clear()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from jingxiang.simple_index import File
 PAGE_S = 8.0
 # PEP 691 before PEP 503, as pip asks.
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html; q=0.2, text/html; q=0.1"
+YES = ("1", "true", "yes", "on", "y", "t")  # as pip reads it
+# What a list names, whether it is of use here or not; the links of a web page lead to other things.
+LISTED = re.compile(rb"\.(whl|egg|exe|msi|rpm|zip|tgz|tar\.\w+)\b|\"files\"\s*:")
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Configured:
 
 def configured(settings: Mapping[str, str], default_index: Callable[[], str]) -> Configured:
     """From pip's settings; the default index is asked for only where they name none."""
-    if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
+    if settings.get("no-index", "").lower() in YES:
         return Configured((), tuple(settings.get("find-links", "").split()))
     index = settings.get("index-url") or default_index()
     return Configured(
@@ -53,25 +57,26 @@ class Indexes:
         if source.url:
             base = source.address(build)
             return self._list(base if source.layout == "flat" else _page(base, project))
-        found: dict[str, File] = {}
+        found: dict[tuple[str, str], File] = {}
         problems = []
         for url in [*(_page(index, project) for index in self._official.indexes), *self._official.links]:
             try:
-                found = {file.name: file for file in self._list(url)} | found
+                found = {(file.name, file.sha256): file for file in self._list(url)} | found
             except Fault as fault:
                 problems.append(fault)
         if problems and not found:
             raise problems[0]
         return tuple(found.values())
 
-    def file(self, source: Source, project: str, build: str, name: str, hashes: Iterable[str]) -> File:
+    def file(self, source: Source, project: str, build: str, name: str, hashes: Collection[str]) -> File:
         """Where a source has a file of that name. Raises `Fault` if it lists none, or one with another hash."""
-        found = next((file for file in self.files(source, project, build) if file.name == name), None)
+        found = [file for file in self.files(source, project, build) if file.name == name]
         if not found:
             raise Fault(Kind.STALE, tr("does not list it: not synced yet"))
-        if found.sha256 and found.sha256 not in hashes:
+        fitting = [file for file in found if not file.sha256 or file.sha256 in hashes]
+        if not fitting:
             raise Fault(Kind.CORRUPT, tr("checksum differs in its index"))
-        return found
+        return min(fitting, key=lambda file: not file.sha256)
 
     def _list(self, url: str) -> tuple[File, ...]:
         with self._lock:
@@ -92,12 +97,13 @@ class Indexes:
 
     def _read(self, url: str) -> tuple[File, ...]:
         if (folder := _folder(url)) and folder.is_dir() and not (folder / "index.html").exists():
-            return tuple(File(path.as_uri(), "", path.stat().st_size) for path in sorted(folder.iterdir()))
+            found = [path for path in sorted(folder.iterdir()) if path.is_file()]
+            return tuple(File(path.as_uri(), "", path.stat().st_size) for path in found)
         page = self._client.page(folder.as_uri() if folder else url, seconds=PAGE_S, accept=ACCEPT)
-        found = simple_index.files(page.body, page.url)
-        if not found and b"<a" not in page.body and not page.body.lstrip().startswith(b"{"):
+        listed = simple_index.files(page.body, page.url)
+        if not listed and not LISTED.search(page.body):
             raise faults.of_body(page.status, page.body)
-        return tuple(found)
+        return tuple(listed)
 
 
 class _List:

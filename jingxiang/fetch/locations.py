@@ -9,6 +9,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jingxiang.errors import UsageError
 from jingxiang.fetch import artifacts
 from jingxiang.fetch.artifacts import Artifact
 from jingxiang.fetch.client import Client
@@ -18,6 +19,7 @@ from jingxiang.language import tr
 from jingxiang.mirrors import Source
 
 TOKEN_S = 8.0
+TOKEN = re.compile(r"[!-~]+")  # what a header can hold
 PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -35,7 +37,7 @@ class Locations:
     def __init__(self, client: Client, indexes: Indexes, tokens: Mapping[str, str]) -> None:
         self._client = client
         self._indexes = indexes
-        self._tokens = tokens
+        self._tokens = {space: _checked(space, token.strip()) for space, token in tokens.items()}
         self._granted: dict[tuple[str, str], str] = {}  # (mirror, image): token of a registry, which anybody may have
         self._lock = threading.Lock()
 
@@ -60,12 +62,10 @@ class Locations:
         realm = asked.pop("realm", "")
         if artifact.space != "oci" or scheme.lower() != "bearer" or not realm.startswith(("https://", "http://")):
             raise fault
-        with self._lock:
-            before = self._granted.get((source.mirror, artifact.group))
         query = urllib.parse.urlencode({name: value for name, value in asked.items() if name in ("service", "scope")})
-        page = self._client.page(f"{realm}?{query}" if query else realm, seconds=TOKEN_S)
+        page = self._client.page(f"{realm}{'&' if '?' in realm else '?'}{query}" if query else realm, seconds=TOKEN_S)
         token = _token(page.body)
-        if not token or token == before:
+        if not token:
             raise fault
         with self._lock:
             self._granted[source.mirror, artifact.group] = token
@@ -73,10 +73,18 @@ class Locations:
 
 
 def _token(body: bytes) -> str:
+    """What a token server gives; empty if it gives none."""
     try:
         answer = json.loads(body)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
+        token = answer.get("token") or answer.get("access_token") or ""
+    except (ValueError, AttributeError, RecursionError):
+        token = None
+    if not isinstance(token, str) or (token and not TOKEN.fullmatch(token)):
         raise Fault(Kind.PAGE, tr("its token server does not give a token"))
-    return str(answer.get("token") or answer.get("access_token") or "")
+    return token
+
+
+def _checked(space: str, token: str) -> str:
+    if token and not TOKEN.fullmatch(token):
+        raise UsageError(tr("the token for {space} has characters that no token has", space=space))
+    return token

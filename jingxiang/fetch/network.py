@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import ipaddress
 import netrc
@@ -10,14 +11,14 @@ import os
 import ssl
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jingxiang import vendored
 from jingxiang.errors import UsageError
 from jingxiang.language import tr
-from jingxiang.redaction import redact
+from jingxiang.redaction import HIDDEN
 
 # The variables of OpenSSL, requests and curl that name certificates to trust.
 AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -71,7 +72,8 @@ def of(settings: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> 
     chosen = {scheme: settings.get("proxy") or found.get(scheme) or found.get("all", "") for scheme in PORTS}
     named = [environ.get(name, "") for name in AUTHORITIES] + [settings.get("cert", "")]
     authorities = tuple(dict.fromkeys(Path(name).expanduser() for name in named if name))
-    if missing := next((path for path in authorities if not path.exists()), None):
+    client = Path(settings["client-cert"]).expanduser() if settings.get("client-cert") else None
+    if missing := next((path for path in (*authorities, client) if path and not path.exists()), None):
         raise UsageError(tr("{path}: no such file; it should hold certificates", path=missing))
     home = Path(environ.get("HOME") or Path.home())
     logins = [Path(environ["NETRC"])] if environ.get("NETRC") else [home / ".netrc", home / "_netrc"]
@@ -79,8 +81,8 @@ def of(settings: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> 
         {scheme: _proxy(address) for scheme, address in chosen.items() if address},
         found.get("no", ""),
         authorities,
-        Path(settings["client-cert"]).expanduser() if settings.get("client-cert") else None,
-        tuple(settings.get("trusted-host", "").split()),
+        client,
+        tuple(settings.get("trusted-host", "").lower().split()),
         next((path for path in logins if path.is_file()), None),
     )
 
@@ -95,17 +97,24 @@ def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _proxy(address: str) -> Proxy:
-    parts = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
     try:
-        port = parts.port or PORTS["http"]
-    except ValueError:
-        port = 0
-    if parts.scheme != "http" or not parts.hostname or not port:
-        raise UsageError(
-            tr("the proxy {address} cannot be used: only http://HOST:PORT", address=redact(address)),
-            hints=("export HTTPS_PROXY=http://HOST:PORT HTTP_PROXY=http://HOST:PORT",),
-        )
-    return Proxy(parts.hostname, port, _of_address(parts))
+        parts = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
+        port = PORTS["http"] if parts.port is None else parts.port
+        if parts.scheme == "http" and parts.hostname and port:
+            return Proxy(parts.hostname, port, _of_address(parts))
+    except ValueError:  # brackets without an address in them, a port that is no number
+        pass
+    raise UsageError(
+        tr("the proxy {address} cannot be used: only http://HOST:PORT", address=_without_login(address)),
+        hints=("export HTTPS_PROXY=http://HOST:PORT HTTP_PROXY=http://HOST:PORT",),
+    )
+
+
+def _without_login(address: str) -> str:
+    """For an address that makes no sense: its password may hold what ends a password elsewhere."""
+    login, at, host = address.rpartition("@")
+    scheme, mark, _ = login.rpartition("://")
+    return f"{scheme}{mark}{HIDDEN}@{host}" if at else address
 
 
 def _excluded(host: str, port: int, hosts: str) -> bool:
@@ -145,6 +154,9 @@ def _basic(user: str, password: str) -> str:
 def _context(authorities: tuple[Path, ...], certificate: Path | None, *, checked: bool) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
+    if certificate:
+        with _certificates(certificate):  # a key with a password is an error: OpenSSL would ask on the terminal
+            context.load_cert_chain(certificate, password="")
     if not checked:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -153,15 +165,17 @@ def _context(authorities: tuple[Path, ...], certificate: Path | None, *, checked
     if not system.cafile and not (system.capath and any(Path(system.capath).iterdir())):
         context.load_verify_locations(vendored.module("certifi").where())
     for path in authorities:
-        try:
+        with _certificates(path):
             context.load_verify_locations(**{"capath" if path.is_dir() else "cafile": str(path)})
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(
-                tr("{path}: no certificates: {reason}", path=path, reason=error.strerror or error)
-            ) from error
-    if certificate:
-        context.load_cert_chain(certificate)
     return context
+
+
+@contextlib.contextmanager
+def _certificates(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # SSLError is one
+        raise UsageError(tr("{path}: no certificates: {reason}", path=path, reason=error.strerror or error)) from error
 
 
 @functools.cache
@@ -172,6 +186,7 @@ def _logins(path: Path) -> dict[str, tuple[str, str]]:
     """
     try:
         hosts = netrc.netrc(path).hosts
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, UnicodeError, netrc.NetrcParseError):
         return {}
-    return {host: (user, password or "") for host, (user, _, password) in hosts.items() if host != "default"}
+    named = {host: (user, password or "") for host, (user, _, password) in hosts.items() if host != "default"}
+    return {host: login for host, login in named.items() if any(login)}

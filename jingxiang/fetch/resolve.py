@@ -140,16 +140,16 @@ class Resolver:
         locked = [file for file in named if not file.sha256 or file.sha256 in package.hashes]
         if not locked:
             raise Fault(Kind.CORRUPT, tr("checksum differs in its index"))
-        fitting = {file.name: file for file in locked if self._target.rank(file.name) is not None}
+        fitting = [file for file in locked if self._target.rank(file.name) is not None]
         if not fitting:
             text = tr("has no wheel for Python {python} on this machine", python=self._target.python)
             raise Fault(Kind.ABSENT, text)
-        for name, file in fitting.items():
-            if name not in found.files or (file.sha256 and not found.files[name].sha256):
-                found.files[name] = file
+        for file in fitting:
+            if file.name not in found.files or (file.sha256 and not found.files[file.name].sha256):
+                found.files[file.name] = file
         found.read.add(standing.mirror)
-        said = {file.sha256 for file in locked}
-        found.complete = said >= set(package.hashes) or ("" in said and len(named) >= len(package.hashes))
+        said, names = {file.sha256 for file in locked}, {file.name for file in named}
+        found.complete = said >= set(package.hashes) or ("" in said and len(names) >= len(package.hashes))
 
     def _chosen(self, package: LockedPackage, files: Iterable[File]) -> Artifact:
         def cost(file: File) -> tuple[int, str]:

@@ -43,9 +43,10 @@ class Reply:
 class Sampler:
     """Collects a body in one thread while another one waits, but not for ever."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, unpack: bool = False) -> None:
         self.flow = Flow()
         self._limit = limit
+        self._unpack = unpack
         self._start = time.monotonic()
         self._first_s = self._seconds = 0.0
         self._body = bytearray()
@@ -87,11 +88,14 @@ class Sampler:
         if source is None:
             return Reply(seconds=seconds, late=late, fault=self._fault or Fault(Kind.SILENT, tr("timed out")))
         fault: Fault | None = None if late else self._fault
-        if source.headers.get("Content-Encoding") == "gzip" and not (late or fault):
+        if self._unpack and source.headers.get("Content-Encoding") == "gzip" and not (late or fault):
+            unpacker = zlib.decompressobj(GZIP)
             try:
-                body = zlib.decompressobj(GZIP).decompress(body, PAGE_BYTES)
+                body = unpacker.decompress(body, PAGE_BYTES)
             except zlib.error:
                 fault = Fault(Kind.CORRUPT, tr("checksum differs"))
+            if not (fault or unpacker.eof):
+                fault = Fault(Kind.CUT, tr("the connection was cut off"))
         return Reply(
             getattr(source, "status", 200), source.url, source.headers, body, source.total,
             first_s=self._first_s or seconds, seconds=seconds, late=late, fault=fault,

@@ -93,7 +93,7 @@ class Job:
     @property
     def quiet(self) -> bool:
         """Whether nothing has come for a while: another connection to the same server would fare no better."""
-        return self.flow.waited_s - self.quiet_since_s > SPLIT_S
+        return self.flow.waited_s - self.quiet_since_s > SPLIT_S / 2
 
     def verdict(self) -> Fault | None:
         """Why to cut it off, if it is too slow. To be asked several times a second."""

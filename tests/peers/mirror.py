@@ -7,11 +7,14 @@ import hashlib
 import io
 import json
 import re
+import ssl
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 PAGE = b"<!DOCTYPE html><html><body>Welcome</body></html>"
@@ -189,7 +192,8 @@ class Mirror:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Mirror]:
+def serving(context: ssl.SSLContext | None = None) -> Iterator[Mirror]:
+    """A mirror on this machine, over TLS with a context (see `tls`)."""
     mirror = Mirror()
 
     class Handler(BaseHTTPRequestHandler):
@@ -205,9 +209,16 @@ def serving() -> Iterator[Mirror]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            with ExitStack() as stack, contextlib.suppress(OSError):  # the client does not trust us
+                if context:
+                    request = stack.enter_context(context.wrap_socket(request, server_side=True))
+                super().finish_request(request, client_address)
+
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    mirror.url = f"http://127.0.0.1:{server.server_port}"
+    mirror.url = f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
     try:
         yield mirror
     finally:
