@@ -5,6 +5,7 @@ Standard library only: the bootstrap asks them before anything is installed.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -50,7 +51,8 @@ def measure(
         measured = dict(zip(asked, samples.measure_all(asked, wanted, client), strict=True))
     finally:
         client.close()
-    ranking.keep(home, _names(measured), time.time())
+    with contextlib.suppress(OSError):  # what cannot be kept is measured again; who has to write there says why not
+        ranking.keep(home, _names(measured), time.time())
     return measured
 
 

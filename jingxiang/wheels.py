@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def fetched(
     note = _note(store, packages, target)
     with storage.writing(store.root):
         note.parent.mkdir(parents=True, exist_ok=True)
-        part = note.with_name(f"{note.name}.part")
+        part = note.with_name(f"{note.name}.{secrets.token_hex(4)}.part")  # others may be writing the same note
         part.write_bytes(canonical_json(wheels.digests))
         part.replace(note)
     return wheels, report

@@ -252,6 +252,13 @@ def test_what_was_measured_is_kept_for_the_next_setup(places: Places, capsys: py
     assert ranking.fresh(places.home, time.time())["pypi"].names == ("near",)
 
 
+def test_a_home_that_cannot_be_written_does_not_end_the_report(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places.home.write_text("a file where the folder should be")
+    assert report(Places(places.root, places.home / "deep", places.store), capsys)["mirrors"]["state"] == "ok"
+
+
 def test_a_stale_lock_is_a_problem_with_a_fix(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
     (places.root / "envs" / "cpu.in").write_text("numpy\npillow\n")
     message, found = failed(places, capsys)

@@ -140,3 +140,8 @@ def test_where_nothing_can_be_measured_nothing_is_written(site: Site) -> None:
     assert ordering.measure(site.known, ["torch"], home=site.home, wanted=Wanted({}, ""), settings={}) == {}
     assert site.order("auto") == {}
     assert not site.home.exists()
+
+
+def test_an_order_that_cannot_be_kept_is_one_all_the_same(site: Site) -> None:
+    site.home.write_text("a file where the folder should be")
+    assert site.order("auto", "pypi") == {"pypi": ["near", "bad", "official"]}

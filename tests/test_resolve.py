@@ -122,8 +122,10 @@ def test_a_target_has_the_tags_of_its_python() -> None:
 
 @pytest.mark.parametrize("version", ["3.10", "3.12", "3.13"])
 def test_every_python_finds_the_same_tags_for_another_one(version: str) -> None:
-    """The toolkit may run on any of them, the app's environment is of 3.11. Only where the tags of no standard belong is
-    not agreed on by all versions of `packaging`."""
+    """The toolkit may run on any of them, the app's environment is of 3.11.
+
+    Only where the tags without a manylinux belong is not agreed on by all versions of `packaging`.
+    """
     pythons = system.pythons()
     if version not in pythons:
         pytest.skip(f"no Python {version} on this machine")

@@ -20,7 +20,7 @@ from jingxiang.fetch.client import Client
 from jingxiang.fetch.faults import Fault, Kind
 from jingxiang.fetch.locations import Location, Locations
 from jingxiang.fetch.report import MirrorReport, Report, Unavailable
-from jingxiang.fetch.schedule import Job, Progress, Schedule, Task
+from jingxiang.fetch.schedule import Job, Patience, Progress, Schedule, Task
 from jingxiang.fetch.standings import Standing, Standings
 from jingxiang.language import tr
 from jingxiang.store import Store
@@ -38,11 +38,14 @@ Show = Callable[[Progress], None]
 class Engine:
     """Fetches artifacts into a store. One run each."""
 
-    def __init__(self, store: Store, client: Client, locations: Locations, standings: Standings) -> None:
+    def __init__(
+        self, store: Store, client: Client, locations: Locations, standings: Standings, patience: Patience
+    ) -> None:
         self._store = store
         self._client = client
         self._locations = locations
         self._standings = standings
+        self._patience = patience
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._ending = False
@@ -57,7 +60,9 @@ class Engine:
         """
         start = time.monotonic()
         here, missing = self._sorted(wanted)
-        schedule = self._schedule = Schedule(missing, self._store, self._standings, per_host=self._client.per_host)
+        schedule = self._schedule = Schedule(
+            missing, self._store, self._standings, per_host=self._client.per_host, patience=self._patience
+        )
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(CONNECTIONS if missing else 0)]
         for worker in workers:
             worker.start()
@@ -68,7 +73,7 @@ class Engine:
                         break
                     self._changed.wait(TICK_S)
                     for job in schedule.jobs:
-                        if fault := job.verdict():
+                        if fault := job.verdict(self._patience):
                             job.flow.cut(fault)
                     progress = schedule.progress()
                 show(progress)

@@ -22,18 +22,24 @@ from jingxiang.fetch.standings import Standing, Standings
 from jingxiang.language import tr
 from jingxiang.store import Store
 
-# A connection that brings less than this is cut off, as long as there is somebody else to ask …
-STALL_S, STALL_BYTES_PER_S = 5.0, 20_000
-# … and one that brings nothing at all, even if there is not.
-SILENCE_S = 10.0
-# What a file waits before its next round through the mirrors, when all of them have failed.
-DELAYS_S = (1.0, 4.0, 15.0)
-LONGEST_WAIT_S = 60.0  # that a mirror may ask for (429), if there is no other
 # A part is taken over from another connection only if that one would need longer than this for what it has left.
 SPLIT_S = 1.0
 SPLIT_BYTES = 256 << 10
 FAST_BYTES_PER_S = 200_000_000  # one connection is enough: the hash, which goes from the beginning on, is no faster
 ELSEWHERE_S = 0.2  # how often to look whether another process has finished a file
+
+
+@dataclass(frozen=True)
+class Patience:
+    """With mirrors. A connection that brings less than `stall_bytes_per_s` over `stall_s` is cut off while there is
+    somebody else to ask, one that brings nothing for `silence_s` even if there is not. When all have failed for a file,
+    it waits `delays_s` before its next rounds; `longest_wait_s` is what a mirror may ask for (429)."""
+
+    stall_s: float = 5.0
+    stall_bytes_per_s: float = 20_000
+    silence_s: float = 10.0
+    delays_s: tuple[float, ...] = (1.0, 4.0, 15.0)
+    longest_wait_s: float = 60.0
 
 
 @dataclass(eq=False)
@@ -80,7 +86,7 @@ class Job:
     standing: Standing
     started: float
     flow: Flow = field(default_factory=Flow)
-    # (seconds waited, bytes received) of the last `STALL_S`; and when the last byte came
+    # (seconds waited, bytes received) of the last `stall_s`; and when the last byte came
     window: deque[tuple[float, int]] = field(default_factory=lambda: deque([(0.0, 0)]))
     quiet_since_s: float = 0.0
 
@@ -95,21 +101,22 @@ class Job:
         """Whether nothing has come for a while: another connection to the same server would fare no better."""
         return self.flow.waited_s - self.quiet_since_s > SPLIT_S / 2
 
-    def verdict(self) -> Fault | None:
+    def verdict(self, patience: Patience) -> Fault | None:
         """Why to cut it off, if it is too slow. To be asked several times a second."""
         waited_s, received = self.flow.waited_s, self.flow.received
         if received != self.window[-1][1]:
             self.quiet_since_s = waited_s
         self.window.append((waited_s, received))
-        while self.window[1][0] < waited_s - STALL_S:
+        while self.window[1][0] < waited_s - patience.stall_s:
             self.window.popleft()
         before_s, before = self.window[0]
         quiet_s, over_s = waited_s - self.quiet_since_s, waited_s - before_s
-        if quiet_s >= (SILENCE_S if self.task.round else STALL_S):
+        if quiet_s >= (patience.silence_s if self.task.round else patience.stall_s):
             stalled = tr("stalled: nothing for {seconds:.0f} s", seconds=quiet_s)
             return Fault(Kind.STALLED, stalled) if received else Fault(Kind.SILENT, tr("timed out"))
-        if not self.task.round and over_s >= STALL_S and received - before < STALL_BYTES_PER_S * over_s:
-            return Fault(Kind.STALLED, tr("stalled: {speed:.0f} kB/s", speed=(received - before) / over_s / 1000))
+        speed = (received - before) / max(over_s, 0.001)
+        if not self.task.round and over_s >= patience.stall_s and speed < patience.stall_bytes_per_s:
+            return Fault(Kind.STALLED, tr("stalled: {speed:.0f} kB/s", speed=speed / 1000))
         return None
 
 
@@ -130,7 +137,9 @@ class Progress:
 class Schedule:
     """The tasks of one run, with at most `per_host` connections to a host at a time."""
 
-    def __init__(self, wanted: Iterable[Artifact], store: Store, standings: Standings, *, per_host: int) -> None:
+    def __init__(
+        self, wanted: Iterable[Artifact], store: Store, standings: Standings, *, per_host: int, patience: Patience
+    ) -> None:
         # The largest first: the others fill in what it leaves.
         self._waiting = deque(Task(each) for each in sorted(wanted, key=lambda each: -(each.size_bytes or 0)))
         self._active: list[Task] = []
@@ -138,6 +147,7 @@ class Schedule:
         self._store = store
         self._standings = standings
         self._per_host = per_host
+        self._patience = patience
         self.received_bytes = 0
         self.digests: dict[str, str] = {}  # of what is in the store now, by the artifact's key
         self.missed: list[Missed] = []
@@ -186,6 +196,7 @@ class Schedule:
         self.moved += task.moved
         self.fetched_files += 1
         self.fetched_bytes += sum(task.file.owners[mirror].total for mirror in brought)
+        self._known_bytes += task.size_bytes if task.artifact.size_bytes is None else 0
         self.digests[task.artifact.key] = sha256
         self._active.remove(task)
         task.files.close()
@@ -322,13 +333,14 @@ class Schedule:
             return
         if task.here_bytes > task.round_bytes:
             task.round, task.round_bytes = 0, task.here_bytes
-        again = {mirror for mirror, fault in task.faults.items() if fault.kind.again and fault.wait_s <= LONGEST_WAIT_S}
-        rounds = len(DELAYS_S) if self.received_bytes else 1  # where nothing has ever come, nothing will
+        longest_s, delays_s = self._patience.longest_wait_s, self._patience.delays_s
+        again = {mirror for mirror, fault in task.faults.items() if fault.kind.again and fault.wait_s <= longest_s}
+        rounds = len(delays_s) if self.received_bytes else 1  # where nothing has ever come, nothing will
         if not again or task.round >= rounds:
             self._give_up(task)
             return
         waits = [self._standing(task, mirror).ready_at - now for mirror in again]
-        task.ready_at = now + max(DELAYS_S[task.round], min(waits))
+        task.ready_at = now + max(delays_s[task.round], min(waits))
         task.round += 1
         task.faults = {mirror: fault for mirror, fault in task.faults.items() if mirror not in again}
         self._standings.lift()

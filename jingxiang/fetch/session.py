@@ -13,11 +13,13 @@ from jingxiang.fetch.indexes import Indexes
 from jingxiang.fetch.locations import Locations
 from jingxiang.fetch.report import Report
 from jingxiang.fetch.resolve import Resolver, Target
+from jingxiang.fetch.schedule import Patience
 from jingxiang.fetch.standings import Standings
 from jingxiang.locks import LockedPackage
 from jingxiang.mirrors import Source
 from jingxiang.store import Store
 
+PATIENCE = Patience()
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -32,8 +34,10 @@ class Session:
         settings: Mapping[str, str] = NONE,
         default_index: Callable[[], str] = lambda: "",
         tokens: Mapping[str, str] = NONE,
+        patience: Patience = PATIENCE,
     ) -> None:
         self._store = store
+        self._patience = patience
         self._client = Client(network.of(settings))
         self._standings = Standings(orders)
         self._indexes = Indexes(self._client, indexes.configured(settings, default_index))
@@ -55,4 +59,4 @@ class Session:
 
     def fetch(self, wanted: Iterable[Artifact], show: Show = lambda progress: None) -> Report:
         """See `Engine.run`."""
-        return Engine(self._store, self._client, self._locations, self._standings).run(wanted, show)
+        return Engine(self._store, self._client, self._locations, self._standings, self._patience).run(wanted, show)

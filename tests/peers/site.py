@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jingxiang.fetch.artifacts import Artifact
 from jingxiang.fetch.report import MirrorReport, Report
-from jingxiang.fetch.schedule import Progress
+from jingxiang.fetch.schedule import Patience, Progress
 from jingxiang.fetch.session import Session
 from jingxiang.mirrors import Source
 from jingxiang.store import Store
@@ -21,6 +21,8 @@ from tests.peers.mirror import Mirror
 
 REPOSITORY, REVISION = "org/model", "0" * 40
 MB = 1 << 20
+# Tests wait for what does not come: a fifth of what users wait for is enough.
+IMPATIENT = Patience(stall_s=1.0, silence_s=2.0, delays_s=(0.2, 0.8, 3.0))
 
 
 def data(size: int, seed: int = 1) -> bytes:
@@ -45,6 +47,7 @@ class Site:
     store: Store
     addresses: dict[str, str] = field(default_factory=dict)
     domains: dict[str, str] = field(default_factory=dict)
+    patience: Patience = IMPATIENT
 
     def add(self, name: str, body: bytes, *, size_known: bool = True) -> Artifact:
         """The file on every mirror."""
@@ -57,7 +60,7 @@ class Site:
         return [Source(name, self.domains.get(name, name), "hub", "hf", url) for name, url in urls.items()]
 
     def fetch(self, *wanted: Artifact, show: Callable[[Progress], None] = lambda progress: None) -> Report:
-        with Session(self.store, {"hub": self.sources()}) as session:
+        with Session(self.store, {"hub": self.sources()}, patience=self.patience) as session:
             return session.fetch(wanted, show)
 
     def has(self, *wanted: Artifact) -> bool:
