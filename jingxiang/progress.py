@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -22,7 +23,7 @@ class Bar:
     """Shows what `Engine.run` reports; a context, so that a bar never stays half drawn in front of a message."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._shown_at = time.monotonic() - (LINE_S if self._terminal else 0.0)
         self._seen: deque[tuple[float, int]] = deque()
 
@@ -43,8 +44,7 @@ class Bar:
             return
         self._shown_at = now
         if self._terminal:
-            width = shutil.get_terminal_size().columns
-            sys.stderr.write(CLEAR + fitted(self._bar(progress), width - 1))
+            sys.stderr.write(CLEAR + fitted(self._bar(progress), _columns() - 1))
             sys.stderr.flush()
         else:
             console.line("fetch", self._text(progress))
@@ -71,6 +71,11 @@ class Bar:
     def _speed(self) -> float:
         (start, before), (end, after) = self._seen[0], self._seen[-1]
         return max(0.0, (after - before) / (end - start)) if end > start else 0.0
+
+
+def _columns() -> int:
+    """Of the terminal that stderr is: stdout, which others ask, may be a file."""
+    return os.get_terminal_size(sys.stderr.fileno()).columns or shutil.get_terminal_size().columns
 
 
 def fitted(text: str, width: int) -> str:

@@ -56,9 +56,13 @@ class Request:
 
 @dataclass
 class Mirror:
-    """`files` by path. A path of `answers` is answered by its function instead, "" stands for every path."""
+    """`files` by path, with `headers` of their own.
+
+    A path of `answers` is answered by its function instead, "" stands for every path.
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
+    headers: dict[str, Mapping[str, str]] = field(default_factory=dict)
     answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=dict)
     asked: list[Request] = field(default_factory=list)
     closed: threading.Event = field(default_factory=threading.Event)
@@ -134,11 +138,11 @@ class Mirror:
             body = body[first : last + 1]
         else:
             request.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in (self.headers.get(request.path, {}) if headers is None else headers).items():
             request.send_header(name, value)
         request.send_header("Content-Length", str(len(body) if length is None else length))
         request.end_headers()
-        return body
+        return b"" if request.command == "HEAD" else body
 
     def send(
         self, request: BaseHTTPRequestHandler, body: bytes, headers: Mapping[str, str] | None = None, status: int = 200
@@ -204,6 +208,9 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Mirror]:
                 super().handle()
 
         def do_GET(self) -> None:
+            mirror.get(self)
+
+        def do_HEAD(self) -> None:
             mirror.get(self)
 
         def log_message(self, format: str, *args: object) -> None:
