@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
@@ -373,6 +374,23 @@ def test_a_mirror_that_blocks_us_is_not_asked_for_every_package(serve: Callable[
     assert len(run(*wanted)) == 60
     assert len(blocked.asked) <= resolve.THREADS
     assert run.failures() == {"a": ["403: blocked by its firewall"]}
+
+
+def test_who_ends_it_does_not_wait_for_a_silent_server(serve: Callable[..., Mirror], client: Client) -> None:
+    """As Ctrl-C does, after the first package."""
+    mirror = serve(PURE)
+    wanted = [locked(PURE), *(locked(PURE, name=name) for name in "yz")]
+    for name in "yz":
+        mirror.answers[f"/simple/{name}/"] = mirror.silent
+
+    def end(done: int) -> None:
+        raise KeyboardInterrupt
+
+    standings = Standings({"pypi": [source("a", f"{mirror.url}/simple")]})
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Resolver(Indexes(client, NOWHERE), standings, HERE).resolve(wanted, end)
+    assert time.monotonic() - start < 2
 
 
 def test_lists_are_read_side_by_side(serve: Callable[..., Mirror], client: Client) -> None:

@@ -50,6 +50,11 @@ class Artifact:
         return hashlib.sha256(canonical_json([self.name, *sorted(self.hashes)])).hexdigest()
 
     @property
+    def counted(self) -> str:
+        """What failures for it are counted by: of a wheel its project, which may fail before any file is known."""
+        return self.group if self.space in ("pypi", "torch") else self.key
+
+    @property
     def build(self) -> str:
         """torch: `cpu` of `2.13.0+cpu`."""
         return self.version.partition("+")[2]

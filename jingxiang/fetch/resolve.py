@@ -6,10 +6,14 @@ is in an index; so an index that is old, or lists other hashes, is just another 
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from jingxiang import simple_index, vendored
 from jingxiang.fetch.artifacts import TAIL, Artifact
@@ -25,6 +29,9 @@ THREADS = 8
 # So many lists are read for a package of which none names all files that the lock does.
 LISTS = 3
 DELAYS_S = (0.0, 1.0)  # before each round through the sources
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -87,11 +94,10 @@ class Resolver:
         """The file of each package, in their order; `show` hears how many are found. Raises `Unavailable`."""
         found: list[Artifact] = []
         missed: list[Missed] = []
-        with ThreadPoolExecutor(THREADS) as pool:
-            for number, each in enumerate(pool.map(self._resolved, packages), 1):
-                found += [each] if isinstance(each, Artifact) else []
-                missed += [each] if isinstance(each, Missed) else []
-                show(number)
+        for number, each in enumerate(_side_by_side(self._resolved, packages), 1):
+            found += [each] if isinstance(each, Artifact) else []
+            missed += [each] if isinstance(each, Missed) else []
+            show(number)
         if missed:
             raise Unavailable(missed)
         return tuple(found)
@@ -163,3 +169,31 @@ class Resolver:
             package.space, best.name, (best.sha256,) if best.sha256 else package.hashes, best.size_bytes,
             package.name, package.version, tail[0] if tail else "",
         )  # fmt: skip
+
+
+def _side_by_side(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    """What the work gives for each, in order. Ctrl-C ends it at once: nobody waits for those who wait for a server."""
+    asked: queue.SimpleQueue[tuple[A, Future[B]]] = queue.SimpleQueue()
+    futures: list[Future[B]] = []
+    for item in items:
+        futures.append(Future())
+        asked.put((item, futures[-1]))
+
+    def run() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item, future = asked.get_nowait()
+                try:
+                    future.set_result(work(item))
+                except BaseException as error:
+                    future.set_exception(error)
+
+    for _ in futures[:THREADS]:
+        threading.Thread(target=run, daemon=True).start()
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                asked.get_nowait()

@@ -324,7 +324,7 @@ class Schedule:
     def _fault(self, task: Task, standing: Standing, fault: Fault) -> None:
         task.moved = True
         task.faults[standing.mirror] = fault
-        self._standings.failed(standing, fault, task.artifact.key)
+        self._standings.failed(standing, fault, task.artifact.counted)
 
     def _round_over(self, task: Task, now: float) -> None:
         """All sources have failed: begin anew with those that may do better, or give the file up."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import re
 import ssl
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.peers import wheels
 
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 PAGE = b"<!DOCTYPE html><html><body>Welcome</body></html>"
@@ -39,11 +39,7 @@ class Wheel:
 
 def wheel(name: str, version: str, size: int = 0) -> Wheel:
     """A wheel with `size` bytes of data in it; the same every time."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr(zipfile.ZipInfo(f"{name}.py"), f"VERSION = {version!r}\n")
-        archive.writestr(zipfile.ZipInfo("data"), bytes(size))
-    return Wheel(name, version, stream.getvalue())
+    return Wheel(name, version, wheels.content(name.replace("-", "_"), version, size))
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,8 @@ class Mirror:
         listed = [(f"/packages/{each.file}", each.file, each.sha256 if hashes else "") for each in wheels]
         self.files |= {f"/packages/{each.file}": each.body for each in wheels}
         page = f"{root}/" if form == "flat" else f"{root}/{wheels[0].name}/"
+        kind = "application/vnd.pypi.simple.v1+json" if form == "json" else "text/html"
+        self.headers[page] = {"Content-Type": kind}
         if form == "json":
             entries = [{"url": url, "filename": n, "hashes": {"sha256": h} if h else {}} for url, n, h in listed]
             self.files[page] = json.dumps({"meta": {"api-version": "1.0"}, "files": entries}).encode()

@@ -94,7 +94,7 @@ def _wheels() -> Stock:
     for each in made:
         mirror.add_index(each)
     packages = tuple(LockedPackage(each.name, each.version, "", (each.sha256,)) for each in made)
-    return Stock("wheels", mirror.files, {}, tuple(f"/packages/{each.file}" for each in made), packages)
+    return Stock("wheels", mirror.files, mirror.headers, tuple(f"/packages/{each.file}" for each in made), packages)
 
 
 def _conda() -> Stock:
