@@ -21,6 +21,7 @@ from jingxiang.language import LANGUAGES, tr
 
 if TYPE_CHECKING:
     from jingxiang.mirrors import MirrorSet
+    from jingxiang.wheels import Wheels
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ROOT / "tasks.py"
@@ -186,10 +187,13 @@ def _install(known: "MirrorSet", mirror: str) -> None:
         raise UsageError(tr("{folder} was not made by this toolkit and has no pip; move it away", folder=VENV))
     version = process.check([PYTHON, "-c", VERSION], name="python").stdout.strip()
     lock = locks.read(LOCK)
-    found = wheels.get(here(), known, lock, mirror=mirror, python=version, pip=PYTHON)
-    with found.folder() as links:
-        pip_client.install(PYTHON, LOCK, links)
-    _say("toolkit", tr("{count} packages installed, every hash checked", count=len(found.digests)))
+
+    def with_wheels(found: "Wheels") -> None:
+        with found.folder() as links:
+            pip_client.install(PYTHON, LOCK, links)
+
+    count = wheels.install(here(), known, lock, with_wheels, mirror=mirror, python=version, pip=PYTHON)
+    _say("toolkit", tr("{count} packages installed, every hash checked", count=count))
 
 
 @contextlib.contextmanager

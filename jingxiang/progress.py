@@ -35,6 +35,12 @@ class Bar:
             sys.stderr.write(CLEAR)
             sys.stderr.flush()
 
+    def listed(self, done: int, total: int) -> None:
+        """Lists of mirrors that have been read."""
+        if self._terminal:
+            text = tr("lists of the mirrors: {done}/{total}", done=done, total=total)
+            self._draw(f"{console.pad('', console.VERB_COLUMNS)}{text}" if done < total else "")
+
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         self._seen.append((now, progress.done_bytes))
@@ -44,10 +50,13 @@ class Bar:
             return
         self._shown_at = now
         if self._terminal:
-            sys.stderr.write(CLEAR + fitted(self._bar(progress), _columns() - 1))
-            sys.stderr.flush()
+            self._draw(self._bar(progress))
         else:
             console.line("fetch", self._text(progress))
+
+    def _draw(self, text: str) -> None:
+        sys.stderr.write(CLEAR + fitted(text, _columns() - 1))
+        sys.stderr.flush()
 
     def _bar(self, progress: Progress) -> str:
         part = progress.done_bytes / progress.total_bytes if progress.total_bytes else 0.0

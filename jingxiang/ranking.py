@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,6 @@ def keep(home: Path, measured: Mapping[str, tuple[str, ...]], now: float) -> Non
     }
     entries |= {space: {"names": list(names), "measured": now} for space, names in measured.items()}
     home.mkdir(parents=True, exist_ok=True)
-    part = home / f"{FILE}.part"
+    part = home / f"{FILE}.{os.getpid()}.part"
     part.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
     part.replace(home / FILE)

@@ -4,6 +4,7 @@ sha256/ab/abcdef…        a blob: whole, checked, read-only
 incoming/abcdef…         what has come so far of one that is being fetched, kept for the next try
 incoming/abcdef….journal what the fetch engine notes about it
 incoming/abcdef….lock    there while a process works on it
+resolved/…               which files the locks of Python packages mean on this machine (`wheels`)
 """
 
 from __future__ import annotations
@@ -239,6 +240,18 @@ class Store:
             partial += _tally(Incoming(self, sha256).path)
         return Sizes(blobs, linked, partial)
 
+    def is_sound(self, sha256: str) -> bool:
+        """Whether a blob is there, and is what it is called: it is read."""
+        try:
+            return sha256_file(self.blob(sha256)) == sha256
+        except FileNotFoundError:
+            return False
+
+    def remove(self, sha256: str) -> None:
+        """Forget a damaged blob, so that it is fetched again."""
+        with storage.writing(self.root):
+            self.blob(sha256).unlink(missing_ok=True)
+
     def verify(self) -> Verified:
         """Read every blob and remove those that are damaged, so that they are fetched again.
 
@@ -252,8 +265,7 @@ class Store:
                 if actual not in ("", blob.sha256):
                     damaged.append(blob.sha256)
         for sha256 in damaged:
-            with storage.writing(self.root):
-                self.blob(sha256).unlink(missing_ok=True)
+            self.remove(sha256)
         return Verified(checked, tuple(sorted(damaged)))
 
     def prune(self, keep: Collection[str]) -> Pruned:

@@ -34,6 +34,13 @@ class Wheels:
     def complete(self) -> bool:
         return all(self.store.has(sha256) for sha256 in self.digests.values())
 
+    def discard_damaged(self) -> int:
+        """Read the files again and remove those from the store that are not what they are called; says how many."""
+        damaged = [sha256 for sha256 in self.digests.values() if not self.store.is_sound(sha256)]
+        for sha256 in damaged:
+            self.store.remove(sha256)
+        return len(damaged)
+
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:
         """A folder of the files, as for pip's --find-links, that is gone afterwards. It takes no room: links only."""
@@ -58,11 +65,15 @@ def fetched(
     packages: Sequence[LockedPackage],
     target: Target,
     *,
+    listed: Callable[[int], None] = lambda done: None,
     planned: Callable[[Sequence[Artifact]], None] = lambda artifacts: None,
     show: Show = lambda progress: None,
 ) -> tuple[Wheels, Report]:
-    """Find and fetch; `planned` hears what is going to be fetched. Raises `Unavailable`, `StoreFull`."""
-    artifacts = session.resolve(packages, target)
+    """Find and fetch; `listed` hears how many files are found, `planned` what is going to be fetched.
+
+    Raises `Unavailable`, `StoreFull`.
+    """
+    artifacts = session.resolve(packages, target, listed)
     planned(artifacts)
     report = session.fetch(artifacts, show)
     wheels = Wheels(store, {artifact.name: report.digests[artifact.key] for artifact in artifacts})

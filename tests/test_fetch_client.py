@@ -7,6 +7,8 @@ import contextlib
 import gzip
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ from jingxiang.fetch.faults import Fault, Kind
 from jingxiang.fetch.flow import Flow
 from jingxiang.fetch.sampler import Reply
 from tests.peers import faults, mirror, proxy, tls
+from tests.peers.checkout import ROOT
 from tests.peers.mirror import PAGE, Mirror
 from tests.peers.proxy import Proxy
 from tests.peers.system import free_port
@@ -128,11 +131,12 @@ def page(client: Client, url: str) -> bytes:
 
 
 def redirecting(target: str, status: int = 302) -> Answer:
+    """Its address comes as UTF-8, as servers send it."""
+
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
-        request.wfile.write(b"")
         request.send_header("Content-Length", "0")
-        request._headers_buffer.append(b"Location: " + target.encode() + b"\r\n")  # type: ignore[attr-defined]
+        request.send_header("Location", target.encode().decode("latin-1"))
         request.end_headers()
 
     return answer
@@ -145,6 +149,10 @@ def basic(login: str) -> str:
 def shown(mirror: Mirror, name: str = "Authorization") -> list[str]:
     """What it has seen of a header, by request; empty where there was none."""
     return [request.headers.get(name, "") for request in mirror.asked]
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def eventually(condition: Callable[[], object]) -> bool:
@@ -347,13 +355,13 @@ def test_a_host_is_never_asked_by_more_than_four_connections(
 def test_another_host_does_not_wait_for_a_busy_one(made: Made, near: Mirror, far: Mirror) -> None:
     client = made(per_host=1)
     near.files["/big"] = bytes(64 << 20)
-    with contextlib.closing(client.body(f"{near.url}/big")):
-        assert read(client, f"{far.url}/file") == BODY
-        with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
+        with contextlib.closing(client.body(f"{near.url}/big")):
+            assert read(client, f"{far.url}/file") == BODY
             waiting = pool.submit(read, client, f"{near.url}/file")
             time.sleep(0.05)
             assert not waiting.done()
-    assert waiting.result() == BODY
+        assert waiting.result(10) == BODY
 
 
 def test_a_client_that_is_closed_leaves_no_connection(made: Made, near: Mirror) -> None:
@@ -366,12 +374,28 @@ def test_a_client_that_is_closed_leaves_no_connection(made: Made, near: Mirror) 
     assert eventually(lambda: near._open == 0)
 
 
-BROKEN = {
+def test_no_descriptor_is_left_behind(made: Made, near: Mirror, secure: Mirror, authority: Authority) -> None:
+    near.answers |= {"/half": near.truncated, "/silent": near.silent, "/away": redirecting("http://127.0.0.1:9/")}
+    near.files["/half"] = BODY
+    assert eventually(lambda: near._open == secure._open == 0)
+    before = descriptors()
+    for trusted in (True, False):
+        client = made({"cert": str(authority.certificate)} if trusted else {})
+        for url in (near.url, secure.url):
+            for path in ("/file", "/half", "/nothing", "/away"):
+                with contextlib.suppress(Fault):
+                    read(client, url + path)
+        assert sampled(client, f"{near.url}/silent", 0.1)[0].late
+        client.body(f"{near.url}/file").close()
+        client.close()
+    near.closed.set()
+    assert eventually(lambda: descriptors() == before)
+
+
+UNKNOWN = "http://mirror.example/"
+BROKEN: dict[str, tuple[Callable[[Mirror], str], Kind, str]] = {
     "a closed port": (lambda near: "http://127.0.0.1:9/", Kind.UNREACHABLE, "no answer (Connection refused)"),
-    "an unknown name": (
-        lambda near: "http://nothing.invalid/", Kind.UNREACHABLE,
-        "its name is not known (Name or service not known)",
-    ),
+    "an unknown name": (lambda near: UNKNOWN, Kind.UNREACHABLE, "its name is not known (Name or service not known)"),
     "TLS where there is none": (
         lambda near: near.url.replace("http", "https"), Kind.UNREACHABLE, "no TLS (WRONG_VERSION_NUMBER)",
     ),
@@ -384,9 +408,17 @@ BROKEN = {
 }  # fmt: skip
 
 
+def _unknown(*args: Any, **named: Any) -> list[Any]:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_fails_says_why_and_takes_no_place(made: Made, near: Mirror, name: str) -> None:
+def test_what_fails_says_why_and_takes_no_place(
+    made: Made, near: Mirror, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = made(per_host=1)
+    if name == "an unknown name":
+        monkeypatch.setattr(socket, "getaddrinfo", _unknown)
     near.files["/reset"] = BODY
     near.answers |= {
         "/reset": lambda request: faults.reset(near, request, at=0),
@@ -506,8 +538,8 @@ def test_a_status_line_does_not_reach_the_terminal_as_it_is(client: Client, near
         ("7", 7, 7),
         (" 7 ", 7, 7),
         ("0", 0, 0),
-        (formatdate(time.time() + 600, usegmt=True), 500, 600),
-        (formatdate(time.time() - 600, usegmt=True), 0, 0),
+        ("+600", 500, 600),  # as a date
+        ("-600", 0, 0),
         ("-5", 0, 0),
         ("7.5", 0, 0),
         ("soon", 0, 0),
@@ -520,6 +552,8 @@ def test_retry_after_is_seconds_or_a_date(
     made: Made, near: Mirror, code: int, header: str, least: float, most: float
 ) -> None:
     client = made(per_host=1)
+    if header.endswith("600"):
+        header = formatdate(time.time() + float(header), usegmt=True)
     near.answers["/file"] = partial(faults.status(code, {"Retry-After": header}), near)
     for _ in range(2):
         with pytest.raises(Fault) as caught:
@@ -665,6 +699,7 @@ def test_a_page_may_come_packed(client: Client, near: Mirror) -> None:
         (gzip.compress(PAGE)[:-5] + b"12345", Kind.CORRUPT, "checksum differs"),
         (PAGE, Kind.CORRUPT, "checksum differs"),
     ],
+    ids=["half", "damaged", "plain"],
 )
 def test_a_packed_page_that_cannot_be_unpacked_is_a_fault(
     client: Client, near: Mirror, packed: bytes, kind: Kind, text: str
@@ -717,7 +752,7 @@ def test_headers_are_waited_for_so_long_only(client: Client, near: Mirror, name:
     assert (reply.status, reply.body, reply.late) == (0, b"", True)
     assert reply.fault is not None
     assert (reply.fault.kind, reply.fault.text) == (Kind.SILENT, "timed out")
-    assert 0.4 <= seconds < 1
+    assert 0.4 <= seconds < 3
     with pytest.raises(Fault, match="timed out"):
         client.page(f"{near.url}/file", seconds=0.2)
 
@@ -729,7 +764,7 @@ def test_of_a_body_that_is_late_what_has_come_is_kept(client: Client, near: Mirr
     assert (reply.status, reply.late, reply.fault) == (200, True, None)
     assert reply.body
     assert BODY.startswith(reply.body)
-    assert 0.4 <= seconds < 1
+    assert 0.4 <= seconds < 3
     with pytest.raises(Fault, match="timed out"):
         client.page(f"{near.url}/file", seconds=0.2)
 
@@ -740,14 +775,14 @@ def test_a_slow_name_server_is_not_waited_for(client: Client, monkeypatch: pytes
     reply, seconds = sampled(client, "http://mirror.example/")
     answered.set()
     assert (reply.status, reply.late) == (0, True)
-    assert 0.4 <= seconds < 1
+    assert 0.4 <= seconds < 3
 
 
 def test_a_tls_handshake_without_an_end_is_not_waited_for(client: Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         reply, seconds = sampled(client, f"https://127.0.0.1:{server.getsockname()[1]}/")
     assert (reply.status, reply.late) == (0, True)
-    assert 0.4 <= seconds < 1
+    assert 0.4 <= seconds < 3
 
 
 def test_a_place_at_a_busy_host_is_not_waited_for(made: Made, near: Mirror) -> None:
@@ -756,7 +791,7 @@ def test_a_place_at_a_busy_host_is_not_waited_for(made: Made, near: Mirror) -> N
     with contextlib.closing(client.body(f"{near.url}/big")):
         reply, seconds = sampled(client, f"{near.url}/file")
     assert (reply.status, reply.late) == (0, True)
-    assert 0.4 <= seconds < 1
+    assert 0.4 <= seconds < 3
     assert read(client, f"{near.url}/file") == BODY
 
 
@@ -780,9 +815,9 @@ def test_our_own_settings_are_no_fault_of_a_server(made: Made, secure: Mirror, t
     (tmp_path / "text.pem").write_text("text")
     client = made({"cert": str(tmp_path / "text.pem")}, per_host=1)
     for _ in range(3):
-        with pytest.raises(UsageError, match="text.pem: no certificates"):
+        with pytest.raises(UsageError, match=r"text\.pem: no certificates"):
             client.sample(f"{secure.url}/file", seconds=5, limit=10)
-        with pytest.raises(UsageError, match="text.pem: no certificates"):
+        with pytest.raises(UsageError, match=r"text\.pem: no certificates"):
             client.body(f"{secure.url}/file")
 
 
@@ -820,7 +855,7 @@ def test_a_connection_can_be_cut_off_in_headers_and_body(
         client, f"{server.url}/file", lambda flow: flow.received if in_body else server.asked
     )
     assert (kind, text) == (Kind.STALLED, "too slow")
-    assert seconds < 1
+    assert seconds < 3
     assert page(client, f"{server.url}/page") == PAGE
 
 
@@ -829,7 +864,7 @@ def test_a_connection_can_be_cut_off_in_the_tls_handshake(client: Client) -> Non
         url = f"https://127.0.0.1:{server.getsockname()[1]}/"
         kind, text, seconds = cut_while(client, url, lambda flow: flow._socket)
     assert (kind, text) == (Kind.STALLED, "too slow")
-    assert seconds < 1
+    assert seconds < 3
 
 
 def test_a_connection_can_be_cut_off_before_there_is_one(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -842,7 +877,7 @@ def test_a_connection_can_be_cut_off_before_there_is_one(client: Client, monkeyp
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         kind, text, seconds = cut_while(client, url, lambda flow: flow.waited_s > 0.1)
     assert (kind, text) == (Kind.STALLED, "too slow")
-    assert seconds < 1
+    assert seconds < 3
 
 
 def test_what_was_cut_off_on_an_idle_connection_is_not_asked_for_again(client: Client, near: Mirror) -> None:
@@ -871,9 +906,7 @@ def test_cutting_off_what_has_ended_hurts_nobody(client: Client, near: Mirror) -
 # Proxies.
 
 
-def test_plain_requests_go_to_the_proxy_with_their_whole_address(
-    made: Made, near: Mirror, through: Proxy
-) -> None:
+def test_plain_requests_go_to_the_proxy_with_their_whole_address(made: Made, near: Mirror, through: Proxy) -> None:
     client = made(HTTP_PROXY=through.url)
     near.files["/a b?c"] = b""
     for _ in range(2):
@@ -1005,12 +1038,13 @@ CERTIFICATES = {
 def test_a_certificate_that_is_not_good_is_a_fault(
     made: Made, authority: Authority, through: Proxy, name: str, proxied: bool
 ) -> None:
-    certificate = {
+    makers: dict[str, Callable[[], Path]] = {
         "untrusted": lambda: authority.issue("good"),
         "self-signed": authority.self_signed,
         "expired": lambda: authority.issue("expired", days=-1),
         "of another host": lambda: authority.issue("other", "DNS:mirror.example"),
-    }[name]()
+    }
+    certificate = makers[name]()
     settings = {} if name == "untrusted" else {"cert": str(authority.certificate)}
     with tls.serving(certificate) as server:
         server.files["/file"] = BODY
@@ -1035,7 +1069,7 @@ def test_a_server_may_want_a_certificate(made: Made, authority: Authority, good:
         kind, text = fault(made(settings | locked), f"{server.url}/file")
     assert (kind, text) in [
         (Kind.UNREACHABLE, "no TLS (TLSV13_ALERT_CERTIFICATE_REQUIRED)"),
-        (Kind.CUT, "the connection was cut off"),  # the answer to our request was faster than the reason
+        (Kind.CUT, "the connection was cut off"),  # it is closed before we have read why
     ]
 
 
@@ -1106,9 +1140,7 @@ def test_a_redirect_cannot_set_the_login_of_another_host(client: Client, near: M
     assert shown(far) == [basic("evil:login"), ""]
 
 
-def test_the_file_with_logins_counts_for_its_hosts_alone(
-    made: Made, near: Mirror, far: Mirror, tmp_path: Path
-) -> None:
+def test_the_file_with_logins_counts_for_its_hosts_alone(made: Made, near: Mirror, far: Mirror, tmp_path: Path) -> None:
     (tmp_path / "logins").write_text("machine localhost login li password s3cret default login a password b\n")
     client = made(NETRC=str(tmp_path / "logins"))
     near.answers["/file"] = redirecting(f"{far.url}/file")
@@ -1188,24 +1220,18 @@ def test_a_name_that_no_disk_can_hold_is_a_fault(client: Client, tmp_path: Path)
     )  # fmt: skip
 
 
-def test_a_file_that_may_not_be_read_is_a_fault(client: Client, tmp_path: Path) -> None:
-    """Root may read everything: as somebody else, in a process of its own."""
+def test_a_file_that_may_not_be_read_is_a_fault(tmp_path: Path) -> None:
+    """By somebody else than root, who may read everything."""
     (tmp_path / "file").touch(0o000)
-    said = _as_nobody(lambda: fault(client, (tmp_path / "file").as_uri()))
-    assert said == str((Kind.UNREACHABLE, "no answer (Permission denied)"))
-
-
-def _as_nobody(action: Callable[[], object]) -> str:
-    receiving, sending = os.pipe()
-    if not (child := os.fork()):
-        try:
-            if os.geteuid() == 0:
-                os.seteuid(65534)
-            os.write(sending, str(action()).encode())
-        finally:
-            os._exit(0)
-    os.close(sending)
-    with open(receiving, "rb") as answer:
-        said = answer.read().decode()
-    os.waitpid(child, 0)
-    return said
+    code = (
+        "import os, sys\n"
+        "from jingxiang.fetch.client import Client, Fault, Network\n"
+        "os.geteuid() or os.seteuid(65534)\n"
+        "try:\n"
+        "    Client(Network()).body(sys.argv[1])\n"
+        "except Fault as fault:\n"
+        "    print(fault.kind.name, fault)\n"
+    )
+    argv = [sys.executable, "-c", code, (tmp_path / "file").as_uri()]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "UNREACHABLE no answer (Permission denied)\n"

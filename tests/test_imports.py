@@ -275,7 +275,7 @@ def test_another_place_that_starts_programs_is_caught(copy: Path, line: str) -> 
     [
         ("jingxiang.bootstrap", "def f():\n    import invoke.config", "jingxiang.bootstrap imports invoke.config"),
         ("jingxiang.digest", "def f():\n    import tomli", "jingxiang.digest imports tomli"),
-        ("jingxiang.probe", "from jingxiang import ports", "jingxiang.ports imports psutil"),
+        ("jingxiang.samples", "from jingxiang import ports", "jingxiang.ports imports psutil"),
         ("jingxiang.pip_client", "from jingxiang.uv_client import binary", "jingxiang.uv_client imports uv"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from jingxiang import console, gpu, locks, mirrors
@@ -12,6 +13,7 @@ from jingxiang.commands import wheels
 from jingxiang.engines import venv
 from jingxiang.language import tr
 from jingxiang.places import Places
+from jingxiang.wheels import Wheels
 
 APP, DEVELOPMENT = "cpu", "dev"
 
@@ -33,17 +35,21 @@ def setup(places: Places, *, mirror: str, profile: str = APP) -> venv.Environmen
         console.more(gpu.summary(found))
         if found.cards:
             console.more(tr("this version installs the CPU build; builds for CUDA are being added"))
-        found_wheels = wheels.get(places, known, lock, mirror=mirror, python=venv.PYTHON, pip=Path(sys.executable))
-        start = time.monotonic()
-        venv.build(environment, found_wheels, show=sys.stderr.isatty())
-        seconds = time.monotonic() - start
-        count = len(found_wheels.digests)
-        console.line("install", tr("{count} packages in {seconds:.0f} s, offline", count=count, seconds=seconds))
+        python, pip = venv.PYTHON, Path(sys.executable)
+        wheels.install(places, known, lock, partial(_build, environment), mirror=mirror, python=python, pip=pip)
     if profile == APP:
         venv.point(places.current, environment)
         if not in_place:
             console.line("ready", f".env -> {os.path.relpath(environment.folder, places.root)}")
     return environment
+
+
+def _build(environment: venv.Environment, found: Wheels) -> None:
+    start = time.monotonic()
+    venv.build(environment, found, show=sys.stderr.isatty())
+    seconds = time.monotonic() - start
+    count = len(found.digests)
+    console.line("install", tr("{count} packages in {seconds:.0f} s, offline", count=count, seconds=seconds))
 
 
 def setup_app(places: Places, *, mirror: str) -> None:

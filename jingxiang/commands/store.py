@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from jingxiang import console, locks
+from jingxiang import console, locks, wheels
 from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -58,6 +58,8 @@ def store(places: Places, *, verify: bool, prune: bool, as_json: bool) -> None:
     found = Store(places.store)
     verified = found.verify() if verify else None
     pruned = found.prune(set().union(*named.values())) if prune else None
+    if verify or prune:
+        wheels.forget(found)
     report = Report(_by_kind(found, named), found.sizes(), verified, pruned)
     if as_json:
         console.data_json({"store": str(found.root), **asdict(report)})

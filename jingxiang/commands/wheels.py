@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jingxiang import console, ordering, pip_client, samples, wheels
@@ -13,11 +13,37 @@ from jingxiang.language import tr
 from jingxiang.locks import Lock
 from jingxiang.mirrors import MirrorSet, Source
 from jingxiang.places import Places
+from jingxiang.process import ProcessFailed
 from jingxiang.progress import Bar
 from jingxiang.store import Store
 from jingxiang.wheels import Wheels
 
 NAMED = 4  # mirrors that the line about their order names
+
+
+def install(
+    places: Places,
+    known: MirrorSet,
+    lock: Lock,
+    with_wheels: Callable[[Wheels], None],
+    *,
+    mirror: str,
+    python: str,
+    pip: Path,
+) -> int:
+    """Have the wheels and install them. A file that was damaged on the disk is fetched again, once.
+
+    Returns how many there are. For the other arguments, and what it raises, see `get`.
+    """
+    found = get(places, known, lock, mirror=mirror, python=python, pip=pip)
+    try:
+        with_wheels(found)
+    except ProcessFailed:
+        if not (damaged := found.discard_damaged()):
+            raise
+        console.more(tr("{count} damaged files were removed from the store, and are fetched again", count=damaged))
+        with_wheels(get(places, known, lock, mirror=mirror, python=python, pip=pip))
+    return len(found.digests)
 
 
 def get(places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: str, pip: Path) -> Wheels:
@@ -38,7 +64,10 @@ def get(places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: st
     )
     console.line("mirrors", _order(orders))
     with Session(store, orders, settings, lambda: index) as session, Bar() as bar:
-        found, report = wheels.fetched(session, store, packages, target, planned=lambda a: _plan(store, a), show=bar)
+        found, report = wheels.fetched(
+            session, store, packages, target, listed=lambda done: bar.listed(done, len(packages)),
+            planned=lambda artifacts: _plan(store, artifacts), show=bar,
+        )  # fmt: skip
     first, *rest = report.lines() or [tr("all {count} files are in the store", count=len(packages))]
     console.line("fetch", first)
     for line in rest:
@@ -56,9 +85,12 @@ def _order(orders: Mapping[str, Sequence[Source]]) -> str:
 
 
 def _plan(store: Store, artifacts: Sequence[Artifact]) -> None:
-    """How much of it is to come, as far as the lists say how long the files are."""
+    """How much is to come, as far as the lists say how long the files are."""
     missing = [each for each in artifacts if len(each.hashes) > 1 or not store.has(each.key)]
-    size = console.size(sum(each.size_bytes or 0 for each in missing))
+    text = tr("{count} of {all} files to fetch", count=len(missing), all=len(artifacts))
     unknown = sum(each.size_bytes is None for each in missing)
-    text = tr("{count} of {all} files to fetch, {size}", count=len(missing), all=len(artifacts), size=size)
-    console.line("plan", text + (tr(" and {count} of unknown length", count=unknown) if unknown else ""))
+    if size := sum(each.size_bytes or 0 for each in missing):
+        text += f", {console.size(size)}"
+    if unknown:
+        text += tr(" (how long {count} of them are is not listed)", count=unknown)
+    console.line("plan", text)

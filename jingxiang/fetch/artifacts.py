@@ -102,6 +102,8 @@ def _oci(source: Source, artifact: Artifact) -> str:
 
 
 def _apt(source: Source, artifact: Artifact) -> str:
+    if not source.url:  # what apt on this machine is configured with: it knows better than we do
+        raise Fault(Kind.ABSENT, tr("no address"))
     return _joined(source.address(archive=artifact.group), artifact.path)
 
 

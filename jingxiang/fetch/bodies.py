@@ -51,6 +51,7 @@ class Response(Body):
         self._connection = connection
         self._answer = answer
         self._flow = flow
+        self._begun = False
         # Bytes that are to come; None: as long as the connection lasts, or by chunks.
         self._left = None if answer.chunked else answer.length
         start, total = 0, self._left
@@ -81,12 +82,17 @@ class Response(Body):
         return count
 
     def _read(self, block: memoryview) -> int:
-        if self._left is None:
-            data = self._answer.read1(len(block))
-            block[: len(data)] = data
-            return len(data)
-        # What has come by now, straight into the block: the answer's own `readinto` would wait until it is full.
-        return self._answer.fp.readinto1(block[: min(len(block), self._left)]) if self._left else 0
+        if self._left == 0:
+            return 0
+        if self._left is not None:
+            block = block[: self._left]
+            if self._begun:  # straight into the block: the answer's own `readinto` would wait until it is full
+                return self._answer.fp.readinto1(block)
+        # What came with the headers is not waited for more of, as `readinto1` would.
+        data = self._answer.read1(len(block)) if self._left is None else self._answer.fp.read1(len(block))
+        block[: len(data)] = data
+        self._begun = True
+        return len(data)
 
     def close(self) -> None:
         """Give the connection back. It is kept for the next request if little of this answer is left on it."""

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import re
 import socket
+import ssl
 import urllib.parse
 from collections.abc import Mapping
 
@@ -30,7 +31,7 @@ URL_SAFE = "%/:=&?~#+!$,;'@()*[]"
 # A host's name or address, as far as a header can hold it.
 NAME = re.compile(r"[^\x00-\x20\x7f/@]+")
 # How a server ends a connection that it has kept open for a while.
-GONE = (http.client.RemoteDisconnected, http.client.BadStatusLine, ConnectionResetError, BrokenPipeError)
+GONE = (http.client.BadStatusLine, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 
 
 class Client:

@@ -9,6 +9,7 @@ from enum import Enum
 
 from jingxiang.language import tr
 
+CUT_OFF = (ConnectionResetError, BrokenPipeError, http.client.IncompleteRead, ssl.SSLEOFError)
 WORDS = 60  # characters of what a server says
 
 
@@ -81,12 +82,12 @@ def of_error(error: Exception) -> Fault:
         return Fault(Kind.SILENT, tr("timed out"))
     if isinstance(error, ssl.SSLCertVerificationError):
         return Fault(Kind.UNREACHABLE, tr("its certificate is not trusted ({reason})", reason=error.verify_message))
+    if isinstance(error, CUT_OFF):
+        return Fault(Kind.CUT, tr("the connection was cut off"))
     if isinstance(error, ssl.SSLError):
         return Fault(Kind.UNREACHABLE, tr("no TLS ({reason})", reason=error.reason or error))
     if isinstance(error, socket.gaierror):
         return Fault(Kind.UNREACHABLE, tr("its name is not known ({reason})", reason=error.strerror))
-    if isinstance(error, (ConnectionResetError, BrokenPipeError, http.client.IncompleteRead)):
-        return Fault(Kind.CUT, tr("the connection was cut off"))
     if isinstance(error, http.client.HTTPException):
         return Fault(Kind.BROKEN, tr("does not speak HTTP"))
     reason = getattr(error, "strerror", "") or str(error)

@@ -23,15 +23,14 @@ class Flow:
     """
 
     received: int = 0
-    _waited_s: float = 0.0
-    _since: float = 0.0
+    _clock: tuple[float, float] = (0.0, 0.0)  # seconds waited before, and since when again; one value, for readers
     _socket: socket.socket | None = None
     _fault: Fault | None = None
 
     @property
     def waited_s(self) -> float:
-        since = self._since
-        return self._waited_s + (time.monotonic() - since if since else 0.0)
+        before_s, since = self._clock
+        return before_s + (time.monotonic() - since if since else 0.0)
 
     @property
     def was_cut(self) -> bool:
@@ -40,13 +39,13 @@ class Flow:
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """For the server. Raises the fault that it was cut with; other errors become faults."""
-        self._since = time.monotonic()
+        self._clock = (self._clock[0], time.monotonic())
         try:
             yield
         except (OSError, http.client.HTTPException) as error:
             raise self._fault or faults.of_error(error) from error
         finally:
-            self._waited_s, self._since = self.waited_s, 0.0
+            self._clock = (self.waited_s, 0.0)
         if self._fault:  # a connection that was shut down looks like one that has come to its end
             raise self._fault
 

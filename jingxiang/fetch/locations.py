@@ -7,7 +7,7 @@ import re
 import threading
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jingxiang.errors import UsageError
 from jingxiang.fetch import artifacts
@@ -28,7 +28,7 @@ class Location:
     """`authorization` is for the host of `url` alone."""
 
     url: str
-    authorization: str = ""
+    authorization: str = field(default="", repr=False)
 
 
 class Locations:
@@ -44,9 +44,9 @@ class Locations:
     def of(self, source: Source, artifact: Artifact) -> Location:
         """Raises `Fault` if the source does not have it, as far as can be told without asking for it."""
         url = artifacts.address(source, artifact)
-        if not url:
+        if not url:  # an index may link to any host: nothing is shown there
             listed = self._indexes.file(source, artifact.group, artifact.build, artifact.name, artifact.hashes)
-            url = listed.url
+            return Location(listed.url)
         if granted := self._granted.get((source.mirror, artifact.group)):
             return Location(url, f"Bearer {granted}")
         token = self._tokens.get(artifact.space, "") if source.send_token else ""

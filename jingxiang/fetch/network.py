@@ -31,7 +31,7 @@ class Proxy:
 
     host: str
     port: int
-    login: str
+    login: str = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,14 @@ class Report:
         shares = " · ".join(
             f"{each.mirror} {console.size(each.size_bytes)}" for each in self.mirrors if each.size_bytes
         )
-        moved = tr("{count} files moved on, ", count=self.moved) if self.moved else ""
-        size = tr("{size} in {seconds:.0f} s", size=console.size(self.fetched_bytes), seconds=self.seconds)
+        moved = tr("files moved on: {count}, ", count=self.moved) if self.moved else ""
+        size = tr("{size} in {seconds:.1f} s", size=console.size(self.fetched_bytes), seconds=self.seconds)
         first = f"{size}   {shares} · {moved}{tr('every hash checked')}"
         return [first, *self.failures()]
 
     def failures(self) -> list[str]:
         return [
-            f"{each.mirror}: {redact(reason)} " + tr("({count} files)", count=count)
+            f"{each.mirror}: {redact(reason)} " + (tr("(1 file)") if count == 1 else tr("({count} files)", count=count))
             for each in self.mirrors
             for reason, count in each.failures.items()
         ]

@@ -26,8 +26,7 @@ from jingxiang.locks import LockedPackage
 from jingxiang.simple_index import File
 
 THREADS = 8
-# So many lists are read for a package of which none names all files that the lock does.
-LISTS = 3
+LISTS = 3  # that are read for a package, if the first ones lack files of the lock
 DELAYS_S = (0.0, 1.0)  # before each round through the sources
 
 A = TypeVar("A")
@@ -87,6 +86,7 @@ class Resolver:
         self._indexes = indexes
         self._standings = standings
         self._target = target
+        self._more = True  # whether more lists than one are worth a try: on a closed network each takes seconds
 
     def resolve(
         self, packages: Sequence[LockedPackage], show: Callable[[int], None] = lambda done: None
@@ -119,15 +119,20 @@ class Resolver:
         return Missed(f"{package.name} {package.version}", reasons)
 
     def _ask(self, package: LockedPackage, found: _Found) -> None:
-        """Read lists until one names all files of the lock, so that the best one is among them."""
+        """Read lists until one names a file that fits; and two more while they lack files of the lock, for the best may
+        be among them. Those are no necessity: when one fails, nobody hears of it."""
         while not found.complete and len(found.read) < LISTS:
+            needed = not found.read
             order = self._standings.order(package.space, found.faults)
             standing = next((each for each in order if each.mirror not in found.read), None)
-            if standing is None:
+            if standing is None or (not needed and (standing.down or not self._more)):
                 return
             try:
                 self._read(package, standing, found)
             except Fault as fault:
+                if not needed:
+                    self._more = self._more and fault.kind not in (Kind.UNREACHABLE, Kind.SILENT)
+                    return
                 found.faults[standing.mirror] = fault
                 if fault is not standing.down:
                     self._standings.failed(standing, fault, package.name)
@@ -155,7 +160,11 @@ class Resolver:
                 found.files[file.name] = file
         found.read.add(standing.mirror)
         said, names = {file.sha256 for file in locked}, {file.name for file in named}
-        found.complete = said >= set(package.hashes) or ("" in said and len(names) >= len(package.hashes))
+        found.complete = (
+            said >= set(package.hashes)
+            or ("" in said and len(names) >= len(package.hashes))
+            or standing.source.url.startswith("file://")  # a bundle: it holds what this machine needs
+        )
 
     def _chosen(self, package: LockedPackage, files: Iterable[File]) -> Artifact:
         def cost(file: File) -> tuple[int, str]:

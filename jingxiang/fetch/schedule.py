@@ -335,7 +335,12 @@ class Schedule:
             task.round, task.round_bytes = 0, task.here_bytes
         longest_s, delays_s = self._patience.longest_wait_s, self._patience.delays_s
         again = {mirror for mirror, fault in task.faults.items() if fault.kind.again and fault.wait_s <= longest_s}
-        rounds = len(delays_s) if self.received_bytes else 1  # where nothing has ever come, nothing will
+        # Who has never been reached in this run will hardly be so in a few seconds.
+        hopeful = any(
+            task.faults[mirror].kind is not Kind.UNREACHABLE or self._standing(task, mirror).size_bytes
+            for mirror in again
+        )
+        rounds = len(delays_s) if hopeful else 1
         if not again or task.round >= rounds:
             self._give_up(task)
             return
