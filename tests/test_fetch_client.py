@@ -404,6 +404,8 @@ BROKEN: dict[str, tuple[Callable[[Mirror], str], Kind, str]] = {
     "a wrong port": (lambda near: "http://127.0.0.1:99999/", Kind.LOOP, "no address"),
     "no host": (lambda near: "http:///file", Kind.LOOP, "no address"),
     "half an address": (lambda near: "http://[::1/file", Kind.LOOP, "no address"),
+    "half a letter": (lambda near: f"{near.url}/\ud800", Kind.LOOP, "no address"),
+    "half a letter in a login": (lambda near: f"http://\ud800@{near.url[7:]}/", Kind.LOOP, "no address"),
     "another scheme": (lambda near: "ftp://127.0.0.1/file", Kind.LOOP, "no address"),
 }  # fmt: skip
 
@@ -527,7 +529,7 @@ def test_a_status_line_does_not_reach_the_terminal_as_it_is(client: Client, near
 
     near.answers["/file"] = answer
     kind, text = fault(client, f"{near.url}/file")
-    assert (kind, text) == (Kind.BROKEN, "500 [31mred[0m " + "x" * 49)
+    assert (kind, text) == (Kind.BROKEN, "500 [31mred[0m " + "x" * 69)
     assert text.isprintable()
 
 

@@ -28,7 +28,7 @@ from jingxiang.fetch.faults import Kind
         (500, "", Kind.BROKEN, "500", True, False),
         (503, "Service Unavailable", Kind.BROKEN, "503 Service Unavailable", True, False),
         (599, "\x1b]0;title\x07 \r\n", Kind.BROKEN, "599 ]0;title", True, False),
-        (302, "x" * 5000, Kind.REFUSED, f"302 {'x' * 60}", False, True),
+        (302, "x" * 5000, Kind.REFUSED, f"302 {'x' * 80}", False, True),
     ],
 )
 def test_a_status_has_a_kind_and_a_text(

@@ -82,7 +82,7 @@ CONDA = Artifact("conda", "a.conda", (SHA,), 10, "conda-forge", "", "linux-64/a-
 APT = Artifact("apt", "a.deb", (SHA,), 10, "debian", "", "pool/main/g/g++/g++_1.0~rc1+b1_amd64.deb")
 HUB = Artifact("hub", "config.json", (SHA,), 10, "org/model", REVISION, "unet/config.json")
 RENAMED = Artifact("hub", "a b", (SHA,), 10, "other/model", REVISION, "文件/a b#1?.bin")
-GHCR = image("ghcr.io/org/app")
+ELSEWHERE = image("other.example/org/app")
 BLOB = f"blobs/sha256:{SHA}"
 SUFFIX = f"resolve/{REVISION}/unet/config.json"
 
@@ -105,8 +105,8 @@ SUFFIX = f"resolve/{REVISION}/unet/config.json"
         (source("oci", "https://a.example/x/y/"), image(), f"https://a.example/v2/x/y/library/debian/{BLOB}"),
         (source("oci", "https://a.example/{registry}"), image(),
          f"https://a.example/v2/docker.io/library/debian/{BLOB}"),
-        (source("oci", "https://a.example/x/{registry}/"), GHCR, f"https://a.example/v2/x/ghcr.io/org/app/{BLOB}"),
-        (source("oci", "http://{registry}.a.example:5000"), GHCR, f"http://ghcr.io.a.example:5000/v2/org/app/{BLOB}"),
+        (source("oci", "https://a.example/x/{registry}/"), ELSEWHERE, f"https://a.example/v2/x/other.example/org/app/{BLOB}"),
+        (source("oci", "http://{registry}.a.example:5000"), ELSEWHERE, f"http://other.example.a.example:5000/v2/org/app/{BLOB}"),
         (source("oci", "https://li:s3cret@a.example/x"), image(),
          f"https://li:s3cret@a.example/v2/x/library/debian/{BLOB}"),
         (source("pypi", "https://a.example/simple", files="https://b.example/packages/"),
@@ -125,8 +125,8 @@ def test_a_files_address_follows_from_its_space(made: Made, at: Source, artifact
 @pytest.mark.parametrize(
     ("at", "artifact", "text"),
     [
-        (source("oci", "https://a.example/docker.io"), GHCR, "has only images of docker.io"),
-        (source("oci", "file:///mnt/images"), GHCR, "has only images of docker.io"),
+        (source("oci", "https://a.example/docker.io"), ELSEWHERE, "has only images of docker.io"),
+        (source("oci", "file:///mnt/images"), ELSEWHERE, "has only images of docker.io"),
         (source("apt", ""), APT, "no address"),
     ],
 )

@@ -204,8 +204,9 @@ class Client:
 
 
 def _route(url: str) -> Route:
-    """Without a host for what is no address: a redirect may say anything."""
+    """Without a host for what is no address: a redirect or an index may say anything."""
     try:
+        url.encode()  # JSON may hold half a letter
         parts = urllib.parse.urlsplit(url)
         host = (parts.hostname or "").encode("idna").decode()
         port = parts.port or PORTS.get(parts.scheme, 0)

@@ -10,7 +10,7 @@ from enum import Enum
 from jingxiang.language import tr
 
 CUT_OFF = (ConnectionResetError, BrokenPipeError, http.client.IncompleteRead, ssl.SSLEOFError)
-WORDS = 60  # characters of what a server says
+WORDS = 80  # characters of what a server says
 
 
 class Kind(Enum):
