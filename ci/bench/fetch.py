@@ -57,10 +57,12 @@ print(json.dumps({
     "bytes": {each.mirror: each.size_bytes for each in report.mirrors},
 }))
 """
+HASH = "import sys, pathlib; from jingxiang.digest import sha256_file; sha256_file(pathlib.Path(sys.argv[1]))"
 HUB = """
 import sys
 from huggingface_hub import snapshot_download
-snapshot_download(sys.argv[1], revision=sys.argv[2], endpoint=sys.argv[3], local_dir=sys.argv[4], max_workers=int(sys.argv[5]))
+repository, revision, endpoint, folder, workers = sys.argv[1:]
+snapshot_download(repository, revision=revision, endpoint=endpoint, local_dir=folder, max_workers=int(workers))
 """
 
 
@@ -134,12 +136,11 @@ def _clients(served: Large, folder: Path, memory: list[float]) -> dict[str, Call
         return run(["curl", "-sf", "-o", out / "file", served.file_url])[0]
 
     def curl_and_hash() -> float:
-        code = "import sys; from jingxiang.digest import sha256_file; from pathlib import Path; sha256_file(Path(sys.argv[1]))"
-        return curl() + run([sys.executable, "-c", code, out / "file"])[0]
+        return curl() + run([sys.executable, "-c", HASH, out / "file"])[0]
 
     def hub(workers: int) -> Callable[[], float]:
-        argv = [sys.executable, "-c", HUB, large.REPOSITORY, large.REVISION, served.url, out / "hub", str(workers)]
-        return lambda: run(argv, env)[0]
+        where: list[str | Path] = [large.REPOSITORY, large.REVISION, served.url, out / "hub"]
+        return lambda: run([sys.executable, "-c", HUB, *where, str(workers)], env)[0]
 
     def aria2c() -> float:
         argv: list[str | Path] = ["aria2c", "-q", "--no-conf", "-x4", "-d", out, "-o", "aria", served.file_url]
@@ -176,8 +177,8 @@ def shaped(folder: Path, notes: list[str]) -> Figure:
             notes.append(f"{name}: {seconds[name]:.2f} s, ideal {ideal_s:.2f} s; {shares}")
         urls = [f"{links['fast']}{site.path(name)}" for name in bodies]
         outputs = [word for number, url in enumerate(urls) for word in ("-o", str(folder / f"curl-{number}"), url)]
-        argv: list[str | Path] = ["curl", "-sf", "-Z", "--parallel-max", "4", *outputs]
-        peers["curl -Z, fast link only"] = round(run(argv)[0] / ideal_s, 2)
+        words: list[str | Path] = ["curl", "-sf", "-Z", "--parallel-max", "4", *outputs]
+        peers["curl -Z, fast link only"] = round(run(words)[0] / ideal_s, 2)
         if has_aria2c():
             lines = (f"{links['slow']}{site.path(name)}\t{links['fast']}{site.path(name)}\n" for name in bodies)
             (folder / "list").write_text("".join(lines))

@@ -6,7 +6,7 @@ import re
 import threading
 import urllib.parse
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jingxiang import simple_index
@@ -103,7 +103,7 @@ class Indexes:
         listed = simple_index.files(page.body, page.url)
         if not listed and not LISTED.search(page.body):
             raise faults.of_body(page.status, page.body)
-        return tuple(listed)
+        return tuple(replace(file, url=link) for file in listed if (link := _link(file.url, page.url)))
 
 
 class _List:
@@ -115,6 +115,18 @@ class _List:
 
 def _page(index: str, project: str) -> str:
     return f"{index.rstrip('/')}/{urllib.parse.quote(project)}/"
+
+
+def _link(url: str, page: str) -> str:
+    """The address of a listed file; empty for one that a server may not send us to, such as a file of this machine.
+
+    A login in it counts only on the page's own host: another host's is none of its business.
+    """
+    link, own = urllib.parse.urlsplit(url), urllib.parse.urlsplit(page)
+    if link.scheme not in ("https", "http") and not (link.scheme == own.scheme == "file"):
+        return ""
+    _, at, host = link.netloc.rpartition("@")
+    return link._replace(netloc=host).geturl() if at and host != own.netloc.rpartition("@")[2] else url
 
 
 def _folder(url: str) -> Path | None:

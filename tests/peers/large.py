@@ -109,5 +109,6 @@ def serving(folder: Path, size_bytes: int) -> Iterator[Large]:
 if __name__ == "__main__":
     Handler.file, Handler.sha256 = Path(sys.argv[1]), sys.argv[2]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
+    sys.stdout.flush()
     server.serve_forever()
