@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.peers import system
+from tests.peers import site, system
+from tests.peers.site import Site
 
 # As the app sets them before its libraries read them.
 os.environ.update(
@@ -63,6 +64,31 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
     Image.radial_gradient("L").resize((640, 480)).convert("RGB").save(path)
     return path
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    system.without_proxy(monkeypatch)
+
+
+@pytest.fixture
+def single(tmp_path: Path, no_proxy: None) -> Iterator[Site]:
+    """One mirror, `only`."""
+    with site.serving(tmp_path, "only") as found:
+        yield found
+
+
+@pytest.fixture
+def pair(tmp_path: Path, no_proxy: None) -> Iterator[Site]:
+    """Two mirrors, `bad` and then `good`; both are good until a test changes that."""
+    with site.serving(tmp_path, "bad", "good") as found:
+        yield found
+
+
+@pytest.fixture
+def three(tmp_path: Path, no_proxy: None) -> Iterator[Site]:
+    with site.serving(tmp_path, "one", "two", "three") as found:
+        yield found
 
 
 @pytest.fixture

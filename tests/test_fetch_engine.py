@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +16,13 @@ import pytest
 
 from jingxiang.fetch.artifacts import Artifact
 from jingxiang.fetch.report import Missed, Unavailable
-from jingxiang.fetch.schedule import Patience, Progress
+from jingxiang.fetch.schedule import Progress
 from jingxiang.fetch.session import Session
 from tests.peers import faults, site, system
 from tests.peers.faults import FAULTS
-from tests.peers.mirror import Mirror
 from tests.peers.site import MB, Site, data, path
+
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 # What a mirror does once it would do again: it is not asked a second time for the same file.
@@ -30,79 +32,63 @@ LASTING = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+def survive(folder: Path, name: str, length: str) -> None:
+    """A large and a small file, from a mirror that has the fault and from one that has not."""
+    with site.serving(folder, "bad", "good") as pair:
+        known = length == "length known"
+        wanted = [
+            pair.add("weights.bin", data(3 * MB), size_known=known),
+            pair.add("small.json", data(1000, 2), size_known=known),
+        ]
+        bad = pair.mirrors["bad"]
+        bad.answers[""] = faults.always(bad, FAULTS[name])
+        report = pair.fetch(*wanted)
+        assert pair.has(*wanted)
+        assert site.said(report, "bad")
+        assert site.said(report, "good") == {}
+        assert (report.fetched_files, report.fetched_bytes) == (2, 3 * MB + 1000)
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Site]:
-    with site.serving(tmp_path, "bad", "good") as found:
-        yield found
+def recover(folder: Path, name: str, _: str) -> None:
+    """The only mirror has the fault, once for each file."""
+    with site.serving(folder, "only") as single:
+        wanted = single.add("weights.bin", data(3 * MB)), single.add("small.json", data(1000, 2))
+        only = single.mirrors["only"]
+        only.answers[""] = faults.once(only, FAULTS[name])
+        single.fetch(*wanted)
+        assert single.has(*wanted)
 
 
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Site]:
-    with site.serving(tmp_path, "one", "two", "three") as found:
-        yield found
+SURVIVED = [(name, length) for name in FAULTS for length in ("length known", "length unknown")]
+RECOVERED = [(name, "once") for name in FAULTS if name not in LASTING]
+Work = Callable[[Path, str, str], None]
+Outcome = Callable[[], None]
+ALL: tuple[tuple[Work, list[tuple[str, str]]], ...] = ((survive, SURVIVED), (recover, RECOVERED))
 
 
-@pytest.fixture
-def single(tmp_path: Path) -> Iterator[Site]:
-    with site.serving(tmp_path, "only") as found:
-        yield found
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Outcome]:
+    """All of them at the same time: they spend it on waiting for what does not come."""
+    folder = tmp_path_factory.mktemp("outcomes")
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(16) as pool:
+        system.without_proxy(patch)
+        found = {case: pool.submit(work, folder / " ".join(case), *case) for work, cases in ALL for case in cases}
+        wait(found.values())
+    return {case: future.result for case, future in found.items()}
 
 
-def limited(mirror: Mirror, bytes_per_s: int) -> Answer:
-    """Each connection brings so much at most."""
-
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        body = mirror.begin(request)
-        for start in range(0, len(body), 16 << 10):
-            request.wfile.write(body[start : start + (16 << 10)])
-            if mirror.closed.wait((16 << 10) / bytes_per_s):
-                return
-
-    return answer
+@pytest.mark.parametrize("case", SURVIVED, ids=", ".join)
+def test_a_fault_costs_seconds_and_the_files_are_right(
+    outcomes: dict[tuple[str, str], Outcome], case: tuple[str, str]
+) -> None:
+    outcomes[case]()
 
 
-@pytest.mark.parametrize("name", ["stall at the middle", "crawl at the middle", "silent"])
-def test_as_users_have_it_a_stall_costs_less_than_eight_seconds(pair: Site, name: str) -> None:
-    pair.patience = Patience()
-    wanted = pair.add("weights.bin", data(3 * MB)), pair.add("small.json", data(1000, 2))
-    bad = pair.mirrors["bad"]
-    bad.answers[""] = faults.always(bad, FAULTS[name])
-    start = time.monotonic()
-    pair.fetch(*wanted)
-    assert pair.has(*wanted)
-    assert 5 < time.monotonic() - start < 8
-
-
-@pytest.mark.parametrize("size_known", [True, False], ids=["size known", "size unknown"])
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_costs_seconds_and_the_files_are_right(pair: Site, name: str, size_known: bool) -> None:
-    wanted = [
-        pair.add("weights.bin", data(3 * MB), size_known=size_known),
-        pair.add("small.json", data(1000, 2), size_known=size_known),
-    ]
-    bad = pair.mirrors["bad"]
-    bad.answers[""] = faults.always(bad, FAULTS[name])
-    report = pair.fetch(*wanted)
-    assert pair.has(*wanted)
-    assert site.said(report, "bad")
-    assert site.said(report, "good") == {}
-    assert (report.fetched_files, report.fetched_bytes) == (2, 3 * MB + 1000)
-
-
-@pytest.mark.parametrize("name", [name for name in FAULTS if name not in LASTING])
-def test_a_mirror_without_another_gets_a_second_chance(single: Site, name: str) -> None:
-    wanted = single.add("weights.bin", data(3 * MB)), single.add("small.json", data(1000, 2))
-    only = single.mirrors["only"]
-    only.answers[""] = faults.once(only, FAULTS[name])
-    single.fetch(*wanted)
-    assert single.has(*wanted)
+@pytest.mark.parametrize("case", RECOVERED, ids=", ".join)
+def test_a_mirror_without_another_gets_a_second_chance(
+    outcomes: dict[tuple[str, str], Outcome], case: tuple[str, str]
+) -> None:
+    outcomes[case]()
 
 
 def closed_port() -> str:
@@ -249,88 +235,6 @@ def test_a_mirror_that_fails_is_asked_last_from_then_on(three: Site) -> None:
     assert (one.asked, bool(two.asked)) == ([], True)
 
 
-def test_no_more_than_four_connections_to_a_host(single: Site) -> None:
-    wanted = [single.add(f"{number}.bin", data(40_000, number)) for number in range(40)]
-    only = single.mirrors["only"]
-    only.answers[""] = limited(only, 2_000_000)
-    single.fetch(*wanted)
-    assert single.has(*wanted)
-    assert (only.most, only.connections) == (4, 4)  # and they were used again
-
-
-def test_a_large_file_comes_over_several_connections_and_mirrors(three: Site) -> None:
-    wanted = three.add("weights.bin", data(24 * MB))
-    for each in three.mirrors.values():
-        each.answers[""] = limited(each, 1_000_000)
-    report = three.fetch(wanted)
-    assert three.has(wanted)
-    assert three.mirrors["one"].most in (4, 5)  # a server may notice late that one has been closed
-    assert len([each for each in report.mirrors if each.size_bytes > MB]) >= 2
-    assert sum(each.size_bytes for each in report.mirrors) == 24 * MB  # and no byte was taken twice
-
-
-def test_a_mirror_that_would_not_help_gets_little(three: Site) -> None:
-    wanted = three.add("weights.bin", data(24 * MB))
-    for each in three.mirrors.values():
-        each.answers[""] = limited(each, 1_500_000)
-    two = three.mirrors["two"]
-    two.answers[""] = limited(two, 60_000)
-    report = three.fetch(wanted)
-    assert three.has(wanted)
-    assert site.of(report, "two").size_bytes < 2 * MB
-
-
-def test_a_slow_first_choice_gets_little(pair: Site) -> None:
-    wanted = pair.add("weights.bin", data(16 * MB))
-    bad, good = pair.mirrors.values()
-    bad.answers[""] = limited(bad, 100_000)
-    good.answers[""] = limited(good, 2_000_000)
-    report = pair.fetch(wanted)
-    assert pair.has(wanted)
-    assert site.of(report, "good").size_bytes > 12 * MB
-
-
-def test_the_origin_is_left_alone_while_a_mirror_works(tmp_path: Path) -> None:
-    with site.serving(tmp_path, "near", "official") as found:
-        wanted = [found.add("weights.bin", data(8 * MB)), *(found.add(f"{n}.bin", data(9000, n)) for n in range(20))]
-        for each in found.mirrors.values():
-            each.answers[""] = limited(each, 1_000_000)
-        found.fetch(*wanted)
-        assert found.has(*wanted)
-        assert found.mirrors["official"].asked == []
-    with site.serving(tmp_path, "official", "near") as found:  # chosen, it stays the only one
-        wanted = [found.add("other.bin", data(8 * MB, 2))]
-        for each in found.mirrors.values():
-            each.answers[""] = limited(each, 1_000_000)
-        found.fetch(*wanted)
-        assert found.mirrors["near"].asked == []
-
-
-@pytest.mark.parametrize("guilty", ["one", "two", "three"])
-def test_of_several_that_brought_a_file_the_right_one_is_to_blame(three: Site, guilty: str) -> None:
-    wanted = three.add("weights.bin", data(12 * MB))
-    for name, each in three.mirrors.items():
-        if name == guilty:  # one byte in every 64 KB, so that whatever it brings is wrong
-            each.files[path("weights.bin")] = bytes(
-                byte ^ (place % 65_536 == 7) for place, byte in enumerate(data(12 * MB))
-            )
-        each.answers[""] = limited(each, 800_000)
-    report = three.fetch(wanted)
-    assert three.has(wanted)
-    blamed = {each.mirror: dict(each.failures) for each in report.mirrors if each.failures}
-    assert set(blamed) <= {guilty}
-    assert guilty not in blamed or list(blamed[guilty]) == ["checksum differs"]
-
-
-def test_two_that_lie_in_the_same_way_are_found_out(three: Site) -> None:
-    wanted = three.add("weights.bin", data(3 * MB))
-    for name in ("one", "two"):
-        three.mirrors[name].files[path("weights.bin")] = data(3 * MB, 7)
-    report = three.fetch(wanted)
-    assert three.has(wanted)
-    assert site.said(report, "one") == site.said(report, "two") == {"checksum differs": 1}
-
-
 @pytest.mark.parametrize("behaviour", ["unranged", "chunked"])
 def test_a_server_without_ranges_or_lengths_is_good_enough(single: Site, behaviour: str) -> None:
     wanted = single.add("weights.bin", data(6 * MB)), single.add("unknown.bin", data(3 * MB, 2), size_known=False)
@@ -384,7 +288,7 @@ def test_a_file_of_several_that_it_may_be(single: Site) -> None:
 def test_progress_begins_with_nothing_and_ends_with_everything(single: Site) -> None:
     wanted = [single.add("weights.bin", data(4 * MB)), *(single.add(f"{n}.bin", data(1000, n)) for n in range(5))]
     only = single.mirrors["only"]
-    only.answers[""] = limited(only, 2_000_000)
+    only.answers[""] = site.limited(only, 2_000_000)
     seen: list[Progress] = []
     single.fetch(*wanted, show=seen.append)
     assert seen[0].total_bytes == 4 * MB + 5000
@@ -396,7 +300,7 @@ def test_progress_begins_with_nothing_and_ends_with_everything(single: Site) -> 
 def test_an_interruption_ends_at_once_and_keeps_what_has_come(single: Site) -> None:
     wanted = single.add("weights.bin", data(20 * MB))
     only = single.mirrors["only"]
-    only.answers[""] = limited(only, 3_000_000)
+    only.answers[""] = site.limited(only, 3_000_000)
     threads = threading.active_count()
 
     def interrupt(progress: Progress) -> None:
@@ -415,31 +319,6 @@ def test_an_interruption_ends_at_once_and_keeps_what_has_come(single: Site) -> N
     while threading.active_count() > threads + only.connections and time.monotonic() < limit:
         time.sleep(0.05)  # the server's threads end a little later
     assert not [each for each in threading.enumerate() if each.name.startswith("ThreadPoolExecutor")]
-
-
-def test_a_stall_is_told_from_a_slow_disk_or_a_full_queue(single: Site) -> None:
-    """Those that wait for their turn with a slow server do not count as silent."""
-    wanted = [single.add(f"{number}.bin", data(1000, number)) for number in range(24)]
-    only = single.mirrors["only"]
-
-    def slow(request: BaseHTTPRequestHandler) -> None:
-        time.sleep(0.6)
-        only.send(request, only.files[request.path])
-
-    only.answers[""] = slow
-    report = single.fetch(*wanted)
-    assert single.has(*wanted)
-    assert report.mirrors[0].failures == {}
-
-
-def test_a_link_that_is_slow_for_everybody_is_borne(single: Site) -> None:
-    """Slower than what counts as a stall, but nobody else is there to ask."""
-    wanted = single.add("small.bin", data(60_000))
-    only = single.mirrors["only"]
-    only.answers[""] = limited(only, 8_000)
-    assert single.patience.stall_bytes_per_s > 8_000
-    single.fetch(wanted)
-    assert single.has(wanted)
 
 
 def test_a_password_of_an_address_is_in_no_message(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from jingxiang.fetch.download import JOURNAL_BYTES
 from jingxiang.fetch.report import Unavailable
 from jingxiang.storage import StoreFull
 from jingxiang.store import Store
-from tests.peers import faults, mirror, site, system
+from tests.peers import faults, mirror, system
 from tests.peers.mirror import RANGE, Mirror
 from tests.peers.site import MB, Site, data
 
+pytestmark = pytest.mark.usefixtures("no_proxy")
 ROOT = Path(__file__).resolve().parent.parent
 Mount = Callable[[str, int], Path]
 # Fetches the files that its standard input describes; prints the report, or the error.
@@ -48,19 +49,6 @@ except JingxiangError as error:
     print(error.message)
     sys.exit(error.exit_code)
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def single(tmp_path: Path) -> Iterator[Site]:
-    with site.serving(tmp_path, "only") as found:
-        yield found
 
 
 def child(found: Site, *wanted: Artifact, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
@@ -100,7 +88,7 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 20) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_kill_at_any_moment_costs_at_most_eight_megabytes_a_connection(single: Site, seed: int) -> None:
     """Killed twice, somewhere in the middle, and once more while the second half comes."""
     chance = random.Random(seed)

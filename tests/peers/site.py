@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from jingxiang.fetch.artifacts import Artifact
@@ -72,6 +73,19 @@ class Site:
     def left(self) -> list[str]:
         folder = self.store.incoming_folder
         return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+
+
+def limited(mirror: Mirror, bytes_per_s: int) -> Callable[[BaseHTTPRequestHandler], None]:
+    """An answer of a mirror of whose connections each brings so much at most."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        body = mirror.begin(request)
+        for start in range(0, len(body), 16 << 10):
+            request.wfile.write(body[start : start + (16 << 10)])
+            if mirror.closed.wait((16 << 10) / bytes_per_s):
+                return
+
+    return answer
 
 
 def said(report: Report, mirror: str) -> dict[str, int]:

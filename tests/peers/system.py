@@ -71,6 +71,13 @@ def pythons() -> dict[str, Path]:
     return {version: path for version, path in found if path}
 
 
+def without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback is asked directly, whatever the machine is set to."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
 def free_port() -> int:
     """A port that nobody listens on now. Prefer port 0 where the server can take it: another may be faster."""
     with socket.socket() as probe:
