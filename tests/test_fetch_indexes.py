@@ -60,34 +60,29 @@ def names(files: tuple[File, ...]) -> list[str]:
     return [file.name for file in files]
 
 
-def not_asked() -> str:
-    raise AssertionError
+OWN = "https://default.example/simple"
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, Configured(("https://default.example/simple",), ())),
+        ({}, Configured((), ())),
+        ({"index-url": OWN}, Configured((OWN,), ())),
         (
-            {"extra-index-url": "https://a.example/ https://b.example/", "find-links": "/x /y"},
-            Configured(("https://default.example/simple", "https://a.example/", "https://b.example/"), ("/x", "/y")),
+            {"index-url": OWN, "extra-index-url": "https://a.example/ https://b.example/", "find-links": "/x /y"},
+            Configured((OWN, "https://a.example/", "https://b.example/"), ("/x", "/y")),
         ),
-        ({"no-index": "0", "find-links": "/x"}, Configured(("https://default.example/simple",), ("/x",))),
+        ({"index-url": OWN, "no-index": "0", "find-links": "/x"}, Configured((OWN,), ("/x",))),
     ],
 )
 def test_official_is_everything_that_pip_is_set_to(settings: dict[str, str], expected: Configured) -> None:
-    assert indexes.configured(settings, lambda: "https://default.example/simple") == expected
+    assert indexes.configured(settings) == expected
 
 
 @pytest.mark.parametrize("yes", ["1", "true", "True", "yes", "on", "y", "t"])
 def test_without_an_index_only_links_are_left(yes: str) -> None:
     settings = {"no-index": yes, "index-url": "https://a.example", "find-links": "/x /y"}
-    assert indexes.configured(settings, not_asked) == Configured((), ("/x", "/y"))
-
-
-def test_a_set_index_takes_the_place_of_the_default_one() -> None:
-    found = indexes.configured({"index-url": "https://a.example/simple"}, not_asked)
-    assert found == Configured(("https://a.example/simple",), ())
+    assert indexes.configured(settings) == Configured((), ("/x", "/y"))
 
 
 def test_html_says_hashes_and_json_lengths_too(mirror: Mirror, make: Make) -> None:
@@ -259,3 +254,25 @@ def test_of_two_files_of_one_name_the_locked_one_is_found(mirror: Mirror, make: 
     mirror.files["/b/one/"] = f'<a href="/b/{ONE.file}#sha256={ONE.sha256}">x</a>'.encode()
     found = make(f"{mirror.url}/a", f"{mirror.url}/b").file(OFFICIAL, "one", "", ONE.file, [ONE.sha256])
     assert found == File(f"{mirror.url}/b/{ONE.file}", ONE.sha256)
+
+
+def test_a_server_may_not_send_us_to_files_of_this_machine(mirror: Mirror, make: Make) -> None:
+    links = "".join(f'<a href="{url}">x</a>' for url in (
+        "file:///etc/one-1.0-py3-none-any.whl", "ftp://a.example/one-1.0-py3-none-any.whl", "/two-1.0-py3-none-any.whl",
+    ))  # fmt: skip
+    mirror.files["/simple/one/"] = links.encode()
+    found = make(f"{mirror.url}/simple").files(Source("official", "official", "pypi", "pep503", ""), "one")
+    assert [file.url for file in found] == [f"{mirror.url}/two-1.0-py3-none-any.whl"]
+
+
+def test_a_login_in_a_link_counts_on_the_host_of_the_page_alone(mirror: Mirror, make: Make) -> None:
+    host = mirror.url.removeprefix("http://")
+    mirror.files["/simple/one/"] = (
+        f'<a href="http://li:secret@{host}/one-1.0-py3-none-any.whl">x</a>'
+        '<a href="https://li:secret@other.example/one-1.0.tar.gz">x</a>'
+    ).encode()
+    found = make(f"{mirror.url}/simple").files(Source("official", "official", "pypi", "pep503", ""), "one")
+    assert [file.url for file in found] == [
+        f"http://li:secret@{host}/one-1.0-py3-none-any.whl",
+        "https://other.example/one-1.0.tar.gz",
+    ]

@@ -88,6 +88,7 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 20) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("seed", range(3))
 def test_a_kill_at_any_moment_costs_at_most_eight_megabytes_a_connection(single: Site, seed: int) -> None:
     """Killed twice, somewhere in the middle, and once more while the second half comes."""

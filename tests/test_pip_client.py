@@ -55,8 +55,10 @@ def refusal(python: Path, path: Path, links: Path) -> str:
     return caught.value.message
 
 
-def test_without_settings_there_are_none_but_how_we_call_pip() -> None:
-    assert pip_client.settings(PYTHON) == {"config-file": os.devnull, "no-input": "1"}
+def test_without_settings_there_are_only_pips_own_index_and_how_we_call_it() -> None:
+    own = run(PYTHON, "from pip._internal.models.index import PyPI; print(PyPI.simple_url)")
+    assert own.startswith("https://")
+    assert pip_client.settings(PYTHON) == {"index-url": own, "config-file": os.devnull, "no-input": "1"}
 
 
 def test_the_environment_beats_install_which_beats_global(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,17 +95,6 @@ def test_an_empty_variable_is_no_setting(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     monkeypatch.setenv("PIP_INDEX_URL", "")
     assert pip_client.settings(PYTHON)["index-url"] == "https://global.example/simple"
-
-
-def test_the_index_is_the_configured_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_INDEX_URL", "https://company.example/simple")
-    assert pip_client.index(PYTHON) == "https://company.example/simple"
-
-
-def test_without_settings_the_index_is_pips_own() -> None:
-    own = run(PYTHON, "from pip._internal.models.index import PyPI; print(PyPI.simple_url)")
-    assert own.startswith("https://")
-    assert pip_client.index(PYTHON) == own
 
 
 def test_a_lock_is_installed_from_a_folder_with_its_bytecode(

@@ -162,14 +162,10 @@ def _mirrors(places: Places) -> Iterable[Finding]:
     except JingxiangError as error:
         yield Finding("mirrors", PROBLEM, error.message, tr("correct the file"))
         return
-    python = Path(sys.executable)
-    wanted = samples.wanted(locks.read(places.locks / "toolkit.txt").packages, pip_client.index(python))
-    measured = {
-        source.mirror: each
-        for source, each in ordering.measure(
-            known, ["pypi"], home=places.home, wanted=wanted, settings=pip_client.settings(python)
-        ).items()
-    }
+    settings = pip_client.settings(Path(sys.executable))
+    wanted = samples.wanted(locks.read(places.locks / "toolkit.txt").packages, settings["index-url"])
+    answers = ordering.measure(known, ["pypi"], home=places.home, wanted=wanted, settings=settings)
+    measured = {source.mirror: each for source, each in answers.items()}
     good = samples.fastest(measured)
     if not good:
         yield Finding(

@@ -85,8 +85,8 @@ def _probed(places: Places, known: MirrorSet, spaces: Iterable[str]) -> list[Row
     """Every source with how it did; which are good, fastest first, is kept for an hour."""
     python = Path(sys.executable)
     packages = [package for name in (APP, "toolkit") for package in locks.read(places.locks / f"{name}.txt").packages]
-    wanted = samples.wanted(packages, pip_client.index(python))
     settings = pip_client.settings(python)
+    wanted = samples.wanted(packages, settings["index-url"])
     measured = ordering.measure(known, spaces, home=places.home, wanted=wanted, settings=settings)
     return [Row(source, measured.get(source)) for space in spaces for source in known.offering(space)]
 

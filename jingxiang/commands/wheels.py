@@ -57,13 +57,12 @@ def get(places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: st
     if found and found.complete:
         console.line("fetch", tr("all {count} files are in the store", count=len(packages)))
         return found
-    settings, index = pip_client.settings(pip), pip_client.index(pip)
+    settings = pip_client.settings(pip)
     spaces = sorted({package.space for package in packages})
-    orders = ordering.orders(
-        known, mirror, spaces, home=places.home, wanted=samples.wanted(packages, index), settings=settings
-    )
+    wanted = samples.wanted(packages, settings["index-url"])
+    orders = ordering.orders(known, mirror, spaces, home=places.home, wanted=wanted, settings=settings)
     console.line("mirrors", _order(orders))
-    with Session(store, orders, settings, lambda: index) as session, Bar() as bar:
+    with Session(store, orders, settings) as session, Bar() as bar:
         found, report = wheels.fetched(
             session, store, packages, target, listed=lambda done: bar.listed(done, len(packages)),
             planned=lambda artifacts: _plan(store, artifacts), show=bar,

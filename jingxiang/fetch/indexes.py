@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import urllib.parse
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,14 +33,13 @@ class Configured:
     links: tuple[str, ...]
 
 
-def configured(settings: Mapping[str, str], default_index: Callable[[], str]) -> Configured:
-    """From pip's settings; the default index is asked for only where they name none."""
+def configured(settings: Mapping[str, str]) -> Configured:
+    """From pip's settings, as `pip_client.settings` gives them."""
+    links = tuple(settings.get("find-links", "").split())
     if settings.get("no-index", "").lower() in YES:
-        return Configured((), tuple(settings.get("find-links", "").split()))
-    index = settings.get("index-url") or default_index()
-    return Configured(
-        (index, *settings.get("extra-index-url", "").split()), tuple(settings.get("find-links", "").split())
-    )
+        return Configured((), links)
+    indexes = f"{settings.get('index-url', '')} {settings.get('extra-index-url', '')}"
+    return Configured(tuple(indexes.split()), links)
 
 
 class Indexes:

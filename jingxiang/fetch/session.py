@@ -24,15 +24,14 @@ NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Session:
-    """`orders`: by space, the sources to ask. `settings` are pip's, which are also what `official` means;
-    `default_index` gives the index that they imply. `tokens`: by space, for sources that may see them."""
+    """`orders`: by space, the sources to ask. `settings`: pip's, which are what `official` means, too. `tokens`: by
+    space, for sources that may see them."""
 
     def __init__(
         self,
         store: Store,
         orders: Mapping[str, Sequence[Source]],
         settings: Mapping[str, str] = NONE,
-        default_index: Callable[[], str] = lambda: "",
         tokens: Mapping[str, str] = NONE,
         patience: Patience = PATIENCE,
     ) -> None:
@@ -40,7 +39,7 @@ class Session:
         self._patience = patience
         self._client = Client(network.of(settings))
         self._standings = Standings(orders)
-        self._indexes = Indexes(self._client, indexes.configured(settings, default_index))
+        self._indexes = Indexes(self._client, indexes.configured(settings))
         self._locations = Locations(self._client, self._indexes, tokens)
 
     def __enter__(self) -> Session:

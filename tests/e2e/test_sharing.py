@@ -12,7 +12,7 @@ import pytest
 from tests.peers import site
 from tests.peers.site import MB, Site, data, path
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("no_proxy")]
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
