@@ -142,25 +142,25 @@ def ranges(mirror: Mirror) -> list[int]:
 
 
 def test_what_is_there_is_not_asked_for_again(single: Site) -> None:
-    wanted = single.add("weights.bin", data(16 * MB))
+    wanted = single.add("weights.bin", data(6 * MB))
     interrupted(single, wanted)
     report = single.fetch(wanted)
     assert single.has(wanted)
-    assert report.fetched_bytes == 8 * MB
-    assert min(ranges(single.mirrors["only"])) == 8 * MB
+    assert report.fetched_bytes == 3 * MB
+    assert min(ranges(single.mirrors["only"])) == 3 * MB
 
 
 @pytest.mark.parametrize("damage", ["changed", "shorter", "gone", "longer"])
 def test_a_partial_file_that_was_tampered_with_is_noticed(single: Site, damage: str) -> None:
-    wanted = single.add("weights.bin", data(16 * MB))
+    wanted = single.add("weights.bin", data(6 * MB))
     interrupted(single, wanted)
     partial = single.store.incoming_folder / wanted.key
     if damage == "changed":
         with partial.open("r+b") as file:
-            file.seek(5 * MB)
+            file.seek(MB)
             file.write(b"something else")
     elif damage == "shorter":
-        os.truncate(partial, 3 * MB)
+        os.truncate(partial, MB)
     elif damage == "longer":
         os.truncate(partial, 40 * MB)
     else:
@@ -172,11 +172,11 @@ def test_a_partial_file_that_was_tampered_with_is_noticed(single: Site, damage: 
 
 @pytest.mark.parametrize(
     "journal",
-    ["", "16777216", "16777216\n0 ", "16777216\n0 99999999\n", "16777216\n5 3\n", "x\n", "\n\n", "1 2 3\n", "\x00" * 50,
-     "12\n0 12\n", "16777216\n0 1 2\n", "-1\n"],
+    ["", "6291456", "6291456\n0 ", "6291456\n0 99999999\n", "6291456\n5 3\n", "x\n", "\n\n", "1 2 3\n", "\x00" * 50,
+     "12\n0 12\n", "6291456\n0 1 2\n", "-1\n"],
 )  # fmt: skip
 def test_a_journal_that_makes_no_sense_is_none(single: Site, journal: str) -> None:
-    wanted = single.add("weights.bin", data(16 * MB))
+    wanted = single.add("weights.bin", data(6 * MB))
     interrupted(single, wanted)
     (single.store.incoming_folder / f"{wanted.key}.journal").write_text(journal)
     single.fetch(wanted)
@@ -184,27 +184,27 @@ def test_a_journal_that_makes_no_sense_is_none(single: Site, journal: str) -> No
 
 
 def test_the_last_line_of_a_journal_may_be_torn(single: Site) -> None:
-    wanted = single.add("weights.bin", data(16 * MB))
+    wanted = single.add("weights.bin", data(6 * MB))
     interrupted(single, wanted)
     journal = single.store.incoming_folder / f"{wanted.key}.journal"
     with journal.open("a") as file:
-        file.write("8388608 167")
-    assert single.fetch(wanted).fetched_bytes == 8 * MB
+        file.write("3145728 629")
+    assert single.fetch(wanted).fetched_bytes == 3 * MB
     assert single.has(wanted)
 
 
 def test_a_file_of_unknown_length_goes_on_as_well(single: Site) -> None:
-    wanted = single.add("weights.bin", data(16 * MB), size_known=False)
+    wanted = single.add("weights.bin", data(6 * MB), size_known=False)
     interrupted(single, wanted)
-    assert single.fetch(wanted).fetched_bytes == 8 * MB
+    assert single.fetch(wanted).fetched_bytes == 3 * MB
     assert single.has(wanted)
 
 
 def test_another_length_than_that_of_yesterday_is_believed(single: Site) -> None:
-    wanted = single.add("weights.bin", data(16 * MB), size_known=False)
+    wanted = single.add("weights.bin", data(6 * MB), size_known=False)
     interrupted(single, wanted)
     partial = single.store.incoming_folder / wanted.key
-    partial.with_name(f"{wanted.key}.journal").write_text(f"{20 * MB}\n0 {8 * MB}\n")
+    partial.with_name(f"{wanted.key}.journal").write_text(f"{20 * MB}\n0 {3 * MB}\n")
     single.fetch(wanted)
     assert single.has(wanted)
 
@@ -278,7 +278,7 @@ def test_room_that_a_partial_file_takes_already_is_not_asked_for_again(mounted: 
 
 
 def test_partial_files_of_last_week_are_removed(single: Site) -> None:
-    old, other = single.add("old.bin", data(16 * MB)), single.add("other.bin", data(1000, 2))
+    old, other = single.add("old.bin", data(6 * MB)), single.add("other.bin", data(1000, 2))
     interrupted(single, old)
     for each in single.store.incoming_folder.iterdir():
         os.utime(each, (time.time() - 8 * 24 * 3600,) * 2)
