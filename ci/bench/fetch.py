@@ -31,7 +31,7 @@ from tests.peers.site import MB, Site, data
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LARGE_BYTES = 1 << 30
-RUNS = 5
+RUNS = 6
 # A fast and a slow link, as the bar names them.
 FAST, SLOW = {"rtt_s": 0.05, "bytes_per_s": 20e6}, {"rtt_s": 0.2, "bytes_per_s": 1e6}
 SHAPED = {"weights.bin": 60 * MB, **{f"shard-{number:02}.bin": MB for number in range(20)}}
@@ -91,17 +91,18 @@ def ours(
 
 
 def loopback(folder: Path, notes: list[str]) -> list[Figure]:
-    """Whole processes in turn, several times; every run writes to a new file on the same disk."""
+    """Whole processes in turn, each time in another order; every run writes to a new file on the same disk."""
     (folder / "served").mkdir()
     memory: list[float] = []
     seconds: dict[str, list[float]] = {}
     with large.serving(folder / "served", LARGE_BYTES) as served:
         clients = _clients(served, folder, memory)
         for number in range(RUNS + 1):
-            for name, client in clients.items():
+            names = [*clients]
+            for name in names[number % len(names) :] + names[: number % len(names)]:  # each in every place
                 (folder / "out").mkdir()
                 os.sync()
-                taken = client()
+                taken = clients[name]()
                 if number:  # the first round warms up
                     seconds.setdefault(name, []).append(taken)
                 shutil.rmtree(folder / "out")

@@ -20,6 +20,7 @@ from jingxiang.store import Incoming, Store
 JOURNAL_BYTES = 4 << 20
 CLOSING_BYTES = 64 << 10  # what is noted of a connection that ends
 HASH_BYTES = 1 << 20
+FLUSH_BYTES = 8 << 20
 HASH_STEP_BYTES = 4 << 20
 # Who the bytes of an earlier run are from is not known any more.
 EARLIER = ""
@@ -114,6 +115,7 @@ class Download:
         self._noted: dict[Claim, int] = {}
         self._closed = False
         self._hash_asked = 0
+        self._flushed, self._flushing = self.plan.here.total, False
 
     @property
     def size(self) -> int | None:
@@ -186,6 +188,18 @@ class Download:
                     self.digest.advance(self.plan.here.prefix)
             finally:
                 self.digest.lock.release()
+
+    def flush_is_due(self) -> bool:
+        """Whether so much has been written that the disk should be hurried: what is left for the end is waited for."""
+        if self._flushing or self.plan.here.total - self._flushed < FLUSH_BYTES:
+            return False
+        self._flushing, self._flushed = True, self.plan.here.total
+        return True
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):  # `commit` flushes again, and then it is said what is wrong
+            os.fdatasync(self._descriptor)
+        self._flushing = False
 
     def hash_whole(self) -> str:
         with self.digest.lock:

@@ -26,8 +26,8 @@ from jingxiang.language import tr
 from jingxiang.store import Store
 
 CONNECTIONS = 8
-HELPERS = 2  # threads that hash, and that hurry the disk
-BLOCK_BYTES = 1 << 20
+HASHERS = 2  # threads
+BLOCK_BYTES = 512 << 10
 TICK_S = 0.1
 PAGES = (".html", ".htm")  # names of files that may be web pages
 LEFT_S = 7 * 24 * 3600.0  # partial files that nobody has come back to for so long are removed
@@ -50,7 +50,8 @@ class Engine:
         self._error: BaseException | None = None
         self._ending = False
         self._writing = 0  # connections that write to a file just now
-        self._helpers = ThreadPoolExecutor(HELPERS)
+        self._hashers = ThreadPoolExecutor(HASHERS)
+        self._flusher = ThreadPoolExecutor(1)  # of its own: it waits for the disk
 
     def run(self, wanted: Iterable[Artifact], show: Show = lambda progress: None) -> Report:
         """Fetch what the store does not have.
@@ -128,7 +129,7 @@ class Engine:
             while not self._stopped() and not self._schedule.over:
                 job = self._schedule.next()
                 for task in self._schedule.begun():
-                    self._helpers.submit(self._finish, task)
+                    self._hashers.submit(self._finish, task)
                 if job:
                     return job
                 self._changed.wait(TICK_S)
@@ -168,7 +169,9 @@ class Engine:
                 file.wrote(job.claim, job.standing.mirror)
                 job.standing.size_bytes += granted
                 if file.hash_is_due():
-                    self._helpers.submit(file.hash_available)
+                    self._hashers.submit(file.hash_available)
+                if file.flush_is_due():
+                    self._flusher.submit(file.flush)
         finally:
             with self._changed:
                 self._writing -= 1
@@ -256,7 +259,8 @@ class Engine:
             self._changed.wait_for(lambda: not self._writing)
         for worker in workers:
             worker.join(0.5)  # one that looks up a name may take longer, but will not write any more
-        self._helpers.shutdown(cancel_futures=True)
+        for pool in (self._hashers, self._flusher):
+            pool.shutdown(cancel_futures=True)
         with self._changed:
             self._schedule.close()
 

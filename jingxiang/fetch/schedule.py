@@ -160,12 +160,18 @@ class Schedule:
         return not (self._waiting or self._active)
 
     def next(self) -> Job | None:
-        """Something to do: first what has been begun, then new files, then a part of what a slow connection has left.
+        """Something to do; None: nothing just now.
 
-        None: nothing just now.
+        First what has been begun and nobody works on, then new files, then a part of what a slow connection has left;
+        but that before new files if it alone would take longer than all of them.
         """
         now = time.monotonic()
-        job = self._of_active(now) or self._of_waiting(now) or self._taken_over(now)
+        job = (
+            self._of_active(now)
+            or self._taken_over(now, longer_s=self._waiting_s())
+            or self._of_waiting(now)
+            or self._taken_over(now)
+        )
         if job:
             self.jobs.append(job)
             job.standing.open(job.flow)
@@ -256,14 +262,19 @@ class Schedule:
                 return Job(task, claim, standing, now)
         return None
 
-    def _taken_over(self, now: float) -> Job | None:
+    def _waiting_s(self) -> float:
+        """What all files that nobody has begun would take at the speed of now."""
+        waiting_bytes = sum(task.size_bytes for task in self._waiting)
+        return waiting_bytes / max(sum(job.speed for job in self.jobs), 1.0)
+
+    def _taken_over(self, now: float, longer_s: float = 0.0) -> Job | None:
         """A part of the connection that would take longest, if another source or connection can be had for it."""
         worth = []
         for job in self.jobs:
             left, speed = job.claim.remaining, job.speed
             if left is None or left < SPLIT_BYTES or not job.standing.ranged or now - job.started < SPLIT_S / 4:
                 continue
-            if speed < FAST_BYTES_PER_S and left > speed * SPLIT_S:
+            if speed < FAST_BYTES_PER_S and left > speed * max(SPLIT_S, longer_s):
                 worth.append((left / max(speed, 1.0), job))
         for _, victim in sorted(worth, key=lambda each: -each[0]):
             standing, plan = self._source(victim.task, now), victim.task.plan

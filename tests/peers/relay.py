@@ -29,6 +29,10 @@ class Link:
             await over.wait()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # the end of the relay
+            await self._relayed(reader, writer)
+
+    async def _relayed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(2 * self._delay_s)  # the handshake
         try:
             up_reader, up_writer = await asyncio.open_connection(*self._upstream)
