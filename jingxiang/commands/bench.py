@@ -10,10 +10,13 @@ from jingxiang.commands.setup import DEVELOPMENT, setup
 from jingxiang.errors import UnknownName
 from jingxiang.places import Places
 
+HELPERS = ("peers", "report")  # modules there that are no benches
+
 
 def bench(places: Places, *, name: str, as_json: bool) -> NoReturn:
     """Run one bench: a table on stderr, with `as_json` also the object on stdout."""
-    runners = sorted(path.stem for path in (places.root / "ci" / "bench").glob("[a-z]*.py") if path.stem != "report")
+    modules = (path.stem for path in (places.root / "ci" / "bench").glob("[a-z]*.py"))
+    runners = sorted(name for name in modules if name not in HELPERS)
     if name not in runners:
         raise UnknownName("bench", name, runners, where="ci/bench")
     environment = setup(places, mirror="auto", profile=DEVELOPMENT)

@@ -148,7 +148,7 @@ WRONG = {
     "error: the prompt is empty": ["generate", "--image", "README.md", "--prompt", " ", "--out", "c.mp4"],
     "error: 'generate' did not receive required": ["generate", "--image", "README.md", "--prompt", "b"],
     "error: the seed must be a whole number, not 'x'": [*PICTURE, "--seed", "x"],
-    "error: ci/bench: no bench named 'speed'; there is start": ["bench", "speed"],
+    "error: ci/bench: no bench named 'speed'; there is faults, fetch, start": ["bench", "speed"],
 }  # fmt: skip
 
 
