@@ -328,3 +328,52 @@ def test_a_password_of_an_address_is_in_no_message(tmp_path: Path) -> None:
         with pytest.raises(Unavailable) as caught:
             found.fetch(site.artifact("weights.bin", b"x"))
     assert "hunter2" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "fault", ["longer", "shorter", "announced_too_long", "empty", "416", "truncated at the middle"]
+)
+@pytest.mark.parametrize("length", ["length known", "length unknown"])
+def test_mirrors_that_are_all_wrong_in_different_ways_come_to_an_end(three: Site, fault: str, length: str) -> None:
+    wanted = three.add("weights.bin", data(3 * MB), size_known=length == "length known")
+    one, two, last = three.mirrors.values()
+    one.answers[""] = faults.always(one, FAULTS[fault])
+    two.answers[""] = faults.always(two, faults.corrupt)
+    last.answers[""] = faults.always(last, faults.shorter)
+    with pytest.raises(Unavailable, match="could not be had from any of 3 mirrors"):
+        three.fetch(wanted)
+    assert not three.store.has(wanted.key)
+
+
+def test_a_suspect_that_is_asked_again_for_want_of_others_is_not_asked_for_ever(three: Site) -> None:
+    """Two bring parts of a file, one of them wrong ones; then the right one is gone."""
+    wanted = three.add("weights.bin", data(6 * MB))
+    one, two, last = three.mirrors.values()
+    last.answers[""] = faults.always(last, faults.status(404))
+    two.files[path("weights.bin")] = data(6 * MB, 9)
+    two.answers[""] = site.limited(two, 1_000_000)
+
+    def gone_after_a_while(request: BaseHTTPRequestHandler) -> None:
+        if len(one.asked) > 4:
+            faults.status(404)(one, request)
+        else:
+            site.limited(one, 500_000)(request)
+
+    one.answers[""] = gone_after_a_while
+    with pytest.raises(Unavailable, match="checksum differs"):
+        three.fetch(wanted)
+    assert three.left() == []
+
+
+def test_a_mirror_that_always_breaks_off_after_a_few_bytes_is_given_up(single: Site) -> None:
+    wanted = single.add("weights.bin", data(MB))
+    only = single.mirrors["only"]
+
+    def drop(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(only.begin(request)[:100])
+        request.close_connection = True
+
+    only.answers[""] = drop
+    with pytest.raises(Unavailable, match="bytes before its end"):
+        single.fetch(wanted)
+    assert len(only.asked) < 10

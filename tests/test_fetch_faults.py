@@ -84,4 +84,3 @@ def test_only_what_may_pass_is_tried_again() -> None:
         "UNREACHABLE", "SILENT", "STALLED", "CUT", "BUSY", "BROKEN",
     }  # fmt: skip
     assert {kind.name for kind in Kind if kind.weight < 1} == {"ABSENT", "STALE"}
-    assert len({kind.label for kind in Kind}) == len(Kind)

@@ -96,7 +96,7 @@ def test_it_is_said_who_is_asked_how_much_is_to_come_and_what_came(
     assert said(capsys) == [
         "mirrors  pypi good, official",
         "plan     2 of 2 files to fetch (how long 2 of them are is not listed)",
-        f"fetch    {size(ONE, TWO)} in N s   good {size(ONE, TWO)} · every hash checked",
+        f"fetch    {size(ONE, TWO)} in N s   good {size(ONE, TWO)} (2 files) · every hash checked",
     ]
 
 
@@ -139,7 +139,7 @@ def test_a_bad_mirror_is_said_and_passed_over(
     site.named(bad=bad.url, good=good.url)
     assert site.get("bad").complete
     *_, summary, failure = said(capsys)
-    assert summary.startswith(f"fetch    {size(ONE, TWO)} in N s   good {size(ONE, TWO)} · ")
+    assert summary.startswith(f"fetch    {size(ONE, TWO)} in N s   good {size(ONE, TWO)} (2 files) · ")
     # the second file may have been looked for after the first one's failure, and elsewhere
     assert failure in [f"         bad: {text} ({count})" for count in ("1 file", "2 files")]
 
@@ -247,7 +247,8 @@ def test_pips_own_folder_of_links_serves_pytorch_first(
     assert said(capsys) == [
         "mirrors  pypi good, official · torch official, far",
         f"plan     2 of 2 files to fetch, {size(BUILT)} (how long 1 of them are is not listed)",
-        f"fetch    {size(ONE, BUILT)} in N s   good {size(ONE)} · official {size(BUILT)} · every hash checked",
+        f"fetch    {size(ONE, BUILT)} in N s   good {size(ONE)} (1 file) · official {size(BUILT)} (1 file) "
+        "· every hash checked",
     ]
 
 
@@ -267,7 +268,7 @@ def test_what_has_left_the_store_comes_again_and_nothing_else(site: Site, capsys
     assert site.get("good").complete
     assert said(capsys)[1:] == [
         "plan     1 of 2 files to fetch (how long 1 of them are is not listed)",
-        f"fetch    {size(ONE)} in N s   good {size(ONE)} · every hash checked",
+        f"fetch    {size(ONE)} in N s   good {size(ONE)} (1 file) · every hash checked",
     ]
 
 

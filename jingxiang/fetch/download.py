@@ -20,6 +20,7 @@ from jingxiang.store import Incoming, Store
 JOURNAL_BYTES = 4 << 20
 CLOSING_BYTES = 64 << 10  # what is noted of a connection that ends
 HASH_BYTES = 1 << 20
+RESTARTS = 3  # then sources that contradict each other are not listened to any more
 FLUSH_BYTES = 8 << 20
 HASH_STEP_BYTES = 4 << 20
 # Who the bytes of an earlier run are from is not known any more.
@@ -114,6 +115,7 @@ class Download:
         self.length_from = EARLIER
         self._noted: dict[Claim, int] = {}
         self._closed = False
+        self._restarts = 0
         self._hash_asked = 0
         self._flushed, self._flushing = self.plan.here.total, False
 
@@ -122,22 +124,27 @@ class Download:
         return self.plan.size
 
     def settle(self, size: int, owner: str) -> None:
-        """The length, which the lock does not know, as a source says it."""
+        """The length, which the lock does not know, as a source says it. Raises ValueError if more is there already."""
         self.plan.settle(size)
         self.length_from = owner
 
-    def length_was_said_by_others(self, owner: str) -> bool:
-        """Whether the length is neither that of the lock nor that of this source."""
-        return self.artifact.size_bytes is None and self.plan.size is not None and self.length_from != owner
+    def rests_on_others(self, owner: str) -> bool:
+        """Whether what is believed of the file comes neither from the lock nor from this source, which may be right."""
+        if self.artifact.size_bytes is not None or self.length_from == owner or self._restarts == RESTARTS:
+            return False
+        return self.plan.size is not None or self.plan.here.total > 0
 
     def restart(self) -> None:
         """Forget everything, the length too."""
         self.forget(*self.owners)
+        self.length_from = EARLIER
+        self._restarts += 1
 
     def write(self, claim: Claim, block: memoryview) -> None:
         """Put bytes that were granted to a claim where they belong. Raises `StoreFull`."""
         position = claim.written
-        with storage.writing(self._store.root, len(block)):
+        left_bytes = max((self.plan.size or 0) - self.plan.here.total, len(block))
+        with storage.writing(self._store.root, left_bytes):
             while len(block):
                 count = os.pwrite(self._descriptor, block, position)
                 position, block = position + count, block[count:]
@@ -186,6 +193,8 @@ class Download:
             try:
                 if not self._closed:
                     self.digest.advance(self.plan.here.prefix)
+            except EOFError:  # `hash_whole` will find out
+                pass
             finally:
                 self.digest.lock.release()
 
@@ -198,13 +207,18 @@ class Download:
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):  # `commit` flushes again, and then it is said what is wrong
-            os.fdatasync(self._descriptor)
+            if not self._closed:
+                os.fdatasync(self._descriptor)
         self._flushing = False
 
     def hash_whole(self) -> str:
+        """The digest of the complete file; empty if somebody has cut it short meanwhile."""
         with self.digest.lock:
             assert self.plan.size is not None
-            self.digest.advance(self.plan.size)
+            try:
+                self.digest.advance(self.plan.size)
+            except EOFError:
+                return ""
             return self.digest.hexdigest()
 
     def commit(self, sha256: str) -> Path:

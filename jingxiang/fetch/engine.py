@@ -213,12 +213,13 @@ class Engine:
         if body.start > job.claim.start:
             raise Fault(Kind.LENGTH, tr("206 of another part"))
         with self._changed:
-            size = job.task.plan.size
-            if body.total is not None and size is None:
-                job.task.file.settle(body.total, job.standing.mirror)
-            elif body.total not in (None, size):
-                text = tr("{count} bytes instead of {size}", count=f"{body.total:,}", size=f"{size:,}")
+            size, here = job.task.plan.size, job.task.plan.here.total
+            if body.total is None or body.total == size:
+                return
+            if size is not None or body.total < here:
+                text = tr("{count} bytes instead of {size}", count=f"{body.total:,}", size=f"{size or here:,}")
                 raise Fault(Kind.LENGTH, text)
+            job.task.file.settle(body.total, job.standing.mirror)
 
     def _finish(self, task: Task) -> None:
         """Compare the hash, and make the file visible, or have what is to blame fetched again."""

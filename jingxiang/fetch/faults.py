@@ -32,8 +32,7 @@ class Kind(Enum):
     CORRUPT = ("checksum differs", False, 1.0)
     LOOP = ("redirects", False, 1.0)
 
-    def __init__(self, label: str, again: bool, weight: float) -> None:
-        self.label = label
+    def __init__(self, _: str, again: bool, weight: float) -> None:
         self.again = again
         self.weight = weight
 

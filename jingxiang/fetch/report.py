@@ -27,6 +27,10 @@ class MirrorReport:
     size_bytes: int
     failures: Mapping[str, int]
 
+    @property
+    def share(self) -> str:
+        return f"{self.mirror} {console.size(self.size_bytes)} {_files(self.files)}"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -44,9 +48,7 @@ class Report:
         """The summary, then a line for each thing that a mirror did wrong; nothing if nothing was fetched."""
         if not self.fetched_files:
             return []
-        shares = " · ".join(
-            f"{each.mirror} {console.size(each.size_bytes)}" for each in self.mirrors if each.size_bytes
-        )
+        shares = " · ".join(each.share for each in self.mirrors if each.size_bytes)
         moved = tr("files moved on: {count}, ", count=self.moved) if self.moved else ""
         size = tr("{size} in {seconds:.1f} s", size=console.size(self.fetched_bytes), seconds=self.seconds)
         first = f"{size}   {shares} · {moved}{tr('every hash checked')}"
@@ -54,7 +56,7 @@ class Report:
 
     def failures(self) -> list[str]:
         return [
-            f"{each.mirror}: {redact(reason)} " + (tr("(1 file)") if count == 1 else tr("({count} files)", count=count))
+            f"{each.mirror}: {redact(reason)} {_files(count)}"
             for each in self.mirrors
             for reason, count in each.failures.items()
         ]
@@ -82,6 +84,10 @@ class Unavailable(JingxiangError):
             lines.append(tr("and {count} other files", count=rest))
         lines.append(tr("what was fetched is kept"))
         super().__init__("\n       ".join(lines), hints=HINTS)
+
+
+def _files(count: int) -> str:
+    return tr("(1 file)") if count == 1 else tr("({count} files)", count=count)
 
 
 def _said(names: Sequence[str], reasons: Sequence[tuple[str, str]]) -> list[str]:

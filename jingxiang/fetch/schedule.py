@@ -26,6 +26,7 @@ from jingxiang.store import Store
 SPLIT_S = 1.0
 SPLIT_BYTES = 256 << 10
 FAST_BYTES_PER_S = 200_000_000  # one connection is enough: the hash, which goes from the beginning on, is no faster
+PROGRESS_BYTES = 1 << 20  # that a round has to bring for the next ones not to count
 ELSEWHERE_S = 0.2  # how often to look whether another process has finished a file
 
 
@@ -49,6 +50,7 @@ class Task:
     artifact: Artifact
     faults: dict[str, Fault] = field(default_factory=dict)
     suspects: set[str] = field(default_factory=set)  # mirrors whose bytes may be why the hash was wrong
+    pardoned: set[str] = field(default_factory=set)  # suspects that were asked again, for want of others
     files: ExitStack = field(default_factory=ExitStack)
     download: Download | None = None
     round: int = 0
@@ -57,6 +59,7 @@ class Task:
     elsewhere: bool = False  # another process fetches it
     finishing: bool = False  # all bytes are here, and are being compared with the hash
     moved: bool = False  # some source has failed for it
+    over: bool = False  # given up
 
     @property
     def file(self) -> Download:
@@ -86,6 +89,7 @@ class Job:
     standing: Standing
     started: float
     flow: Flow = field(default_factory=Flow)
+    size_then: int | None = None  # how long the file was believed to be when it began
     # (seconds waited, bytes received) of the last `stall_s`; and when the last byte came
     window: deque[tuple[float, int]] = field(default_factory=lambda: deque([(0.0, 0)]))
     quiet_since_s: float = 0.0
@@ -173,6 +177,7 @@ class Schedule:
             or self._taken_over(now)
         )
         if job:
+            job.size_then = job.task.plan.size
             self.jobs.append(job)
             job.standing.open(job.flow)
         return job
@@ -187,10 +192,10 @@ class Schedule:
     def failed(self, job: Job, fault: Fault) -> None:
         """A connection has failed for its file; the file goes on with other sources."""
         file, mirror = job.task.file, job.standing.mirror
-        if fault.kind is Kind.LENGTH and file.length_was_said_by_others(mirror):
-            file.restart()  # this one may be right as well
-        else:
+        if fault.kind is not Kind.LENGTH or not file.rests_on_others(mirror):
             self._fault(job.task, job.standing, fault)
+        elif job.size_then == file.plan.size:  # else another connection has said the same before
+            file.restart()
 
     def finished(self, task: Task, sha256: str) -> None:
         """The file is in the store."""
@@ -257,7 +262,8 @@ class Schedule:
             if now < task.ready_at or kind in no_source:
                 continue
             if not (standing := self._source(task, now)):
-                no_source.add(kind)
+                if not task.over and now >= task.ready_at:  # they are busy
+                    no_source.add(kind)
             elif self._begin(task, now) and not task.plan.complete and (claim := task.plan.claim()):
                 return Job(task, claim, standing, now)
         return None
@@ -340,9 +346,12 @@ class Schedule:
     def _round_over(self, task: Task, now: float) -> None:
         """All sources have failed: begin anew with those that may do better, or give the file up."""
         if task.suspects:  # they are the only ones left
+            for mirror in task.suspects & task.pardoned:
+                self._fault(task, self._standing(task, mirror), _corrupt())
+            task.pardoned |= task.suspects
             task.suspects.clear()
             return
-        if task.here_bytes > task.round_bytes:
+        if task.here_bytes - task.round_bytes >= PROGRESS_BYTES:
             task.round, task.round_bytes = 0, task.here_bytes
         longest_s, delays_s = self._patience.longest_wait_s, self._patience.delays_s
         again = {mirror for mirror, fault in task.faults.items() if fault.kind.again and fault.wait_s <= longest_s}
@@ -369,6 +378,8 @@ class Schedule:
         )
         self.missed.append(Missed(task.artifact.name, reasons))
         (self._active if task in self._active else self._waiting).remove(task)
+        self._known_bytes -= task.artifact.size_bytes or 0
+        task.over = True
         task.files.close()
 
     def _standing(self, task: Task, mirror: str) -> Standing:

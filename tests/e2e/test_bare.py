@@ -273,7 +273,7 @@ def test_the_mirror_asked_for_gives_every_package(bare: Checkout, local: index.I
         "toolkit  making .venv with Python 3.11",
         "mirrors  pypi mine, official",
         f"plan     {count} of {count} files to fetch (how long {count} of them are is not listed)",
-        "fetch    N in N   mine N · every hash checked",
+        f"fetch    N in N   mine N ({count} files) · every hash checked",
         f"toolkit  {count} packages installed, every hash checked",
     ]
     asked = local.log.read_text()
