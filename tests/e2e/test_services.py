@@ -16,8 +16,13 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from docker import DockerClient
 
+from jingxiang.fetch.artifacts import Artifact
+from jingxiang.fetch.session import Session
+from jingxiang.mirrors import Source
 from jingxiang.sinks import docker_engine
-from tests.peers import system
+from jingxiang.store import Store
+from tests.peers import faults, system
+from tests.peers.mirror import serving
 
 pytestmark = pytest.mark.e2e
 
@@ -57,23 +62,49 @@ def test_an_engine_that_has_gone_is_a_problem(monkeypatch: pytest.MonkeyPatch, t
         gc.collect()
 
 
+def push(repository: str, blob: bytes) -> str:
+    """Put a blob into the registry; returns its SHA-256."""
+    base = f"http://{system.registry()}/v2/"
+    digest = hashlib.sha256(blob).hexdigest()
+    status, headers, _ = ask_registry("POST", f"{base}{repository}/blobs/uploads/", b"")
+    assert status == 202
+    location = urljoin(base, headers["location"])
+    separator = "&" if "?" in location else "?"
+    status, headers, _ = ask_registry("PUT", f"{location}{separator}digest=sha256:{digest}", blob)
+    assert (status, headers["docker-content-digest"]) == (201, f"sha256:{digest}")
+    return digest
+
+
 def test_the_registry_takes_a_blob_and_gives_it_back() -> None:
     base = f"http://{system.registry()}/v2/"
     status, _, body = ask_registry("GET", base)
     assert (status, json.loads(body)) == (200, {})
-
-    blob = os.urandom(100_000)
-    digest = f"sha256:{hashlib.sha256(blob).hexdigest()}"
-    status, headers, _ = ask_registry("POST", f"{base}services/blobs/uploads/", b"")
-    assert status == 202
-    location = urljoin(base, headers["location"])
-    separator = "&" if "?" in location else "?"
-    status, headers, _ = ask_registry("PUT", f"{location}{separator}digest={digest}", blob)
-    assert (status, headers["docker-content-digest"]) == (201, digest)
-
-    status, _, body = ask_registry("GET", f"{base}services/blobs/{digest}")
+    digest = push("services", os.urandom(100_000))
+    status, _, body = ask_registry("GET", f"{base}services/blobs/sha256:{digest}")
     assert status == 200
-    assert f"sha256:{hashlib.sha256(body).hexdigest()}" == digest
+    assert hashlib.sha256(body).hexdigest() == digest
+
+
+def test_layers_come_from_the_registry_when_a_mirror_of_it_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    system.without_proxy(monkeypatch)
+    blobs = [os.urandom(size) for size in (1000, 50_000, 9_000_000)]
+    layers = [
+        Artifact("oci", f"layer {number}", (push("library/base", blob),), len(blob), "docker.io/library/base")
+        for number, blob in enumerate(blobs)
+    ]
+    store = Store(tmp_path / "store")
+    with serving() as bad:
+        for layer, blob in zip(layers, blobs, strict=True):
+            path = f"/v2/library/base/blobs/sha256:{layer.key}"
+            bad.files[path], bad.answers[path] = blob, faults.always(bad, faults.truncated)
+        urls = {"bad": bad.url, "real": f"http://{system.registry()}"}
+        sources = [Source(name, name, "oci", "oci", url) for name, url in urls.items()]
+        with Session(store, {"oci": sources}) as session:
+            report = session.fetch(layers)
+    assert [store.blob(layer.key).read_bytes() for layer in layers] == blobs
+    assert {each.mirror for each in report.mirrors if each.failures} == {"bad"}
 
 
 def test_ssh_runs_a_command_without_asking_anything() -> None:
