@@ -54,9 +54,9 @@ def environment(source: Source, pip_settings: Mapping[str, str], *, build: str =
     return env
 
 
-def make_environment(folder: Path, python: str) -> process.Finished:
+def make_environment(folder: Path, python: str, *, cache: Path) -> process.Finished:
     """An empty virtual environment that may be renamed afterwards, from a Python of this machine such as `3.11`."""
-    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"}
+    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(cache)}
     argv: list[str | Path] = [binary(), "venv", "--quiet", "--relocatable", "--no-project", "--python", python, folder]
     return process.run(argv, env=env)
 

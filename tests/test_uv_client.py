@@ -225,7 +225,7 @@ def test_only_locked_files_are_installed_with_their_bytecode(tmp_path: Path) -> 
     links, cache = tmp_path / "links", tmp_path / "cache"
     file = wheel(links)
     folder = tmp_path / "environment"
-    made = uv_client.make_environment(folder, "3.11")
+    made = uv_client.make_environment(folder, "3.11", cache=tmp_path / "cache")
     assert (made.code, made.stdout, made.stderr) == (0, "", "")
     python = folder / "bin" / "python"
     version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout
@@ -261,7 +261,7 @@ def test_an_installation_asks_no_server_whatever_uv_is_set_to(
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "elsewhere"))
     (tmp_path / "uv.toml").write_text(f'find-links = ["{tmp_path}/elsewhere"]\n')
     monkeypatch.setenv("UV_CONFIG_FILE", str(tmp_path / "uv.toml"))
-    assert uv_client.make_environment(tmp_path / "environment", "3.11").code == 0
+    assert uv_client.make_environment(tmp_path / "environment", "3.11", cache=tmp_path / "cache").code == 0
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(f"tiny==1.0 --hash=sha256:{sha256(file)}\n")
     done = uv_client.install(
@@ -272,7 +272,7 @@ def test_an_installation_asks_no_server_whatever_uv_is_set_to(
 
 
 def test_an_environment_may_be_moved(tmp_path: Path) -> None:
-    assert uv_client.make_environment(tmp_path / "part", "3.11").code == 0
+    assert uv_client.make_environment(tmp_path / "part", "3.11", cache=tmp_path / "cache").code == 0
     (tmp_path / "part").rename(tmp_path / "final")
     code = "import sys; print(sys.prefix)"
     done = subprocess.run([tmp_path / "final/bin/python", "-c", code], capture_output=True, text=True, check=True)
@@ -281,7 +281,7 @@ def test_an_environment_may_be_moved(tmp_path: Path) -> None:
 
 
 def test_a_python_that_is_not_there_is_not_fetched(tmp_path: Path) -> None:
-    done = uv_client.make_environment(tmp_path / "part", "3.99")
+    done = uv_client.make_environment(tmp_path / "part", "3.99", cache=tmp_path / "cache")
     assert done.code != 0
     assert "No interpreter found for Python 3.99" in done.stderr
 

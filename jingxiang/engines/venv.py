@@ -78,14 +78,12 @@ def build(environment: Environment, wheels: Wheels, *, show: bool) -> None:
     with locked(environment.folder.parent), _scratch(environment.folder) as folder:
         if environment.in_place:  # made by another process while we waited
             return
-        made = uv_client.make_environment(folder, PYTHON)
-        if made.code:
-            raise (
-                PythonMissing(PYTHON)
-                if "No interpreter found" in made.stderr
-                else process.ProcessFailed("uv venv", made)
-            )
-        _install(environment.lock, wheels, folder, show=show)
+        # uv unpacks wheels into its cache and links them from there: beside the environment, they are there once.
+        cache = folder.with_name(f"{folder.name}-uv")
+        try:
+            _fill(folder, environment.lock, wheels, cache, show=show)
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
         version = process.check([folder / "bin/python", "-V"], name="python").stdout.split()[-1]
         stamp = Stamp(environment.profile, "venv", environment.lock.digest, version)
         (folder / STAMP).write_text(json.dumps(asdict(stamp), indent=2) + "\n", encoding="utf-8")
@@ -104,14 +102,14 @@ def point(link: Path, environment: Environment) -> None:
     part.replace(link)
 
 
-def _install(lock: Lock, wheels: Wheels, folder: Path, *, show: bool) -> None:
-    """uv unpacks the wheels into a cache beside the environment and links them from there: one copy on the disk."""
-    cache = folder.with_name(f"{folder.name}-uv")
-    try:
-        with wheels.folder() as links:
-            done = uv_client.install(lock.path, folder / "bin/python", links=links, cache=cache, show=show)
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)
+def _fill(folder: Path, lock: Lock, wheels: Wheels, cache: Path, *, show: bool) -> None:
+    """An environment in an empty folder, with everything that the lock names."""
+    made = uv_client.make_environment(folder, PYTHON, cache=cache)
+    if made.code:
+        missing = "No interpreter found" in made.stderr
+        raise PythonMissing(PYTHON) if missing else process.ProcessFailed("uv venv", made)
+    with wheels.folder() as links:
+        done = uv_client.install(lock.path, folder / "bin/python", links=links, cache=cache, show=show)
     if done.code:
         raise process.ProcessFailed("uv pip install", done)
 
