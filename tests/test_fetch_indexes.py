@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,18 +17,13 @@ from jingxiang.mirrors import Source
 from jingxiang.simple_index import File
 from tests.peers.mirror import Mirror, serving, wheel
 
+pytestmark = pytest.mark.usefixtures("no_proxy")
+
 ONE, TWO = wheel("one", "1.0"), wheel("two", "2.0")
 OFFICIAL = Source("official", "official", "pypi", "pep503", "")
 SHA = "a" * 64
 
 Make = Callable[..., Indexes]
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
@@ -25,19 +24,14 @@ from jingxiang.mirrors import LAYOUTS, Source
 from tests.peers import mirror
 from tests.peers.mirror import Mirror, wheel
 
+pytestmark = pytest.mark.usefixtures("no_proxy")
+
 SHA, REVISION = "ab" * 32, "0123456789abcdef0123456789abcdef01234567"
 HASHED = f"12/34/{'5' * 60}"
 ONE = wheel("one", "1.0")
 TOKENS = {space: f"{space}-s3cret" for space in LAYOUTS}
 NOBODY = Fault(Kind.REFUSED, "401 Unauthorized")
 Made = Callable[..., Locations]
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.lower().endswith("_proxy") or name == "NETRC":
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

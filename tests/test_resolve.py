@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import threading
 import time
@@ -27,6 +26,8 @@ from jingxiang.locks import LockedPackage
 from jingxiang.mirrors import Source
 from tests.peers import system
 from tests.peers.mirror import Mirror, serving
+
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Target("3.11", ("cp311-cp311-manylinux_2_17_x86_64", "cp311-abi3-manylinux_2_17_x86_64", "py3-none-any"))
@@ -51,13 +52,6 @@ def locked(*files: str, name: str = "x", version: str = "1", marker: str = "") -
 def html(files: Sequence[str], *, hashes: bool = True) -> bytes:
     links = (f"/f/{TAIL}{file}" + (f"#sha256={sha(file)}" if hashes else "") for file in files)
     return "".join(f'<a href="{link}">x</a>' for link in links).encode()
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

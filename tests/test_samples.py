@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,8 @@ from jingxiang.mirrors import LAYOUTS, Source
 from jingxiang.samples import Measured, Wanted
 from tests.peers.mirror import Mirror, Wheel, serving, wheel
 
+pytestmark = pytest.mark.usefixtures("no_proxy")
+
 TINY = wheel("my-tiny", "1.0")
 OLD = wheel("my-tiny", "0.9")
 MIDDLE = wheel("my-tiny", "1.0", size=1 << 20)
@@ -31,13 +32,6 @@ BUILT = wheel("torch", "2.0+cpu")
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 HUB = "/api/models/ali-vilab/i2vgen-xl/revision/main"
 WEIGHTS = b"\x10\0\0\0\0\0\0\0" + b'{"a":{}}' + bytes(1 << 20)
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

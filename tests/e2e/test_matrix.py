@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,14 +14,7 @@ from tests.peers import stocks, system
 from tests.peers.mirror import serving
 from tests.peers.stocks import SPACES, WAYS, Stock
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("no_proxy")]
 
 
 def survives(stock: Stock, way: str, folder: Path) -> bool:

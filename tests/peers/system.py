@@ -72,9 +72,9 @@ def pythons() -> dict[str, Path]:
 
 
 def without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loopback is asked directly, whatever the machine is set to."""
+    """Loopback is asked directly and without a login, whatever the machine is set to."""
     for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
+        if name.lower().endswith("_proxy") or name == "NETRC":
             monkeypatch.delenv(name)
 
 
