@@ -192,7 +192,7 @@ class Client:
             opened = sockets.connect(*address, CONNECT_S)
             try:
                 opened.settimeout(SILENCE_S)
-                connection.handle = opened.dup()
+                connection.socket, connection.handle = opened, opened.dup()
                 flow.use(connection.handle)
             except BaseException:  # nobody has it yet who would close it
                 opened.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import threading
 from collections import Counter
@@ -17,6 +18,7 @@ class Connection:
     def __init__(self, hosts: Hosts, route: Route, line: http.client.HTTPConnection) -> None:
         self.route = route
         self.line = line
+        self.socket: socket.socket | None = None
         # A second handle of the socket, to shut it down by: TLS takes the first one away while it shakes hands.
         self.handle: socket.socket | None = None
         self._hosts = hosts
@@ -30,6 +32,9 @@ class Connection:
         self.line.close()
         if self.handle:
             self.handle.close()
+        # After a proxy has refused, http.client before Python 3.11.4 keeps it open until it is collected as garbage.
+        if self.socket and (descriptor := self.socket.detach()) >= 0:
+            os.close(descriptor)
 
 
 class Hosts:

@@ -17,7 +17,7 @@ from jingxiang.language import tr
 from jingxiang.mirrors import Source
 from jingxiang.simple_index import File
 
-PAGE_S = 8.0
+PAGE_S = 6.0
 # PEP 691 before PEP 503, as pip asks.
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html; q=0.2, text/html; q=0.1"
 YES = ("1", "true", "yes", "on", "y", "t")  # as pip reads it

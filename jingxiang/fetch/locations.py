@@ -18,7 +18,7 @@ from jingxiang.fetch.indexes import Indexes
 from jingxiang.language import tr
 from jingxiang.mirrors import Source
 
-TOKEN_S = 8.0
+TOKEN_S = 6.0
 TOKEN = re.compile(r"[!-~]+")  # what a header can hold
 PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
