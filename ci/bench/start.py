@@ -75,7 +75,11 @@ def started(argv: list[str | Path], cwd: Path) -> Iterator[float]:
         yield start
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:  # gradio's own server has been seen to outlive a Ctrl-C
+            process.kill()
+            process.wait()
 
 
 def seconds_until(start: float, answered: Callable[[], bool], limit_s: float = 120) -> float:
