@@ -17,6 +17,7 @@ from jingxiang.program import Program, task
 
 MIRROR = "mirror to ask first; the others follow when it fails (default: auto, the fastest now)"
 MODEL = "model, see app/models.toml (default: what this machine can run)"
+PROFILE = "build of PyTorch: auto (what this machine can run), cpu, cuda12 or cuda13 (default: auto)"
 JSON = "print one JSON object on stdout"
 
 
@@ -27,15 +28,22 @@ JSON = "print one JSON object on stdout"
         "host": "address to listen on (default: 127.0.0.1, this machine only)",
         "port": "port to listen on; 0 picks a free one (default: 7860)",
         "open": "open the browser when ready",
+        "profile": PROFILE,
     }
 )
 def up(
-    _: Context, mirror: str = "auto", model: str = "", host: str = "127.0.0.1", port: int = 7860, open: bool = False
+    _: Context,
+    mirror: str = "auto",
+    model: str = "",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    open: bool = False,
+    profile: str = "auto",
 ) -> None:
     """Set up, make sure that the model is there, and serve the app."""
     from jingxiang.commands.up import up
 
-    up(here(), mirror=mirror, model=model, host=host, port=port, open_browser=open)
+    up(here(), mirror=mirror, model=model, profile=profile, host=host, port=port, open_browser=open)
 
 
 @task(
@@ -47,6 +55,7 @@ def up(
         "preset": "standard or fast (default: standard)",
         "seed": "whole number; the same seed gives the same video (default: random)",
         "mirror": MIRROR,
+        "profile": PROFILE,
     }
 )
 def generate(
@@ -58,19 +67,37 @@ def generate(
     preset: str = "standard",
     seed: str = "",
     mirror: str = "auto",
+    profile: str = "auto",
 ) -> None:
     """Make one video from one picture, without the page."""
     from jingxiang.commands.generate import generate
 
-    generate(here(), image=image, prompt=prompt, out=out, model=model, preset=preset, seed=seed, mirror=mirror)
+    generate(
+        here(),
+        image=image,
+        prompt=prompt,
+        out=out,
+        model=model,
+        preset=preset,
+        seed=seed,
+        mirror=mirror,
+        profile=profile,
+    )
 
 
-@task(help={"mirror": MIRROR})
-def setup(_: Context, mirror: str = "auto") -> None:
+@task(
+    help={
+        "mirror": MIRROR,
+        "profile": PROFILE,
+        "dry_run": "only say what would be fetched and made",
+        "json": JSON,
+    }
+)
+def setup(_: Context, mirror: str = "auto", profile: str = "auto", dry_run: bool = False, json: bool = False) -> None:
     """Install the app's environment, exactly as locked."""
     from jingxiang.commands.setup import setup_app
 
-    setup_app(here(), mirror=mirror)
+    setup_app(here(), mirror=mirror, profile=profile, dry_run=dry_run, as_json=json)
 
 
 @task(help={"json": JSON})

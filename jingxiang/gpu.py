@@ -1,19 +1,16 @@
-"""NVIDIA GPUs of this machine, asked of `nvidia-smi`: no torch needed."""
+"""NVIDIA GPUs of this machine, asked of the driver through NVML: no torch needed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from jingxiang import process
 from jingxiang.language import tr
-
-QUERY = "name,driver_version,memory.total,memory.free,compute_cap"
-MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One card. `architecture` is its compute capability, such as `9.0`."""
+    """One card. `architecture` is its compute capability, such as `9.0`; cards without memory of their own have 0."""
 
     name: str
     driver: str
@@ -32,25 +29,32 @@ class Gpus:
 
 def detect() -> Gpus:
     """Ask the driver. A driver that is there but answers with an error is a problem to be shown."""
-    asked = process.run(["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"], timeout_s=20)
-    if asked.code == 127:
-        return Gpus(())
-    if asked.code:
-        return Gpus((), (asked.stdout or asked.stderr).strip().replace("\n", " "))
+    import pynvml as nvml
+
     try:
-        return Gpus(tuple(_card(line) for line in asked.stdout.splitlines() if line.strip()))
-    except ValueError:  # not the five values that were asked for
-        return Gpus((), asked.stdout.strip().replace("\n", " "))
+        nvml.nvmlInit()
+    except nvml.NVMLError_LibraryNotFound:
+        return Gpus(())
+    except nvml.NVMLError as error:
+        return Gpus((), str(error))
+    try:
+        driver = nvml.nvmlSystemGetDriverVersion()
+        return Gpus(tuple(_card(nvml, driver, number) for number in range(nvml.nvmlDeviceGetCount())))
+    except nvml.NVMLError as error:
+        return Gpus((), str(error))
+    finally:
+        nvml.nvmlShutdown()
 
 
-def _card(line: str) -> Gpu:
-    name, driver, total, free, architecture = (part.strip() for part in line.split(","))
-    return Gpu(name, driver, _mib(total), _mib(free), architecture)
-
-
-def _mib(text: str) -> int:
-    """MiB as the driver prints them; cards that share their memory with the CPU answer `[N/A]`."""
-    return int(text) * MIB if text.isdigit() else 0
+def _card(nvml: Any, driver: str, number: int) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(number)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        total, free = memory.total, memory.free
+    except nvml.NVMLError_NotSupported:  # it shares the memory of the CPU
+        total = free = 0
+    return Gpu(nvml.nvmlDeviceGetName(handle), driver, total, free, f"{major}.{minor}")
 
 
 def summary(found: Gpus) -> str:
@@ -67,7 +71,5 @@ def summary(found: Gpus) -> str:
             total=card.memory_bytes / 2**30,
         )
     return (
-        tr("NVIDIA driver does not answer: {problem}", problem=found.problem)
-        if found.problem
-        else tr("no NVIDIA GPU: CPU build")
+        tr("NVIDIA driver does not answer: {problem}", problem=found.problem) if found.problem else tr("no NVIDIA GPU")
     )

@@ -10,7 +10,9 @@ from jingxiang.digest import sha256_bytes
 from jingxiang.errors import JingxiangError, TableError
 from jingxiang.language import tr
 
+HEADER = "# Made by `python3 tasks.py lock` from envs/{name}; do not edit. Hashes, never addresses.\n"
 SPEC_LINE = "# spec sha256:"
+BODY_LINE = "# body sha256:"  # of all that follows this line
 PACKAGE = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)\s*(?:;\s*(?P<marker>[^\\]+?))?\s*(?P<hashes>(?:\s--hash=sha256:[0-9a-f]{64})+)$"
 )
@@ -27,6 +29,16 @@ class StaleLock(JingxiangError):
                 spec=spec,
             ),
             hints=("python3 tasks.py lock",),
+        )
+
+
+class EditedLock(JingxiangError):
+    """The lock is not as `lock` wrote it: somebody edited it, or a merge went wrong."""
+
+    def __init__(self, lock: str) -> None:
+        super().__init__(
+            tr("{lock}: was changed by hand; what it would install was never resolved together", lock=lock),
+            hints=("python3 tasks.py lock", f"git checkout -- {lock}"),
         )
 
 
@@ -57,20 +69,29 @@ class LockedPackage:
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock file: the digest of the spec that it was made from, and its packages."""
+    """A lock file: the digest of the spec that it was made from, and its packages. `edited`: not as it was written."""
 
     path: Path
     digest: str
     spec_digest: str
     packages: tuple[LockedPackage, ...]
+    edited: bool = False
 
     def of_space(self, space: str) -> tuple[LockedPackage, ...]:
         return tuple(package for package in self.packages if package.space == space)
 
     def check_fresh(self, spec: Path) -> None:
-        """Raise `StaleLock` unless the lock was made from the spec as it is now."""
+        """Raise `EditedLock` or `StaleLock` unless the lock is as it was made, from the spec as it is now."""
+        if self.edited:
+            raise EditedLock(f"envs/locks/{self.path.name}")
         if self.spec_digest != spec_digest(spec):
             raise StaleLock(f"envs/locks/{self.path.name}", f"envs/{spec.name}")
+
+
+def written(spec: Path, body: str) -> str:
+    """A lock file: where it comes from, and what uv has resolved."""
+    head = HEADER.format(name=spec.name) + f"{SPEC_LINE}{spec_digest(spec)}\n"
+    return f"{head}{BODY_LINE}{sha256_bytes(body.encode())}\n{body}"
 
 
 def spec_digest(spec: Path) -> str:
@@ -116,7 +137,10 @@ def read(path: Path) -> Lock:
                 )
             hashes = re.findall(r"[0-9a-f]{64}", match["hashes"])
             packages.append(LockedPackage(match["name"], match["version"], match["marker"] or "", tuple(hashes)))
-    return Lock(path, sha256_bytes(text.encode()), digest, tuple(packages))
+    _, made, body = text.partition(BODY_LINE)
+    body_digest, _, body = body.partition("\n")
+    edited = bool(made) and sha256_bytes(body.encode()) != body_digest
+    return Lock(path, sha256_bytes(text.encode()), digest, tuple(packages), edited)
 
 
 def _joined(text: str) -> list[tuple[int, str]]:

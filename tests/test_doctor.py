@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import platform
+import shutil
 import socket
 import sys
 import threading
@@ -15,12 +16,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 
 from jingxiang import __version__, disk, locks, ranking
 from jingxiang.commands.doctor import ProblemsFound, doctor
 from jingxiang.digest import short
 from jingxiang.places import Places
+from tests.peers import nvml
 from tests.peers.mirror import Mirror, serving, wheel
 
 SUBJECTS = ["python", "system", "memory", "gpu", "disk", "docker", "mirrors", "environment"]
@@ -84,6 +87,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: Mirror) -> Pla
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    nvml.absent(monkeypatch)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     monkeypatch.setattr(disk, "measure", functools.partial(disk.measure, sample_bytes=disk.BLOCK_BYTES))
@@ -182,11 +186,11 @@ def test_what_a_machine_has_is_ok(
     monkeypatch: pytest.MonkeyPatch,
     serve: Callable[[Answers], int],
 ) -> None:
-    driver = places.home.parent / "bin" / "nvidia-smi"
-    driver.write_text("#!/bin/sh\necho NVIDIA H200, 570.86.15, 143771, 143000, 9.0\n")
-    driver.chmod(0o755)
+    nvml.answers(monkeypatch, [nvml.H200])
     monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{serve({'/version': json.dumps(ENGINE).encode()})}")
-    folder = places.environments / environment_name(places)
+    for source, target in ((places.locks / "cpu.txt", "cuda12.txt"), (places.root / "envs" / "cpu.in", "cuda12.in")):
+        shutil.copy(source, source.with_name(target))
+    folder = places.environments / environment_name(places).replace("cpu", "cuda12")
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").write_text("")
     (folder / "jingxiang.json").write_text("{}")
@@ -195,7 +199,7 @@ def test_what_a_machine_has_is_ok(
         subject: (found[subject]["state"], found[subject]["text"]) for subject in ("gpu", "docker", "environment")
     }
     assert summary == {
-        "gpu": ("ok", "NVIDIA H200, driver 570.86.15, 139.6 of 140.4 GiB free"),
+        "gpu": ("ok", "NVIDIA H200, driver 570.86.15, 139.6 of 140.4 GiB free: CUDA 12 build"),
         "docker": ("ok", "engine 27.5.1"),
         "environment": ("ok", f"{folder.name} is in place"),
     }
@@ -276,14 +280,24 @@ def test_a_missing_lock_is_a_problem(places: Places, capsys: pytest.CaptureFixtu
     assert failed(places, capsys)[0] == "to be put right first: environment"
 
 
-def test_a_driver_that_fails_is_a_problem_with_a_fix(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    driver = places.home.parent / "bin" / "nvidia-smi"
-    driver.write_text("#!/bin/sh\necho NVIDIA-SMI has failed; exit 9\n")
-    driver.chmod(0o755)
+def test_a_driver_that_fails_is_a_problem_with_a_fix(
+    places: Places, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml.answers(monkeypatch, init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
     message, found = failed(places, capsys)
     assert message == "to be put right first: gpu"
-    assert found["gpu"]["text"] == "NVIDIA driver does not answer: NVIDIA-SMI has failed"
+    assert found["gpu"]["text"] == "NVIDIA driver does not answer: Driver Not Loaded"
     assert found["gpu"]["fix"] == "reinstall or load the NVIDIA driver, then try: nvidia-smi"
+
+
+def test_a_driver_that_is_too_old_is_a_problem_with_a_fix(
+    places: Places, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml.answers(monkeypatch, [nvml.T4])
+    message, found = failed(places, capsys)
+    assert message == "to be put right first: gpu"
+    words = "Tesla T4, driver 470.82.01, 14.6 of 14.8 GiB free; driver 470.82.01 is too old for CUDA 12 (needs 525)"
+    assert (found["gpu"]["text"], found["gpu"]["fix"]) == (words, "update the NVIDIA driver")
 
 
 def test_a_full_disk_is_a_problem_with_a_fix(

@@ -35,12 +35,14 @@ LAYERS = {
     "jingxiang.fetch.faults": 2,
     "jingxiang.fetch.ranges": 2,
     "jingxiang.fetch.*": 3,
+    "jingxiang.bytecode": 3,
     "jingxiang.disk": 3,
     "jingxiang.engines.*": 3,
     "jingxiang.gpu": 3,
     "jingxiang.pip_client": 3,
     "jingxiang.ordering": 3,
     "jingxiang.process": 3,
+    "jingxiang.profiles": 3,
     "jingxiang.ranking": 3,
     "jingxiang.samples": 3,
     "jingxiang.simple_index": 3,
@@ -59,7 +61,7 @@ LAYERS = {
 WITHIN = {0, 2, 3, 4}
 APP_MAY = 1  # the highest layer of the toolkit that the app may import
 STARTS_PROGRAMS = {"jingxiang.process", "jingxiang.bootstrap"}
-SDKS = {"docker", "huggingface_hub", "gradio", "torch", "paramiko", "psutil", "uv"}
+SDKS = {"docker", "huggingface_hub", "gradio", "torch", "paramiko", "psutil", "pynvml", "uv"}
 # Parsed by any Python that a user may have, to say which one is needed.
 OLD_SYNTAX = ("tasks", "jingxiang", "jingxiang.bootstrap", "jingxiang.errors", "jingxiang.language")
 

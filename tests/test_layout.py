@@ -51,7 +51,7 @@ def test_no_file_names_a_host_of_the_default_registry() -> None:
 
 
 def test_there_are_locks() -> None:
-    assert {path.name for path in LOCKS} >= {"toolkit.txt", "cpu.txt", "dev.txt"}
+    assert {path.name for path in LOCKS} >= {"toolkit.txt", "cpu.txt", "cuda12.txt", "cuda13.txt", "dev.txt"}
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)

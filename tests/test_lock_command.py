@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import threading
 import zipfile
@@ -16,9 +17,8 @@ import pytest
 
 from jingxiang import locks
 from jingxiang.commands import lock as command
-from jingxiang.commands.lock import Spec, lock
+from jingxiang.commands.lock import LocksStale, Spec, lock
 from jingxiang.errors import UnknownName
-from jingxiang.locks import StaleLock
 from jingxiang.places import Places
 from jingxiang.process import ProcessFailed
 
@@ -53,12 +53,41 @@ def test_the_locks_of_the_repository_are_fresh(copied: Places, capsys: pytest.Ca
 def test_an_edited_spec_makes_its_lock_stale_and_the_error_says_what_to_run(copied: Places, name: str) -> None:
     with (copied.root / "envs" / f"{name}.in").open("a") as spec:
         spec.write("left-pad\n")
-    with pytest.raises(StaleLock) as caught:
+    with pytest.raises(LocksStale) as caught:
+        lock(copied, mirror="auto", check=True, upgrade=[])
+    stale = [name, *(["dev"] if name in ("toolkit", "cpu") else [])]  # it includes these two
+    assert caught.value.message.split("\n       ") == [
+        f"envs/locks/{each}.txt: is older than envs/{each}.in; what it would install is not what the spec asks for"
+        for each in stale
+    ]
+    assert caught.value.hints == ("python3 tasks.py lock",)
+
+
+def test_a_lock_that_was_edited_by_hand_is_found(copied: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copied.locks / "cuda12.txt"
+    path.write_text(path.read_text().replace("numpy==", "numpy==0.", 1))
+    with pytest.raises(LocksStale) as caught:
         lock(copied, mirror="auto", check=True, upgrade=[])
     assert caught.value.message == (
-        f"envs/locks/{name}.txt: is older than envs/{name}.in; what it would install is not what the spec asks for"
+        "envs/locks/cuda12.txt: was changed by hand; what it would install was never resolved together"
     )
-    assert caught.value.hints == ("python3 tasks.py lock",)
+    assert capsys.readouterr().err.count(" is fresh\n") == len(command.SPECS) - 1
+
+
+def test_locks_that_were_renewed_one_without_the_other_do_not_fit(copied: Places) -> None:
+    """As after a merge of two branches, each of which is right."""
+    path = copied.locks / "cpu.txt"
+    _, _, body = path.read_text().partition(locks.BODY_LINE)[2].partition("\n")
+    version = re.search(r"^numpy==(\S+)", body, re.MULTILINE)
+    assert version
+    other = body.replace(f"numpy=={version[1]}", "numpy==2.0.0")
+    path.write_text(locks.written(copied.root / "envs" / "cpu.in", other))
+    with pytest.raises(LocksStale) as caught:
+        lock(copied, mirror="auto", check=True, upgrade=[])
+    assert caught.value.message.split("\n       ") == [
+        f"envs/locks/{name}.txt: has numpy {version[1]}, envs/locks/cpu.txt has 2.0.0"
+        for name in ("cuda12", "cuda13", "dev")
+    ]
 
 
 def test_comments_and_blank_lines_make_no_lock_stale(copied: Places, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +187,7 @@ def wheels(tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve, wheels: dict[str, Path]) -> Places:
     """A checkout with one spec and two mirrors: `index` shows hashes, `flat` has other folders and a list without."""
-    monkeypatch.setattr(command, "SPECS", (Spec("app", command.LINUX),))
+    monkeypatch.setattr(command, "SPECS", (Spec("app", command.LINUX, "cpu"),))
     pages = {"tiny": [wheels["tiny"]], "small": [wheels["small"]], "built": [wheels["built"]]}
     for name, files in pages.items():
         page(tmp_path / "index" / "torch" / "cpu" / name if name == "built" else tmp_path / "index" / "simple" / name,
@@ -180,14 +209,15 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve, wheels
 
 def expected(places: Places, *files: Path) -> str:
     """The lock that must come out, by names and bytes of the files alone."""
-    text = (
-        "# Made by `python3 tasks.py lock` from envs/app.in; do not edit. Hashes, never addresses.\n"
-        f"# spec sha256:{locks.spec_digest(places.root / 'envs' / 'app.in')}\n"
-    )
+    body = ""
     for file in files:
         name, version, *_ = file.name.split("-")
-        text += f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}\n"
-    return text
+        body += f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}\n"
+    return (
+        "# Made by `python3 tasks.py lock` from envs/app.in; do not edit. Hashes, never addresses.\n"
+        f"# spec sha256:{locks.spec_digest(places.root / 'envs' / 'app.in')}\n"
+        f"# body sha256:{hashlib.sha256(body.encode()).hexdigest()}\n{body}"
+    )
 
 
 @pytest.mark.parametrize("mirror", ["index", "flat"])
@@ -221,6 +251,29 @@ def test_a_version_is_kept_until_its_upgrade_is_asked_for(
     assert (places.locks / "app.txt").read_text() == expected(places, wheels["built"], wheels["small"], wheels["tiny"])
     lock(places, mirror="index", check=False, upgrade=["tiny"])
     assert (places.locks / "app.txt").read_text() == expected(places, wheels["built"], wheels["small"], wheels["newer"])
+
+
+def test_a_spec_shares_the_versions_of_another_but_for_pytorchs_own_builds(
+    places: Places, wheels: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ordinary build of the same version is another file, and is never mistaken for it."""
+    specs = (Spec("app", command.LINUX, "cpu"), Spec("cuda", command.LINUX, constraints=("app",)))
+    monkeypatch.setattr(command, "SPECS", specs)
+    plain = wheel(tmp_path, "built", "1.0")
+    page(tmp_path / "index" / "simple" / "built", [plain], hashes=True)
+    (places.root / "envs" / "cuda.in").write_text("tiny\nbuilt==1.0\n")
+    (tmp_path / "builds").mkdir()
+    shutil.copy(wheels["built"], tmp_path / "builds")  # 1.0+cpu, which would count as a 1.0
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "builds"))
+    lock(places, mirror="index", check=False, upgrade=[])
+    shutil.rmtree(tmp_path / "index" / "simple" / "tiny")
+    page(tmp_path / "index" / "simple" / "tiny", [wheels["tiny"], wheels["newer"]], hashes=True)
+    (places.locks / "cuda.txt").unlink()
+    shutil.rmtree(tmp_path / "cache")
+    lock(places, mirror="index", check=False, upgrade=[])
+    found = {package.name: package.version for package in locks.read(places.locks / "cuda.txt").packages}
+    assert found == {"built": "1.0", "small": "2.0", "tiny": "1.0"}
+    lock(places, mirror="index", check=True, upgrade=[])
 
 
 def test_a_mirror_without_pytorchs_builds_is_helped_by_the_next(

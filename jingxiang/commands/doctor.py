@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from jingxiang import __version__, console, disk, gpu, locks, mirrors, ordering, pip_client, samples
-from jingxiang.commands.setup import APP
-from jingxiang.engines import venv
+from jingxiang import __version__, console, disk, gpu, locks, mirrors, ordering, pip_client, profiles, samples
+from jingxiang.commands import setup
 from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -111,8 +110,14 @@ def _gpu(places: Places) -> Iterable[Finding]:
     if found.problem:
         fix = tr("reinstall or load the NVIDIA driver, then try: nvidia-smi")
         yield Finding("gpu", PROBLEM, gpu.summary(found), fix)
-    else:
-        yield Finding("gpu", OK if found.cards else NOTE, gpu.summary(found))
+        return
+    try:
+        choice = profiles.choose(profiles.AUTO, found)
+    except profiles.NoneFits as error:
+        yield Finding("gpu", PROBLEM, f"{gpu.summary(found)}; {error.problem}", tr("update the NVIDIA driver"))
+        return
+    text = tr("{card}: {title} build", card=gpu.summary(found), title=choice.profile.title)
+    yield Finding("gpu", OK if found.cards else NOTE, text)
 
 
 def _disk(places: Places) -> Iterable[Finding]:
@@ -182,12 +187,14 @@ def _mirrors(places: Places) -> Iterable[Finding]:
 
 def _environment(places: Places) -> Iterable[Finding]:
     try:
-        lock = locks.read(places.locks / f"{APP}.txt")
-        lock.check_fresh(places.root / "envs" / f"{APP}.in")
+        profile = profiles.choose(profiles.AUTO, gpu.detect()).profile
+    except profiles.NoneFits:  # told about the card
+        profile = profiles.CPU
+    try:
+        environment = setup.planned(places, profile.name)
     except JingxiangError as error:
         yield Finding("environment", PROBLEM, error.message, *error.hints[:1])
         return
-    environment = venv.plan(places, APP, lock)
     if environment.in_place:
         yield Finding("environment", OK, tr("{name} is in place", name=environment.name))
     else:

@@ -14,7 +14,7 @@ from jingxiang.places import Places
 
 
 def generate(
-    places: Places, *, image: str, prompt: str, out: str, model: str, preset: str, seed: str, mirror: str
+    places: Places, *, image: str, prompt: str, out: str, model: str, preset: str, seed: str, mirror: str, profile: str
 ) -> NoReturn:
     """Check what can be checked without the app's environment, set it up, and become the app's own command."""
     catalog = models.load(places.root / "app" / "models.toml")
@@ -26,7 +26,7 @@ def generate(
         raise UsageError(tr("the seed must be a whole number, not '{seed}'", seed=seed))
     if not Path(image).is_file():
         raise UsageError(tr("{name}: no such file", name=image))
-    environment = setup(places, mirror=mirror)
+    environment = setup(places, mirror=mirror, profile=profile)
     argv: list[str | Path] = [
         environment.python, "-m", "app", "generate", "--model", spec.name, "--models", places.models,
         "--image", Path(image).absolute(), f"--prompt={prompt}", "--out", Path(out).absolute(), "--preset", preset,

@@ -1,57 +1,113 @@
-"""`lock`: renew the locks in envs/locks from the specs in envs."""
+"""`lock`: renew the locks in envs/locks from the specs in envs, or say which are stale and why."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jingxiang import console, locks, mirrors, pip_client, process, uv_client
-from jingxiang.errors import UnknownName
+from jingxiang.errors import JingxiangError, UnknownName
 from jingxiang.language import tr
+from jingxiang.locks import Lock
 from jingxiang.mirrors import AUTO, OFFICIAL, MirrorSet, Source
 from jingxiang.places import Places
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One spec, for which Pythons it is locked, and the locks whose versions it must share."""
+    """One spec, for which Pythons it is locked, and the locks whose versions it must share.
+
+    `build`: which of PyTorch's own builds it names; none of them is offered to a spec that names the ordinary one,
+    because `2.13.0+cpu` would count as a `2.13.0`.
+    """
 
     name: str
     options: tuple[str, ...]
+    build: str = ""
     constraints: tuple[str, ...] = ()
 
 
+class LocksStale(JingxiangError):
+    """Locks that do not fit their specs, or each other."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__("\n       ".join(reasons), hints=("python3 tasks.py lock",))
+
+
 LINUX = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28")
-# In this order: `dev` shares the versions of the two before it.
+# In this order: a spec comes after those whose versions it shares.
 SPECS = (
     Spec("toolkit", ("--universal", "--python-version", "3.10")),
-    Spec("cpu", LINUX),
-    Spec("dev", LINUX, ("toolkit", "cpu")),
+    Spec("cpu", LINUX, "cpu"),
+    Spec("cuda12", LINUX, constraints=("cpu",)),
+    Spec("cuda13", LINUX, constraints=("cpu",)),
+    Spec("dev", LINUX, "cpu", ("toolkit", "cpu")),
 )
-HEADER = "# Made by `python3 tasks.py lock` from envs/{name}.in; do not edit. Hashes, never addresses.\n"
 
 
 def lock(places: Places, *, mirror: str, check: bool, upgrade: Sequence[str]) -> None:
-    """Write every lock again, keeping the versions that still fit; with `check` only say which are stale."""
+    """Write every lock again, keeping the versions that still fit; with `check` only say which are stale, and why.
+
+    Raises `LocksStale` (with `check`), `ProcessFailed`.
+    """
     known = mirrors.load(places.root)
     known.check(mirror)
     for name in upgrade:
         _known_package(places, name)
+    if check:
+        _check(places)
+        return
     for spec in SPECS:
-        source, target = places.root / "envs" / f"{spec.name}.in", places.locks / f"{spec.name}.txt"
-        if check:
-            locks.read(target).check_fresh(source)
-            console.line("lock", tr("{name} is fresh", name=target.name))
-            continue
+        source, target = _files(places, spec)
         before = target.read_bytes() if target.exists() else b""
-        text = HEADER.format(name=spec.name) + f"{locks.SPEC_LINE}{locks.spec_digest(source)}\n"
-        text += _compiled(places, spec, known, mirror, upgrade)
-        target.write_text(text, encoding="utf-8")
+        target.write_text(locks.written(source, _compiled(places, spec, known, mirror, upgrade)), encoding="utf-8")
         state = tr("unchanged") if target.read_bytes() == before else tr("written")
         console.line("lock", f"{target.name}  {len(locks.read(target).packages)} {tr('packages')}  {state}")
+
+
+def _check(places: Places) -> None:
+    reasons = []
+    for spec in SPECS:
+        source, target = _files(places, spec)
+        try:
+            found = locks.read(target)
+            found.check_fresh(source)
+        except JingxiangError as error:
+            reasons.append(error.message)
+            continue
+        differences = [
+            tr("{lock}: has {name} {version}, {other} has {other_version}", lock=_shown(target), name=name,
+               version=ours, other=_shown(places.locks / f"{other}.txt"), other_version=theirs)
+            for other in spec.constraints
+            for name, ours, theirs in _differences(found, locks.read(places.locks / f"{other}.txt"))
+        ]  # fmt: skip
+        reasons += differences
+        if not differences:
+            console.line("lock", tr("{name} is fresh", name=target.name))
+    if reasons:
+        raise LocksStale(reasons)
+
+
+def _differences(lock: Lock, other: Lock) -> Iterator[tuple[str, str, str]]:
+    """Packages that both have in different versions; where a marker tells several versions apart, any will do."""
+    shared: dict[str, set[str]] = {}
+    for package in other.of_space("pypi"):
+        shared.setdefault(package.name, set()).add(package.version)
+    for package in lock.of_space("pypi"):
+        if package.version not in (versions := shared.get(package.name, {package.version})):
+            yield package.name, package.version, min(versions)
+
+
+def _files(places: Places, spec: Spec) -> tuple[Path, Path]:
+    """The spec's file and its lock's."""
+    return places.root / "envs" / f"{spec.name}.in", places.locks / f"{spec.name}.txt"
+
+
+def _shown(lock: Path) -> str:
+    return f"envs/locks/{lock.name}"
 
 
 def _known_package(places: Places, name: str) -> None:
@@ -70,27 +126,32 @@ def _compiled(places: Places, spec: Spec, known: MirrorSet, mirror: str, upgrade
     settings = {k: v for k, v in pip_client.settings(python).items() if k != "extra-index-url"}
     index = known.order("pypi", OFFICIAL if mirror == AUTO else mirror)[0]
     options = [*spec.options, *(f"--upgrade-package={name}" for name in upgrade)]
-    for name in spec.constraints:
-        options += ["--constraints", str(places.locks / f"{name}.txt")]
     done = None
-    for torch in _torch_sources(known, mirror, settings):
+    for torch in _torch_sources(known, mirror, settings) if spec.build else [None]:
         env = uv_client.environment(index, settings)
-        if torch is not None and torch.layout == "flat":
-            env["UV_FIND_LINKS"] = torch.address("cpu")
-        elif torch is not None:
-            env["UV_INDEX"] = torch.address("cpu")
-        elif links := settings.get("find-links"):
+        env.pop("UV_FIND_LINKS", None)
+        if torch is not None:
+            env["UV_FIND_LINKS" if torch.layout == "flat" else "UV_INDEX"] = torch.address(spec.build)
+        elif spec.build and (links := settings.get("find-links")):
             env["UV_FIND_LINKS"] = links.replace(" ", ",")
         with tempfile.TemporaryDirectory() as scratch:
-            output = Path(scratch) / "lock.txt"
-            current = places.locks / f"{spec.name}.txt"
+            output, shared = Path(scratch) / "lock.txt", Path(scratch) / "shared.txt"
+            source, current = _files(places, spec)
             if current.exists():  # uv keeps the versions that it finds in the output file
                 output.write_bytes(current.read_bytes())
-            done = uv_client.compile_lock(places.root / "envs" / f"{spec.name}.in", output, options, env)
+            shared.write_text("".join(_shared(places, spec)), encoding="utf-8")
+            done = uv_client.compile_lock(source, output, [*options, "--constraints", str(shared)], env)
             if not done.code:
                 return output.read_text(encoding="utf-8")
     assert done is not None
     raise process.ProcessFailed(f"uv pip compile envs/{spec.name}.in", done)
+
+
+def _shared(places: Places, spec: Spec) -> Iterator[str]:
+    """The versions that a spec must share, as pip's constraints; PyTorch's own builds are named by the specs."""
+    for name in spec.constraints:
+        for package in locks.read(places.locks / f"{name}.txt").of_space("pypi"):
+            yield f"{package.name}=={package.version}" + (f" ; {package.marker}\n" if package.marker else "\n")
 
 
 def _torch_sources(known: MirrorSet, mirror: str, settings: dict[str, str]) -> list[Source | None]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jingxiang import console, locks, mirrors, ordering, pip_client, ranking, samples
-from jingxiang.commands.setup import APP
 from jingxiang.errors import JingxiangError, UnknownName
 from jingxiang.language import tr
 from jingxiang.mirrors import AUTO, MirrorSet, Source
 from jingxiang.places import Places
+from jingxiang.profiles import CPU
 from jingxiang.ranking import Ranking
 from jingxiang.redaction import redact
 from jingxiang.samples import Measured
@@ -84,7 +84,9 @@ def show(places: Places, *, probe: bool, space: str, as_json: bool) -> None:
 def _probed(places: Places, known: MirrorSet, spaces: Iterable[str]) -> list[Row]:
     """Every source with how it did; which are good, fastest first, is kept for an hour."""
     python = Path(sys.executable)
-    packages = [package for name in (APP, "toolkit") for package in locks.read(places.locks / f"{name}.txt").packages]
+    packages = [
+        package for name in (CPU.name, "toolkit") for package in locks.read(places.locks / f"{name}.txt").packages
+    ]
     settings = pip_client.settings(python)
     wanted = samples.wanted(packages, settings["index-url"])
     measured = ordering.measure(known, spaces, home=places.home, wanted=wanted, settings=settings)

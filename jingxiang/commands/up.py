@@ -11,12 +11,12 @@ from jingxiang.commands.setup import setup
 from jingxiang.places import Places
 
 
-def up(places: Places, *, mirror: str, model: str, host: str, port: int, open_browser: bool) -> NoReturn:
+def up(places: Places, *, mirror: str, model: str, profile: str, host: str, port: int, open_browser: bool) -> NoReturn:
     """Check what was asked for, set up, and become the app, which prints READY and takes Ctrl-C itself."""
     catalog = models.load(places.root / "app" / "models.toml")
     spec = catalog.choose(model, gpu=bool(gpu.detect().cards))
     ports.bind(host, port).close()  # say now what would else be found out after the installation
-    environment = setup(places, mirror=mirror)
+    environment = setup(places, mirror=mirror, profile=profile)
     argv: list[str | Path] = [
         environment.python, "-m", "app", "serve", "--model", spec.name, "--models", places.models,
         "--outputs", places.outputs, "--host", host, "--port", str(port), *(["--open"] if open_browser else []),

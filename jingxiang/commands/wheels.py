@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jingxiang import console, ordering, pip_client, samples, wheels
 from jingxiang.fetch import resolve
 from jingxiang.fetch.artifacts import Artifact
+from jingxiang.fetch.resolve import Target
 from jingxiang.fetch.session import Session
 from jingxiang.language import tr
-from jingxiang.locks import Lock
+from jingxiang.locks import Lock, LockedPackage
 from jingxiang.mirrors import MirrorSet, Source
 from jingxiang.places import Places
 from jingxiang.process import ProcessFailed
@@ -19,6 +21,21 @@ from jingxiang.store import Store
 from jingxiang.wheels import Wheels
 
 NAMED = 4  # mirrors that the line about their order names
+
+
+@dataclass(frozen=True)
+class Need:
+    """How much is to come: files, the bytes of those whose length is listed, and how many are not."""
+
+    files: int = 0
+    size_bytes: int = 0
+    unknown: int = 0
+
+    @classmethod
+    def of(cls, store: Store, artifacts: Sequence[Artifact]) -> Need:
+        missing = [each for each in artifacts if len(each.hashes) > 1 or not store.has(each.key)]
+        sizes = [each.size_bytes for each in missing]
+        return cls(len(missing), sum(size or 0 for size in sizes), sizes.count(None))
 
 
 def install(
@@ -53,25 +70,49 @@ def get(places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: st
     """
     store, target = Store(places.store), resolve.target(python)
     packages = [package for package in lock.packages if target.wants(package)]
-    found = wheels.known(store, packages, target)
-    if found and found.complete:
-        console.line("fetch", tr("all {count} files are in the store", count=len(packages)))
+    if found := _had(store, packages, target):
         return found
-    settings = pip_client.settings(pip)
-    spaces = sorted({package.space for package in packages})
-    wanted = samples.wanted(packages, settings["index-url"])
-    orders = ordering.orders(known, mirror, spaces, home=places.home, wanted=wanted, settings=settings)
-    console.line("mirrors", _order(orders))
-    with Session(store, orders, settings) as session, Bar() as bar:
+    with _session(places, known, packages, mirror, pip) as session, Bar() as bar:
         found, report = wheels.fetched(
             session, store, packages, target, listed=lambda done: bar.listed(done, len(packages)),
-            planned=lambda artifacts: _plan(store, artifacts), show=bar,
+            planned=lambda artifacts: _say(Need.of(store, artifacts), len(artifacts)), show=bar,
         )  # fmt: skip
     first, *rest = report.lines() or [tr("all {count} files are in the store", count=len(packages))]
     console.line("fetch", first)
     for line in rest:
         console.more(line)
     return found
+
+
+def look(places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: str, pip: Path) -> Need:
+    """What `get` would fetch, found out from the mirrors' lists alone. Raises `Unavailable`."""
+    store, target = Store(places.store), resolve.target(python)
+    packages = [package for package in lock.packages if target.wants(package)]
+    if _had(store, packages, target):
+        return Need()
+    with _session(places, known, packages, mirror, pip) as session, Bar() as bar:
+        artifacts = session.resolve(packages, target, lambda done: bar.listed(done, len(packages)))
+    need = Need.of(store, artifacts)
+    _say(need, len(artifacts))
+    return need
+
+
+def _had(store: Store, packages: Sequence[LockedPackage], target: Target) -> Wheels | None:
+    found = wheels.known(store, packages, target)
+    if not found or not found.complete:
+        return None
+    console.line("fetch", tr("all {count} files are in the store", count=len(packages)))
+    return found
+
+
+def _session(places: Places, known: MirrorSet, packages: Sequence[LockedPackage], mirror: str, pip: Path) -> Session:
+    """The mirrors in the order in which they are asked, which is shown."""
+    settings = pip_client.settings(pip)
+    spaces = sorted({package.space for package in packages})
+    wanted = samples.wanted(packages, settings["index-url"])
+    orders = ordering.orders(known, mirror, spaces, home=places.home, wanted=wanted, settings=settings)
+    console.line("mirrors", _order(orders))
+    return Session(Store(places.store), orders, settings)
 
 
 def _order(orders: Mapping[str, Sequence[Source]]) -> str:
@@ -83,13 +124,10 @@ def _order(orders: Mapping[str, Sequence[Source]]) -> str:
     return " · ".join(parts)
 
 
-def _plan(store: Store, artifacts: Sequence[Artifact]) -> None:
-    """How much is to come, as far as the lists say how long the files are."""
-    missing = [each for each in artifacts if len(each.hashes) > 1 or not store.has(each.key)]
-    text = tr("{count} of {all} files to fetch", count=len(missing), all=len(artifacts))
-    unknown = sum(each.size_bytes is None for each in missing)
-    if size := sum(each.size_bytes or 0 for each in missing):
-        text += f", {console.size(size)}"
-    if unknown:
-        text += tr(" (how long {count} of them are is not listed)", count=unknown)
+def _say(need: Need, count: int) -> None:
+    text = tr("{count} of {all} files to fetch", count=need.files, all=count)
+    if need.size_bytes:
+        text += f", {console.size(need.size_bytes)}"
+    if need.unknown:
+        text += tr(" (how long {count} of them are is not listed)", count=need.unknown)
     console.line("plan", text)
