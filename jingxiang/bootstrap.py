@@ -189,7 +189,8 @@ def _install(known: "MirrorSet", mirror: str) -> None:
     lock = locks.read(LOCK)
 
     def with_wheels(found: "Wheels") -> None:
-        with found.folder() as links:
+        links = VENV / "wheels"
+        with found.folder(links):
             pip_client.install(PYTHON, LOCK, links)
 
     count = wheels.install(here(), known, lock, with_wheels, mirror=mirror, python=version, pip=PYTHON)

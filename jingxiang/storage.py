@@ -60,6 +60,16 @@ class StoreClosed(JingxiangError):
         )
 
 
+def below(folder: Path) -> Tally:
+    """All files below a folder; none if it is not there."""
+    total = NOTHING
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Tally(1, os.lstat(os.path.join(path, name)).st_size)  # noqa: PTH118 (tens of thousands)
+    return total
+
+
 @contextlib.contextmanager
 def writing(folder: Path, needed_bytes: int = 0) -> Iterator[None]:
     """Turn what the system says about a folder that cannot be written into `StoreFull` or `StoreClosed`.

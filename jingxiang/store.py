@@ -5,6 +5,7 @@ incoming/abcdef…         what has come so far of one that is being fetched, ke
 incoming/abcdef….journal what the fetch engine notes about it
 incoming/abcdef….lock    there while a process works on it
 resolved/…               which files the locks of Python packages mean on this machine (`wheels`)
+derived/…                what was made of blobs and can be made again: wheels unpacked (by uv) and compiled (`bytecode`)
 """
 
 from __future__ import annotations
@@ -73,11 +74,13 @@ class Blob:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the store holds. `linked` counts those of the blobs that are in views too; `partial` what is half here."""
+    """What the store holds. `linked` counts those of the blobs that are in views too; `partial` what is half here;
+    `derived` what was made of blobs, whether or not environments share it."""
 
     blobs: Tally
     linked: Tally
     partial: Tally
+    derived: Tally = NOTHING
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,16 @@ class Store:
     @property
     def blob_folder(self) -> Path:
         return self.root / "sha256"
+
+    @property
+    def derived(self) -> Path:
+        return self.root / "derived"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether we may write in it: a store that others share with us may be read only."""
+        there = next(each for each in (self.root, *self.root.parents) if each.exists())
+        return os.access(there, os.W_OK)
 
     def blob(self, sha256: str) -> Path:
         """Where a blob is, or would be. Raises `NotADigest`."""
@@ -238,7 +251,7 @@ class Store:
             linked += blob.tally if blob.linked else NOTHING
         for sha256 in self._incoming_digests():
             partial += _tally(Incoming(self, sha256).path)
-        return Sizes(blobs, linked, partial)
+        return Sizes(blobs, linked, partial, storage.below(self.derived))
 
     def is_sound(self, sha256: str) -> bool:
         """Whether a blob is there, and is what it is called: it is read."""

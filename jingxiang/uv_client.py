@@ -62,14 +62,17 @@ def make_environment(folder: Path, python: str, *, cache: Path) -> process.Finis
 
 
 def install(requirements: Path, python: Path, *, links: Path, cache: Path, show: bool) -> process.Finished:
-    """Install exact versions with hashes from a folder of wheels, and compile their bytecode. Never asks a network."""
+    """Install exact versions with hashes from a folder of wheels. Never asks a network.
+
+    Files are linked from the cache where the disk allows it. Their bytecode is another's business (`bytecode`).
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
     for name in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"):
         kept.pop(name, None)
     env = {**kept, "UV_NO_CONFIG": "1", "UV_OFFLINE": "1", "UV_CACHE_DIR": str(cache), "UV_PYTHON_DOWNLOADS": "never"}
     argv: list[str | Path] = [
         binary(), "pip", "install", "--python", python, "--require-hashes", "--no-deps", "--no-build", "--no-index",
-        "--find-links", links, "--compile-bytecode", "--requirements", requirements,
+        "--find-links", links, "--requirements", requirements,
     ]  # fmt: skip
     return process.run(argv, env=env, show=show)
 

@@ -79,14 +79,14 @@ def _build(target: Path, sources: Mapping[str, Path], folders: Iterable[str]) ->
     for name in sorted(folders):
         (part / name).mkdir()
     for name, source in sources.items():
-        tallies[_place(source, part / name)] += Tally(1, source.stat().st_size)
+        tallies[place(source, part / name)] += Tally(1, source.stat().st_size)
     if target.exists():
         target.rename(old)
     part.rename(target)
     return View(**tallies)
 
 
-def _place(source: Path, path: Path) -> str:
+def place(source: Path, path: Path) -> str:
     """Link, else clone, else copy one file; returns which."""
     try:
         path.hardlink_to(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,13 @@ from jingxiang.fetch.engine import Show
 from jingxiang.fetch.report import Report
 from jingxiang.fetch.resolve import Target
 from jingxiang.fetch.session import Session
+from jingxiang.file_lock import held
 from jingxiang.locks import LockedPackage
 from jingxiang.store import Store
 
 NOTES = "resolved"
+# In the store's `derived`: the folder of links while wheels are installed, uv's cache, and bytecode.
+LINKS, UNPACKED, COMPILED = "wheels", "unpacked", "bytecode"
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,23 @@ class Wheels:
         return len(damaged)
 
     @contextlib.contextmanager
-    def folder(self) -> Iterator[Path]:
-        """A folder of the files, as for pip's --find-links, that is gone afterwards. It takes no room: links only."""
-        with tempfile.TemporaryDirectory(prefix="jingxiang-wheels-") as scratch:
-            for name, sha256 in self.digests.items():
-                (Path(scratch) / name).symlink_to(self.store.blob(sha256))
-            yield Path(scratch)
+    def folder(self, path: Path) -> Iterator[None]:
+        """Make `path` a folder of links to the files, as for pip's --find-links, that is gone afterwards.
+
+        One process at a time has it.
+        """
+        with storage.writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with held(path.with_name(f"{path.name}.lock")):
+            try:
+                shutil.rmtree(path, ignore_errors=True)  # of a process that was killed
+                with storage.writing(path.parent):
+                    path.mkdir()
+                    for name, sha256 in self.digests.items():
+                        (path / name).symlink_to(self.store.blob(sha256))
+                yield
+            finally:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def known(store: Store, packages: Sequence[LockedPackage], target: Target) -> Wheels | None:
@@ -92,6 +106,15 @@ def forget(store: Store) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError), storage.writing(store.root):
             if not all(map(store.has, json.loads(note.read_text(encoding="utf-8")).values())):
                 note.unlink()
+
+
+def forget_derived(store: Store) -> None:
+    """Remove what was made of blobs and can be made again. Waits for a process that is installing."""
+    if not store.derived.is_dir():
+        return
+    with storage.writing(store.root), held(store.derived / f"{LINKS}.lock"):
+        for folder in (UNPACKED, COMPILED):
+            shutil.rmtree(store.derived / folder, ignore_errors=True)
 
 
 def _note(store: Store, packages: Sequence[LockedPackage], target: Target) -> Path:

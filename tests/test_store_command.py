@@ -40,6 +40,13 @@ def holds(places: Places) -> list[bytes]:
     return [data for data in (WHEEL, OTHER, LINKED) if Store(places.store).has(sha256_bytes(data))]
 
 
+def derive(places: Places) -> None:
+    """What an installation leaves in the store besides blobs."""
+    for folder, text in (("unpacked", "four"), ("bytecode", "pyc")):
+        (Store(places.store).derived / folder).mkdir(parents=True)
+        (Store(places.store).derived / folder / "file").write_text(text)
+
+
 def damage(places: Places, data: bytes) -> str:
     digest = sha256_bytes(data)
     path = Store(places.store).blob(digest)
@@ -53,15 +60,17 @@ def test_there_is_a_table_for_people_and_the_folder_for_scripts(
 ) -> None:
     with Store(places.store).incoming("c" * 64) as file:
         file.path.write_bytes(bytes(1500))
+    derive(places)
     store(places, **LOOK)
     out, err = capsys.readouterr()
     assert out == f"{places.store}\n"
     assert err.splitlines() == [
-        "kind             files  size",
-        "Python packages  1      5 B",
-        "other            2      37 B",
-        "half fetched     1      1.5 kB",
-        "of all, linked   1      18 B",
+        "kind                   files  size",
+        "Python packages        1      5 B",
+        "other                  2      37 B",
+        "half fetched           1      1.5 kB",
+        "of all, linked         1      18 B",
+        "unpacked and compiled  2      7 B",
     ]
 
 
@@ -73,11 +82,12 @@ def test_it_speaks_chinese(places: Places, capsys: pytest.CaptureFixture[str], m
         "清理     已删除：1 个文件，19 B",
         "         不在本代码目录的锁文件中，但已保留：1 个文件，18 B",
         "         （已链接到本代码目录或其他代码目录的环境中，或正在下载）",
-        "种类        文件数  大小",
-        "Python 包   1       5 B",
-        "其他        1       18 B",
-        "未下载完    0       0 B",
-        "其中已链接  1       18 B",
+        "种类          文件数  大小",
+        "Python 包     1       5 B",
+        "其他          1       18 B",
+        "未下载完      0       0 B",
+        "其中已链接    1       18 B",
+        "已解包和编译  0       0 B",
     ]
 
 
@@ -99,6 +109,13 @@ def test_prune_keeps_what_the_locks_name_and_what_is_linked_and_says_so(
         "         not in this checkout's locks, but kept: 1 files, 18 B",
         "         (linked into environments, of this checkout or another, or being fetched now)",
     ]
+
+
+@pytest.mark.parametrize("how", [VERIFY, PRUNE])
+def test_what_can_be_made_again_is_removed_too(places: Places, how: dict[str, bool]) -> None:
+    derive(places)
+    store(places, **how)
+    assert list(Store(places.store).derived.iterdir()) == []
 
 
 def test_a_broken_lock_ends_it_before_anything_is_removed(places: Places) -> None:
@@ -133,7 +150,7 @@ def test_json_is_one_object_that_says_all(places: Places, capsys: pytest.Capture
     assert json.loads(out) == {
         "store": str(places.store),
         "kinds": {"packages": wheel, "other": linked},
-        "sizes": {"blobs": {"files": 2, "size_bytes": 23}, "linked": linked, "partial": none},
+        "sizes": {"blobs": {"files": 2, "size_bytes": 23}, "linked": linked, "partial": none, "derived": none},
         "verified": {"checked": {"files": 3, "size_bytes": 42}, "damaged": [digest]},
         "pruned": {"removed": none, "partial": none, "stayed": linked},
     }

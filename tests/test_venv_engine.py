@@ -74,16 +74,40 @@ def test_an_environment_is_what_the_lock_says_and_no_server_hears_of_it(places: 
     stamp = json.loads((made.folder / "jingxiang.json").read_text())
     version = shown(made, "import platform; print(platform.python_version(), end='')")
     assert stamp == {"profile": "cpu", "engine": "venv", "lock": made.lock.digest, "python": version}
-    assert names(made.folder.parent) == [made.name]  # uv's cache is gone
+    assert names(made.folder.parent) == [made.name]
     assert network.connections == 0
 
 
 def test_the_store_stays_as_it_is(places: Places) -> None:
-    """What is installed are copies: a program that edits its own files does not reach the store."""
+    """A program that edits its own files does not reach the wheels."""
     made, wheels = made_of(places, "one==1.0")
     venv.build(made, wheels, show=False)
     blob = wheels.store.blob(*wheels.digests.values())
     assert (sha256_file(blob), blob.stat().st_nlink) == (blob.name, 1)
+
+
+def inodes(environment: Environment, name: str) -> dict[str, int]:
+    """The files of a package and of its bytecode."""
+    found = venv.site_packages(environment.folder).rglob(f"{name}*.py*")
+    return {path.name: path.stat().st_ino for path in found}
+
+
+def test_environments_share_unpacked_files_and_bytecode(places: Places) -> None:
+    first, wheels = made_of(places, "one==1.0", "two==1.0")
+    venv.build(first, wheels, show=False)
+    second, wheels = made_of(places, "one==1.0", "three==1.0")
+    venv.build(second, wheels, show=False)
+    assert inodes(first, "one") == inodes(second, "one")
+    assert set(inodes(first, "one")) == {"one.py", "one.cpython-311.pyc"}
+
+
+def test_a_store_that_may_only_be_read_serves_as_well(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, wheels = made_of(places, "one==1.0")
+    monkeypatch.setattr(Store, "is_ours", False)
+    venv.build(made, wheels, show=False)
+    assert shown(made, "import one, os; print(one.version, os.path.exists(one.__cached__))") == "1.0 True\n"
+    assert names(made.folder.parent) == [made.name]
+    assert not wheels.store.derived.exists()
 
 
 def test_a_second_time_nothing_is_made_and_no_wheel_is_needed(places: Places) -> None:

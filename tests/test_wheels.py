@@ -107,13 +107,33 @@ def test_a_file_whose_hash_no_list_says_is_known_by_the_one_that_it_has(site: Si
     assert wheels.known(site.store, locked(ONE), HERE) == Wheels(site.store, digests(ONE))
 
 
-def test_the_folder_holds_links_under_the_files_names_and_is_gone_afterwards(site: Site) -> None:
+def test_the_folder_holds_links_under_the_files_names_and_is_gone_afterwards(site: Site, tmp_path: Path) -> None:
     found, _ = site.fetched(locked(ONE, TWO))
-    with found.folder() as folder:
-        held = {path.name: path.readlink() for path in folder.iterdir()}
+    folder = tmp_path / "deep" / "wheels"
+    (folder / "of a killed process").mkdir(parents=True)
+    with found.folder(folder):
+        links = {path.name: path.readlink() for path in folder.iterdir()}
         assert (folder / ONE.file).read_bytes() == ONE.body
-    assert held == {each.file: site.store.blob(each.sha256) for each in (ONE, TWO)}
-    assert not folder.exists()
+    assert links == {each.file: site.store.blob(each.sha256) for each in (ONE, TWO)}
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_one_process_at_a_time_has_the_folder(site: Site, tmp_path: Path) -> None:
+    found, _ = site.fetched(locked(ONE, TWO))
+    only = Wheels(site.store, digests(TWO))
+    seen: list[list[str]] = []
+
+    def second() -> None:
+        with only.folder(tmp_path / "wheels"):
+            seen.append(sorted(path.name for path in (tmp_path / "wheels").iterdir()))
+
+    other = threading.Thread(target=second)
+    with found.folder(tmp_path / "wheels"):
+        other.start()
+        other.join(0.2)
+        seen.append(sorted(path.name for path in (tmp_path / "wheels").iterdir()))
+    other.join()
+    assert seen == [[ONE.file, TWO.file], [TWO.file]]
 
 
 def test_what_one_run_has_found_the_next_one_knows_without_any_server(site: Site) -> None:

@@ -60,6 +60,7 @@ def store(places: Places, *, verify: bool, prune: bool, as_json: bool) -> None:
     pruned = found.prune(set().union(*named.values())) if prune else None
     if verify or prune:
         wheels.forget(found)
+        wheels.forget_derived(found)
     report = Report(_by_kind(found, named), found.sizes(), verified, pruned)
     if as_json:
         console.data_json({"store": str(found.root), **asdict(report)})
@@ -88,6 +89,7 @@ def _show(report: Report) -> None:
     titles = {kind.name: kind.title for kind in KINDS}
     rows = [(tr(titles.get(name, name)), tally) for name, tally in report.kinds.items()]
     rows += [(tr("half fetched"), report.sizes.partial), (tr("of all, linked"), report.sizes.linked)]
+    rows += [(tr("unpacked and compiled"), report.sizes.derived)]
     cells = [(name, str(tally.files), console.size(tally.size_bytes)) for name, tally in rows]
     console.table([(tr("kind"), tr("files"), tr("size")), *cells])
 

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jingxiang import process, uv_client
+from jingxiang import bytecode, process, uv_client
 from jingxiang.digest import short
 from jingxiang.errors import JingxiangError
 from jingxiang.folder_lock import locked
 from jingxiang.language import tr
 from jingxiang.locks import Lock
 from jingxiang.places import Places
-from jingxiang.wheels import Wheels
+from jingxiang.store import Store
+from jingxiang.wheels import COMPILED, LINKS, UNPACKED, Wheels
 
 PYTHON = "3.11"
 STAMP = "jingxiang.json"
@@ -78,14 +79,9 @@ def build(environment: Environment, wheels: Wheels, *, show: bool) -> None:
     with locked(environment.folder.parent), _scratch(environment.folder) as folder:
         if environment.in_place:  # made by another process while we waited
             return
-        # uv unpacks wheels into its cache and links them from there: beside the environment, they are there once.
-        cache = folder.with_name(f"{folder.name}-uv")
-        try:
-            _fill(folder, environment.lock, wheels, cache, show=show)
-        finally:
-            shutil.rmtree(cache, ignore_errors=True)
-        version = process.check([folder / "bin/python", "-V"], name="python").stdout.split()[-1]
-        stamp = Stamp(environment.profile, "venv", environment.lock.digest, version)
+        with _workshop(wheels.store, folder) as workshop:
+            python = _fill(folder, environment.lock, wheels, workshop, show=show)
+        stamp = Stamp(environment.profile, "venv", environment.lock.digest, python.version)
         (folder / STAMP).write_text(json.dumps(asdict(stamp), indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(environment.folder, ignore_errors=True)  # a folder whose Python has gone
         folder.rename(environment.folder)
@@ -102,16 +98,43 @@ def point(link: Path, environment: Environment) -> None:
     part.replace(link)
 
 
-def _fill(folder: Path, lock: Lock, wheels: Wheels, cache: Path, *, show: bool) -> None:
-    """An environment in an empty folder, with everything that the lock names."""
+def _fill(folder: Path, lock: Lock, wheels: Wheels, workshop: Path, *, show: bool) -> bytecode.Python:
+    """An environment in an empty folder, with everything that the lock names, and its bytecode.
+
+    uv unpacks each wheel once into its cache and links the files from there. It knows a wheel again by where it found
+    it, so that is always the same place.
+    """
+    links, cache = workshop / LINKS, workshop / UNPACKED
     made = uv_client.make_environment(folder, PYTHON, cache=cache)
     if made.code:
         missing = "No interpreter found" in made.stderr
         raise PythonMissing(PYTHON) if missing else process.ProcessFailed("uv venv", made)
-    with wheels.folder() as links:
-        done = uv_client.install(lock.path, folder / "bin/python", links=links, cache=cache, show=show)
-    if done.code:
-        raise process.ProcessFailed("uv pip install", done)
+    path = folder / "bin" / "python"
+    with wheels.folder(links):
+        done = uv_client.install(lock.path, path, links=links, cache=cache, show=show)
+        if done.code:
+            raise process.ProcessFailed("uv pip install", done)
+        python = bytecode.ask(path)
+        bytecode.install(python, site_packages(folder), wheels, workshop / COMPILED)
+    return python
+
+
+def site_packages(folder: Path) -> Path:
+    """Where the packages of an environment are."""
+    return folder / "lib" / f"python{PYTHON}" / "site-packages"
+
+
+@contextlib.contextmanager
+def _workshop(store: Store, folder: Path) -> Iterator[Path]:
+    """Where things are made of wheels: kept in the store for the next environment, where we may write there."""
+    if store.is_ours:
+        yield store.derived
+        return
+    beside = folder.with_name(f"{folder.name}-derived")
+    try:
+        yield beside
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -86,7 +86,8 @@ def test_whatever_a_mirror_does_what_is_installed_is_what_is_locked(
     assert failed
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "environment"], check=True)
     python = tmp_path / "environment" / "bin" / "python"
-    with found.folder() as links:
+    links = tmp_path / "wheels"
+    with found.folder(links):
         pip_client.install(python, LOCK.path, links)
     code = "import invoke, docker, psutil, uv; print(invoke.__version__)"
     shown = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,103 @@
+"""Bytecode of wheels: compiled once for each wheel and Python, kept, and linked into environments.
+
+TAG/SHA256/…      the files of the wheel of that digest, by their names below site-packages
+TAG/SHA256.json   the SHA-256 of each; written first, so a folder that is there is whole
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jingxiang import process, storage, views
+from jingxiang.storage import Tally
+from jingxiang.wheels import Wheels
+
+COMPILER = Path(__file__).resolve().parent / "engines" / "compile.py"
+# Its version, and what its bytecode is called: pre-releases of one version may differ in it.
+ASK = (
+    "import importlib.util, platform, sys; print(platform.python_version(), "
+    "f'{sys.implementation.cache_tag}-{int.from_bytes(importlib.util.MAGIC_NUMBER[:2], \"little\")}')"
+)
+
+
+@dataclass(frozen=True)
+class Python:
+    """The Python of an environment, and `tag`, which stands for its kind of bytecode: `cpython-311-3495`."""
+
+    path: Path
+    version: str
+    tag: str
+
+
+def ask(python: Path) -> Python:
+    """Start it, to see that it works and what it is."""
+    version, tag = process.check([python, "-I", "-c", ASK], name="python").stdout.split()
+    return Python(python, version, tag)
+
+
+def install(python: Python, site: Path, wheels: Wheels, folder: Path) -> Tally:
+    """Link the bytecode of wheels into the `site` that they are unpacked in; what `folder` has not yet is compiled.
+
+    Returns how many files were linked (or, onto another disk, copied).
+    """
+    prepare(python, wheels, folder)
+    total = storage.NOTHING
+    for sha256 in wheels.digests.values():
+        total += _linked(folder / python.tag / sha256, site)
+    return total
+
+
+def prepare(python: Python, wheels: Wheels, folder: Path) -> None:
+    """Compile the wheels that `folder` has not yet."""
+    kept = folder / python.tag
+    missing = [sha256 for sha256 in wheels.digests.values() if not (kept / sha256).is_dir()]
+    if not missing:
+        return
+    part = kept / f"{secrets.token_hex(4)}.part"  # others may be compiling the same wheels
+    targets = {str(part / sha256): str(wheels.store.blob(sha256)) for sha256 in missing}
+    try:
+        with storage.writing(folder):
+            for target in targets:
+                Path(target).mkdir(parents=True)
+            job = part / "job.json"
+            job.write_text(json.dumps(targets), encoding="utf-8")
+        process.check([python.path, "-I", "-W", "ignore", COMPILER, job], name="compile.py")
+        with storage.writing(folder):
+            for sha256 in missing:
+                (part / f"{sha256}.json").replace(kept / f"{sha256}.json")
+                with contextlib.suppress(OSError):  # another process was faster: the same bytes
+                    (part / sha256).rename(kept / sha256)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def digests(python: Python, wheels: Wheels, folder: Path) -> Mapping[str, str]:
+    """The SHA-256 of each file of bytecode, by its name below site-packages; of those wheels that were compiled."""
+    found: dict[str, str] = {}
+    for sha256 in wheels.digests.values():
+        with contextlib.suppress(FileNotFoundError):
+            found |= json.loads((folder / python.tag / f"{sha256}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _linked(source: Path, target: Path) -> Tally:
+    """Link every file below one folder to the same place below another."""
+    total = storage.NOTHING
+    with os.scandir(source) as found:
+        for entry in found:
+            path = target / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                path.mkdir(exist_ok=True)
+                total += _linked(Path(entry.path), path)
+            else:
+                path.unlink(missing_ok=True)  # a wheel may bring its own
+                views.place(Path(entry.path), path)
+                total += Tally(1, entry.stat().st_size)
+    return total
