@@ -13,7 +13,7 @@ from typing import Sequence
 from invoke.context import Context
 
 from jingxiang.places import here
-from jingxiang.program import Program, task
+from jingxiang.program import Program, after_dashes, task
 
 MIRROR = "mirror to ask first; the others follow when it fails (default: auto, the fastest now)"
 MODEL = "model, see app/models.toml (default: what this machine can run)"
@@ -90,14 +90,46 @@ def generate(
         "mirror": MIRROR,
         "profile": PROFILE,
         "dry_run": "only say what would be fetched and made",
+        "fresh": "make it again from the wheels, even if it is in place",
         "json": JSON,
     }
 )
-def setup(_: Context, mirror: str = "auto", profile: str = "auto", dry_run: bool = False, json: bool = False) -> None:
+def setup(
+    _: Context,
+    mirror: str = "auto",
+    profile: str = "auto",
+    dry_run: bool = False,
+    fresh: bool = False,
+    json: bool = False,
+) -> None:
     """Install the app's environment, exactly as locked."""
     from jingxiang.commands.setup import setup_app
 
-    setup_app(here(), mirror=mirror, profile=profile, dry_run=dry_run, as_json=json)
+    setup_app(here(), mirror=mirror, profile=profile, dry_run=dry_run, fresh=fresh, as_json=json)
+
+
+@task(help={"json": JSON})
+def verify(_: Context, json: bool = False) -> None:
+    """Compare every file of the environment with its lock; list what was added, changed or is missing."""
+    from jingxiang.commands.verify import verify
+
+    verify(here(), as_json=json)
+
+
+@task()
+def run(_: Context) -> None:
+    """Run a program in the environment: run -- python train.py"""
+    from jingxiang.commands.run import run
+
+    run(here(), words=after_dashes())
+
+
+@task()
+def shell(_: Context) -> None:
+    """Open a shell in the environment, without start files."""
+    from jingxiang.commands.run import shell
+
+    shell(here())
 
 
 @task(help={"json": JSON})

@@ -118,7 +118,8 @@ def _lock_digest() -> str:
 
 
 def _option(arguments: "List[str]", name: str) -> "Optional[str]":
-    """The value of `--name VALUE` or `--name=VALUE`, wherever it stands."""
+    """The value of `--name VALUE` or `--name=VALUE`, wherever it stands; what follows `--` is another program's."""
+    arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
     for index, argument in enumerate(arguments):
         if argument == name and index + 1 < len(arguments):
             return arguments[index + 1]
@@ -135,11 +136,12 @@ def _take_language(arguments: "List[str]") -> "List[str]":
     if language not in LANGUAGES:
         raise UnknownName("language", language, LANGUAGES)
     os.environ["JINGXIANG_LANG"] = language
-    rest = [argument for argument in arguments if not argument.startswith("--lang=")]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    rest = [argument for argument in arguments[:end] if not argument.startswith("--lang=")]
     if "--lang" in rest:
         at = rest.index("--lang")
         del rest[at : at + 2]
-    return rest
+    return rest + arguments[end:]
 
 
 def _make(mirror: str) -> None:

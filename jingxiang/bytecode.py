@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,13 +78,11 @@ def prepare(python: Python, wheels: Wheels, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def digests(python: Python, wheels: Wheels, folder: Path) -> Mapping[str, str]:
-    """The SHA-256 of each file of bytecode, by its name below site-packages; of those wheels that were compiled."""
-    found: dict[str, str] = {}
+def digests(python: Python, wheels: Wheels, folder: Path) -> Iterator[tuple[str, str]]:
+    """Each file of bytecode by its name below site-packages, and its SHA-256; of those wheels that were compiled."""
     for sha256 in wheels.digests.values():
         with contextlib.suppress(FileNotFoundError):
-            found |= json.loads((folder / python.tag / f"{sha256}.json").read_text(encoding="utf-8"))
-    return found
+            yield from json.loads((folder / python.tag / f"{sha256}.json").read_text(encoding="utf-8")).items()
 
 
 def _linked(source: Path, target: Path) -> Tally:

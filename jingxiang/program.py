@@ -21,6 +21,11 @@ from jingxiang.language import tr
 INTERRUPTED = 128 + signal.SIGINT
 
 
+def after_dashes() -> list[str]:
+    """The words of the command line after `--`, as they were given: invoke joins them with blanks."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+
+
 def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
     """invoke's `task` without guessed short flags: those would change meaning when a parameter is added."""
 

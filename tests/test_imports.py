@@ -40,6 +40,7 @@ LAYERS = {
     "jingxiang.engines.*": 3,
     "jingxiang.gpu": 3,
     "jingxiang.pip_client": 3,
+    "jingxiang.inventory": 3,
     "jingxiang.ordering": 3,
     "jingxiang.process": 3,
     "jingxiang.profiles": 3,

@@ -66,7 +66,7 @@ def task_texts(tree: ast.Module) -> set[str]:
         for decorator in body.decorator_list:
             assert isinstance(decorator, ast.Call)
             texts.add(ast.get_docstring(body, clean=False) or "")
-            helps = next(keyword.value for keyword in decorator.keywords if keyword.arg == "help")
+            helps = next((keyword.value for keyword in decorator.keywords if keyword.arg == "help"), ast.Dict([], []))
             assert isinstance(helps, ast.Dict)
             for value in helps.values:
                 texts.add(str(named[value.id] if isinstance(value, ast.Name) else ast.literal_eval(value)))

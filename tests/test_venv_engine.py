@@ -73,6 +73,7 @@ def test_an_environment_is_what_the_lock_says_and_no_server_hears_of_it(places: 
     assert list(made.folder.rglob("one*.pyc"))  # the bytecode is there before the first start
     stamp = json.loads((made.folder / "jingxiang.json").read_text())
     version = shown(made, "import platform; print(platform.python_version(), end='')")
+    assert {"pyvenv.cfg", "bin/python", "bin/activate"} <= set(stamp.pop("files"))
     assert stamp == {"profile": "cpu", "engine": "venv", "lock": made.lock.digest, "python": version}
     assert names(made.folder.parent) == [made.name]
     assert network.connections == 0
@@ -88,7 +89,7 @@ def test_the_store_stays_as_it_is(places: Places) -> None:
 
 def inodes(environment: Environment, name: str) -> dict[str, int]:
     """The files of a package and of its bytecode."""
-    found = venv.site_packages(environment.folder).rglob(f"{name}*.py*")
+    found = (environment.folder / venv.SITE).rglob(f"{name}*.py*")
     return {path.name: path.stat().st_ino for path in found}
 
 

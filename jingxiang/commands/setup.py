@@ -41,12 +41,14 @@ class Plan:
     fetch_unknown: int = 0
 
 
-def setup_app(places: Places, *, mirror: str, profile: str, dry_run: bool, as_json: bool) -> None:
+def setup_app(
+    places: Places, *, mirror: str, profile: str, dry_run: bool, fresh: bool = False, as_json: bool = False
+) -> None:
     """The app's environment; its folder (or one JSON object) is what goes to stdout."""
     if dry_run:
         plan = _looked(places, mirror, profile)
     else:
-        environment = setup(places, mirror=mirror, profile=profile)
+        environment = setup(places, mirror=mirror, profile=profile, fresh=fresh)
         plan = _plan(environment, in_place=True)
     if as_json:
         console.data_json(asdict(plan))
@@ -54,14 +56,14 @@ def setup_app(places: Places, *, mirror: str, profile: str, dry_run: bool, as_js
         console.data(plan.folder)
 
 
-def setup(places: Places, *, mirror: str, profile: str = profiles.AUTO) -> venv.Environment:
-    """Install the locked environment unless it is in place, and make `.env` lead to it."""
+def setup(places: Places, *, mirror: str, profile: str = profiles.AUTO, fresh: bool = False) -> venv.Environment:
+    """Install the locked environment unless it is in place (`fresh`: in any case), and make `.env` lead to it."""
     known, environment = _chosen(places, mirror, profile)
-    if environment.in_place:
+    if environment.in_place and not fresh:
         console.line("ready", tr("{name} is in place", name=environment.name))
     else:
         python, pip = venv.PYTHON, Path(sys.executable)
-        build = partial(_build, environment)
+        build = partial(_build, environment, fresh=fresh)
         wheels.install(places, known, environment.lock, build, mirror=mirror, python=python, pip=pip)
     if environment.profile != DEVELOPMENT:
         before = places.current.exists() and places.current.resolve()
@@ -127,9 +129,10 @@ def _plan(environment: venv.Environment, *, in_place: bool, need: Need | None = 
     )  # fmt: skip
 
 
-def _build(environment: venv.Environment, found: Wheels) -> None:
+def _build(environment: venv.Environment, found: Wheels, *, fresh: bool) -> None:
     start = time.monotonic()
-    venv.build(environment, found, show=sys.stderr.isatty())
-    seconds = time.monotonic() - start
-    count = len(found.digests)
-    console.line("install", tr("{count} packages in {seconds:.0f} s, offline", count=count, seconds=seconds))
+    files = venv.build(environment, found, show=sys.stderr.isatty(), fresh=fresh)
+    seconds, count = time.monotonic() - start, len(found.digests)
+    console.line("install", tr("{count} packages in {seconds:.1f} s, offline", count=count, seconds=seconds))
+    if files:  # none: another process has made it meanwhile
+        console.line("verify", tr("{count} files as locked", count=f"{files:,}"))

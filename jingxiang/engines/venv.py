@@ -7,32 +7,53 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jingxiang import bytecode, process, uv_client
+from packaging.utils import canonicalize_name
+
+from jingxiang import bytecode, inventory, process, uv_client
 from jingxiang.digest import short
 from jingxiang.errors import JingxiangError
+from jingxiang.fetch import resolve
 from jingxiang.folder_lock import locked
+from jingxiang.inventory import Difference
 from jingxiang.language import tr
 from jingxiang.locks import Lock
 from jingxiang.places import Places
 from jingxiang.store import Store
-from jingxiang.wheels import COMPILED, LINKS, UNPACKED, Wheels
+from jingxiang.wheels import COMPILED, LINKS, UNPACKED, Wheels, forget_derived
 
 PYTHON = "3.11"
+SITE = f"lib/python{PYTHON}/site-packages"
 STAMP = "jingxiang.json"
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What an environment was made from; written last, so a folder that has it is complete."""
+    """What an environment was made from; written last, so a folder that has it is complete.
+
+    `files`: those that were there before any package, with their digests.
+    """
 
     profile: str
     engine: str
     lock: str
     python: str
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is in an environment, and what of it is not as locked.
+
+    `wheels`: whether it was compared with the wheels; if they are not in the store, only with its own lists.
+    """
+
+    files: int
+    differences: tuple[Difference, ...]
+    wheels: bool
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,18 @@ class Environment:
         return (self.folder / STAMP).exists() and self.python.exists()
 
 
+class NotAsLocked(JingxiangError):
+    """What was installed is not what the wheels hold, twice: the disk or the memory is at fault."""
+
+    def __init__(self, found: Check) -> None:
+        first = found.differences[0]
+        super().__init__(
+            tr("{count} files are not as locked after the installation, {path} first",
+               count=len(found.differences), path=first.path),
+            hints=(tr("check the disk and the memory of this machine"),),
+        )  # fmt: skip
+
+
 class PythonMissing(JingxiangError):
     """This machine has no Python of the version that the environment is locked for."""
 
@@ -73,18 +106,35 @@ def plan(places: Places, profile: str, lock: Lock) -> Environment:
     return Environment(places.environments / f"i2v-{profile}-{short(lock.digest)}", profile, lock)
 
 
-def build(environment: Environment, wheels: Wheels, *, show: bool) -> None:
-    """Install the lock beside its final place, without any network, and move it there when it is complete."""
+def build(environment: Environment, wheels: Wheels, *, show: bool, fresh: bool = False) -> int:
+    """Install the lock beside its final place, without any network, and move it there when every file is as locked.
+
+    Returns how many files that are; 0 if another process has made it meanwhile. `fresh`: from the wheels themselves,
+    even if it is in place. Raises `NotAsLocked`, `PythonMissing`.
+    """
     environment.folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(environment.folder.parent), _scratch(environment.folder) as folder:
-        if environment.in_place:  # made by another process while we waited
-            return
-        with _workshop(wheels.store, folder) as workshop:
-            python = _fill(folder, environment.lock, wheels, workshop, show=show)
-        stamp = Stamp(environment.profile, "venv", environment.lock.digest, python.version)
-        (folder / STAMP).write_text(json.dumps(asdict(stamp), indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(environment.folder, ignore_errors=True)  # a folder whose Python has gone
-        folder.rename(environment.folder)
+    with locked(environment.folder.parent):
+        if environment.in_place and not fresh:
+            return 0
+        for again in (fresh, True):
+            if again:  # what was unpacked for others may have been changed through their links
+                forget_derived(wheels.store)
+            with _scratch(environment.folder) as folder, _workshop(wheels.store, folder) as workshop:
+                stamp = _fill(folder, environment, wheels, workshop, show=show)
+                found = _compared(folder, stamp, environment.lock, wheels, workshop)
+                if not found.differences:
+                    (folder / STAMP).write_text(json.dumps(asdict(stamp), indent=2) + "\n", encoding="utf-8")
+                    shutil.rmtree(environment.folder, ignore_errors=True)
+                    folder.rename(environment.folder)
+                    return found.files
+    raise NotAsLocked(found)
+
+
+def check(environment: Environment, wheels: Wheels) -> Check:
+    """Compare an environment with the wheels of its lock, as far as these are in the store, and with its own lists."""
+    stamp = Stamp(**json.loads((environment.folder / STAMP).read_text(encoding="utf-8")))
+    with _workshop(wheels.store, environment.folder) as workshop:
+        return _compared(environment.folder, stamp, environment.lock, wheels, workshop)
 
 
 def point(link: Path, environment: Environment) -> None:
@@ -98,30 +148,51 @@ def point(link: Path, environment: Environment) -> None:
     part.replace(link)
 
 
-def _fill(folder: Path, lock: Lock, wheels: Wheels, workshop: Path, *, show: bool) -> bytecode.Python:
+def _fill(folder: Path, environment: Environment, wheels: Wheels, workshop: Path, *, show: bool) -> Stamp:
     """An environment in an empty folder, with everything that the lock names, and its bytecode.
 
     uv unpacks each wheel once into its cache and links the files from there. It knows a wheel again by where it found
     it, so that is always the same place.
     """
-    links, cache = workshop / LINKS, workshop / UNPACKED
+    links, cache, lock = workshop / LINKS, workshop / UNPACKED, environment.lock
     made = uv_client.make_environment(folder, PYTHON, cache=cache)
     if made.code:
         missing = "No interpreter found" in made.stderr
         raise PythonMissing(PYTHON) if missing else process.ProcessFailed("uv venv", made)
-    path = folder / "bin" / "python"
+    python = bytecode.ask(folder / "bin" / "python")
+    stamp = Stamp(environment.profile, "venv", lock.digest, python.version, inventory.looks(folder))
     with wheels.folder(links):
-        done = uv_client.install(lock.path, path, links=links, cache=cache, show=show)
+        done = uv_client.install(lock.path, python.path, links=links, cache=cache, show=show)
         if done.code:
             raise process.ProcessFailed("uv pip install", done)
-        python = bytecode.ask(path)
-        bytecode.install(python, site_packages(folder), wheels, workshop / COMPILED)
-    return python
+        bytecode.install(python, folder / SITE, wheels, workshop / COMPILED)
+    (folder / ".lock").unlink(missing_ok=True)  # uv's own, for as long as it works there
+    return stamp
 
 
-def site_packages(folder: Path) -> Path:
-    """Where the packages of an environment are."""
-    return folder / "lib" / f"python{PYTHON}" / "site-packages"
+def _compared(folder: Path, stamp: Stamp, lock: Lock, wheels: Wheels, workshop: Path) -> Check:
+    there = {name: sha256 for name, sha256 in wheels.digests.items() if wheels.store.has(sha256)}
+    python = bytecode.ask(folder / "bin" / "python")
+    bytecode.prepare(python, Wheels(wheels.store, there), workshop / COMPILED)
+    compiled = bytecode.digests(python, wheels, workshop / COMPILED)
+    files = map(wheels.store.blob, there.values())
+    wanted = inventory.expected(SITE, stamp.files, folder, files, compiled)
+    complete = bool(there) and len(there) == len(wheels.digests)
+    if not complete:
+        inventory.allow_bytecode(wanted, python.tag.rpartition("-")[0])
+    count, wrong = inventory.differences(folder, wanted, ignored=(STAMP,))
+    return Check(count, (*_packages(folder, lock), *wrong), complete)
+
+
+def _packages(folder: Path, lock: Lock) -> Iterator[Difference]:
+    """Packages that are missing, or there without being locked."""
+    target = resolve.target(PYTHON)
+    locked = {(str(canonicalize_name(each.name)), each.version) for each in lock.packages if target.wants(each)}
+    found = {(each.name, each.version) for each in inventory.packages(folder / SITE)}
+    for name, version in sorted(locked - found):
+        yield Difference(f"{name}=={version}", inventory.MISSING)
+    for name, version in sorted(found - locked):
+        yield Difference(f"{name}=={version}", inventory.ADDED)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import zipfile
@@ -26,12 +27,17 @@ def content(name: str, version: str, size: int = 0) -> bytes:
     }
     if size:
         files[f"{name}.data.txt"] = bytes(size)
-    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    record = "".join(f"{path},sha256={_digest(body)},{len(body)}\n" for path, body in files.items())
+    record += f"{info}/RECORD,,\n"
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for member, body in {**files, f"{info}/RECORD": record.encode()}.items():
             archive.writestr(zipfile.ZipInfo(member, (2026, 1, 1, 0, 0, 0)), body)
     return stream.getvalue()
+
+
+def _digest(body: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode().rstrip("=")
 
 
 def pages(root: Path, files: Path) -> None:

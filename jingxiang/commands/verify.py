@@ -1,0 +1,74 @@
+"""`verify`: whether the environment still is what its lock says, file by file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from jingxiang import console, wheels
+from jingxiang.commands import setup
+from jingxiang.engines import venv
+from jingxiang.errors import JingxiangError, UsageError
+from jingxiang.fetch import resolve
+from jingxiang.language import tr
+from jingxiang.places import Places
+from jingxiang.store import Store
+from jingxiang.wheels import Wheels
+
+
+class NoEnvironment(UsageError):
+    """`.env` leads nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__(tr("there is no environment yet"), hints=("python3 tasks.py setup",))
+
+
+class OtherLock(JingxiangError):
+    """The lock was renewed after the environment was made."""
+
+    def __init__(self, name: str) -> None:
+        text = tr("{name} was made from another lock than the one that is there now", name=name)
+        super().__init__(text, hints=("python3 tasks.py setup",))
+
+
+class Differs(JingxiangError):
+    """Something is not as locked; it has been listed."""
+
+    def __init__(self, name: str, count: int) -> None:
+        text = tr("{name}: {count} differences from the lock", name=name, count=count)
+        super().__init__(text, hints=("python3 tasks.py setup --fresh",))
+
+
+def verify(places: Places, *, as_json: bool) -> None:
+    """Differences on stdout, a line each (or one JSON object); raises `Differs`, `OtherLock`, `NoEnvironment`."""
+    environment = current(places)
+    found = venv.check(environment, _wheels(places, environment))
+    if as_json:
+        console.data_json({"environment": environment.name, **asdict(found)})
+    else:
+        for each in found.differences:
+            console.data(f"{each.kind:8} {each.path}")
+    if not found.wheels:
+        text = tr("not all of its wheels are in the store: compared with its own lists, bytecode left out")
+        console.line("verify", text)
+    if found.differences:
+        raise Differs(environment.name, len(found.differences))
+    console.line("verify", tr("{count} files as locked", count=f"{found.files:,}"))
+
+
+def current(places: Places) -> venv.Environment:
+    """The environment that `.env` leads to, if it is of the lock as it is now."""
+    try:
+        stamp = json.loads((places.current / venv.STAMP).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NoEnvironment from None
+    environment = setup.planned(places, stamp["profile"])
+    if environment.lock.digest != stamp["lock"]:
+        raise OtherLock(places.current.resolve().name)
+    return environment
+
+
+def _wheels(places: Places, environment: venv.Environment) -> Wheels:
+    store, target = Store(places.store), resolve.target(venv.PYTHON)
+    packages = [package for package in environment.lock.packages if target.wants(package)]
+    return wheels.known(store, packages, target) or Wheels(store, {})
