@@ -15,7 +15,7 @@ from invoke.context import Context
 from jingxiang.places import here
 from jingxiang.program import Program, after_dashes, task
 
-MIRROR = "mirror to ask first; the others follow when it fails (default: auto, the fastest now)"
+MIRROR = "mirror to ask first, or a bundle's address; others follow when it fails (default: auto, the fastest now)"
 MODEL = "model, see app/models.toml (default: what this machine can run)"
 PROFILE = "build of PyTorch: auto (what this machine can run), cpu, cuda12 or cuda13 (default: auto)"
 JSON = "print one JSON object on stdout"
@@ -106,6 +106,20 @@ def setup(
     from jingxiang.commands.setup import setup_app
 
     setup_app(here(), mirror=mirror, profile=profile, dry_run=dry_run, fresh=fresh, as_json=json)
+
+
+@task(
+    help={
+        "out": "folder to write",
+        "profile": PROFILE,
+        "mirror": MIRROR,
+    }
+)
+def bundle(_: Context, out: str, profile: str = "auto", mirror: str = "auto") -> None:
+    """Write a folder that is itself a mirror, for machines without a network."""
+    from jingxiang.commands.bundle import bundle
+
+    bundle(here(), out=out, mirror=mirror, profile=profile)
 
 
 @task(help={"json": JSON})

@@ -149,8 +149,7 @@ def _make(mirror: str) -> None:
     from jingxiang import mirrors, process
     from jingxiang.folder_lock import locked
 
-    known = mirrors.load(ROOT)
-    known.check(mirror)
+    known = mirrors.chosen(ROOT, mirror)
     for module in ("venv", "ensurepip"):
         if importlib.util.find_spec(module) is None:
             package = "python3.{}-venv".format(sys.version_info[1])

@@ -8,9 +8,12 @@ and bytecode in the store. A wheel that is not in the store any more is replaced
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import io
+import json
 import os
+import secrets
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +22,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from jingxiang import storage
 from jingxiang.digest import sha256_bytes, sha256_file
 
 ADDED, CHANGED, MISSING = "added", "changed", "missing"
@@ -48,11 +52,63 @@ class Package:
     info: str  # NAME-VERSION.dist-info
 
 
-def looks(folder: Path) -> dict[str, str]:
-    """Every file below a folder with its digest; of a symbolic link where it leads, and it is not followed."""
-    names = list(_names(folder))
+class Seen:
+    """Digests of files that several environments share by hard links, kept in a file: they are read once, and again
+    when their size or the time of their last change is another one. Who wants to know what is on the disk reads all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, tuple[int, int, str]] = {}  # by device and inode: size, time in ns, digest
+        with contextlib.suppress(OSError, ValueError):
+            self._known = json.loads(path.read_text(encoding="utf-8"))
+        self._new = False
+
+    def digest(self, look: os.stat_result) -> str:
+        """Of a file as it looks now; empty if it was not read yet."""
+        size, time_ns, digest = self._known.get(f"{look.st_dev}:{look.st_ino}", (0, 0, ""))
+        return digest if (size, time_ns) == (look.st_size, look.st_mtime_ns) else ""
+
+    def add(self, look: os.stat_result, digest: str) -> None:
+        """What was read of a file that looked so before."""
+        if look.st_nlink > 1:
+            self._known[f"{look.st_dev}:{look.st_ino}"] = (look.st_size, look.st_mtime_ns, digest)
+            self._new = True
+
+    def keep(self) -> None:
+        """Write what was read for the next time."""
+        if self._new:
+            part = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}.part")
+            with storage.writing(self._path.parent):
+                part.write_text(json.dumps(self._known), encoding="utf-8")
+                part.replace(self._path)
+            self._new = False
+
+
+def looks(folder: Path, seen: Seen | None = None) -> dict[str, str]:
+    """Every file below a folder with its digest; of a symbolic link where it leads, and it is not followed.
+
+    `seen`: where to look before a file is read, and to note what was read.
+    """
+    found: dict[str, str] = {}
+    unread: dict[str, os.stat_result] = {}
+    for name, entry in _entries(folder):
+        if entry.is_symlink():
+            found[name] = f"{LINK}{Path(entry.path).readlink()}"
+            continue
+        look = entry.stat(follow_symlinks=False)
+        if seen and (digest := seen.digest(look)):
+            found[name] = digest
+        else:
+            unread[name] = look
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return dict(zip(names, pool.map(lambda name: _look(folder / name), names), strict=True))
+        for (name, look), digest in zip(
+            unread.items(), pool.map(lambda name: sha256_file(folder / name), unread), strict=True
+        ):
+            found[name] = digest
+            if seen:
+                seen.add(look, digest)
+    return found
 
 
 def packages(site: Path) -> list[Package]:
@@ -98,9 +154,11 @@ def expected(
     return found
 
 
-def differences(folder: Path, wanted: Expected, *, ignored: Collection[str] = ()) -> tuple[int, list[Difference]]:
+def differences(
+    folder: Path, wanted: Expected, *, ignored: Collection[str] = (), seen: Seen | None = None
+) -> tuple[int, list[Difference]]:
     """How many files are there, and what is wrong with them."""
-    actual = {path: look for path, look in looks(folder).items() if path not in ignored}
+    actual = {path: look for path, look in looks(folder, seen).items() if path not in ignored}
     wrong = [Difference(path, ADDED) for path in actual if path not in wanted]
     for path, digests in wanted.items():
         if OPTIONAL in digests:
@@ -119,17 +177,14 @@ def allow_bytecode(wanted: Expected, tag: str) -> None:
         wanted.setdefault(f"{folder}/__pycache__/{name.removesuffix('.py')}.{tag}.pyc", set()).add(OPTIONAL)
 
 
-def _names(folder: Path, prefix: str = "") -> Iterator[str]:
+def _entries(folder: str | Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a folder but folders, by its path in it."""
     with os.scandir(folder) as found:
         for entry in found:
             if entry.is_dir(follow_symlinks=False):
-                yield from _names(Path(entry.path), f"{prefix}{entry.name}/")
+                yield from _entries(entry.path, f"{prefix}{entry.name}/")
             else:
-                yield prefix + entry.name
-
-
-def _look(path: Path) -> str:
-    return f"{LINK}{path.readlink()}" if path.is_symlink() else sha256_file(path)
+                yield prefix + entry.name, entry
 
 
 def _installed(name: str, site: str) -> str:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jingxiang import tables
-from jingxiang.errors import UnknownName
+from jingxiang.errors import UnknownName, UsageError
 from jingxiang.language import tr
+from jingxiang.redaction import redact
 from jingxiang.tables import Table
 
 AUTO = "auto"
@@ -33,6 +34,8 @@ CONFIGURED = ("pypi", "torch", "apt")
 # What is filled into an address, and whether one without it could serve nothing but one part of the space.
 FIELDS = {"torch": "build", "conda": "channel", "oci": "registry", "apt": "archive"}
 NEEDED = ("conda", "apt")
+# Where a bundle has the spaces; see `commands.bundle`.
+BUNDLE = {"pypi": "pypi/simple", "torch": "torch/{build}"}
 # Keys of one space alone.
 KEYS = {"pypi": ("files",), "hub": ("send_token", "ids")}
 
@@ -104,6 +107,24 @@ def load(root: Path) -> MirrorSet:
         for mirror, table in tables.read(file, name).tables().items():
             found[mirror] = tuple(_sources(mirror, table))
     return MirrorSet(tuple(source for group in found.values() for source in group), tuple(found))
+
+
+def chosen(root: Path, name: str) -> MirrorSet:
+    """`load`, with the mirror `name` checked. It may also be the address of a bundle, which is then one of the mirrors,
+    called by its address."""
+    known = load(root)
+    if "://" not in name:
+        known.check(name)
+        return known
+    scheme, _, rest = name.partition("://")
+    if scheme not in ("https", "http", "file"):
+        raise UsageError(tr("{url}: should begin with https://, http:// or file://", url=redact(name)))
+    if "@" in rest.partition("/")[0]:
+        text = tr("{url}: an address with a password belongs into mirrors.local.toml", url=redact(name))
+        raise UsageError(text)
+    urls = {space: f"{name.rstrip('/')}/{path}" for space, path in BUNDLE.items()}
+    own = tuple(Source(name, name, space, "pep503", url) for space, url in urls.items())
+    return MirrorSet((*own, *known.sources), (name, *known.names))
 
 
 def _files(root: Path) -> list[tuple[Path, str]]:

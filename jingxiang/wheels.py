@@ -22,8 +22,8 @@ from jingxiang.locks import LockedPackage
 from jingxiang.store import Store
 
 NOTES = "resolved"
-# In the store's `derived`: the folder of links while wheels are installed, uv's cache, and bytecode.
-LINKS, UNPACKED, COMPILED = "wheels", "unpacked", "bytecode"
+# In the store's `derived`: the folder of links while wheels are installed, uv's cache, bytecode, and digests of both.
+LINKS, UNPACKED, COMPILED, SEEN = "wheels", "unpacked", "bytecode", "seen.json"
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ def forget_derived(store: Store) -> None:
     with storage.writing(store.root), held(store.derived / f"{LINKS}.lock"):
         for folder in (UNPACKED, COMPILED):
             shutil.rmtree(store.derived / folder, ignore_errors=True)
+        (store.derived / SEEN).unlink(missing_ok=True)
 
 
 def _note(store: Store, packages: Sequence[LockedPackage], target: Target) -> Path:

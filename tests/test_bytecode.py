@@ -45,7 +45,7 @@ def python() -> Python:
 
 def packed(store: Store, folder: Path, files: dict[str, str], name: str = "one") -> Wheels:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for member, text in files.items():
             archive.writestr(zipfile.ZipInfo(member), text)
     path = folder / f"{name}-1.0-py3-none-any.whl"
@@ -150,6 +150,18 @@ def test_several_at_once_end_with_the_same(python: Python, wheels: Wheels, tmp_p
     assert [set(pycs(site)) for site in sites] == [COMPILED] * 3
     sha256 = next(iter(wheels.digests.values()))
     assert {path.name for path in (tmp_path / "kept" / python.tag).iterdir()} == {sha256, f"{sha256}.json"}
+
+
+def test_many_files_of_several_wheels_are_read_by_several_processes(python: Python, tmp_path: Path) -> None:
+    """More than one takes at a time, and compressed: a place in a file that two of them share is noticed."""
+    store = Store(tmp_path / "store")
+    digests: dict[str, str] = {}
+    for name in ("one", "two", "three"):
+        files = {f"{name}/m{number}.py": f"VALUE = {'+'.join(['1'] * (number + 1))}\n" for number in range(200)}
+        digests |= packed(store, tmp_path, files, name).digests
+    (tmp_path / "site").mkdir()
+    total = bytecode.install(python, tmp_path / "site", Wheels(store, digests), tmp_path / "kept")
+    assert total.files == 600
 
 
 def test_a_wheel_without_python_has_none(python: Python, tmp_path: Path) -> None:

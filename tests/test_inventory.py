@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from jingxiang import inventory
 from jingxiang.digest import sha256_bytes
-from jingxiang.inventory import ADDED, CHANGED, MISSING, Difference, Package
+from jingxiang.inventory import ADDED, CHANGED, MISSING, Difference, Package, Seen
 
 SITE = "lib/site-packages"
 INFO = "one-1.0.dist-info"
@@ -176,3 +177,40 @@ def test_packages_have_one_spelling_of_their_names(folder: Path) -> None:
     assert inventory.packages(folder / SITE) == [
         Package("some-thing", "2.0+cpu", "Some_Thing-2.0+cpu.dist-info"), Package("one", "1.0", INFO)
     ]  # fmt: skip
+
+
+def looked(folder: Path, kept: Path) -> str:
+    """The digest of `file` in a folder, by way of what was kept of earlier looks."""
+    seen = Seen(kept)
+    found = inventory.looks(folder, seen)
+    seen.keep()
+    return found["file"]
+
+
+def test_a_shared_file_is_read_once_until_it_changes(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    path, kept = tmp_path / "folder" / "file", tmp_path / "seen.json"
+    path.write_text("one")
+    (tmp_path / "link").hardlink_to(path)
+    assert looked(tmp_path / "folder", kept) == sha256_bytes(b"one")
+    at = path.stat().st_mtime_ns
+    path.write_text("two")
+    os.utime(path, ns=(at, at))
+    assert looked(tmp_path / "folder", kept) == sha256_bytes(b"one")  # not read: who cares reads it himself
+    assert inventory.looks(tmp_path / "folder") == {"file": sha256_bytes(b"two")}
+    os.utime(path, ns=(at, at + 1))
+    assert looked(tmp_path / "folder", kept) == sha256_bytes(b"two")
+
+
+def test_a_file_of_one_name_is_always_read(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("one")
+    looked(tmp_path / "folder", tmp_path / "seen.json")
+    assert not (tmp_path / "seen.json").exists()
+
+
+def test_a_broken_file_of_digests_counts_as_none(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("one")
+    (tmp_path / "seen.json").write_text("{")
+    assert looked(tmp_path / "folder", tmp_path / "seen.json") == sha256_bytes(b"one")

@@ -111,6 +111,22 @@ def test_a_store_that_may_only_be_read_serves_as_well(places: Places, monkeypatc
     assert not wheels.store.derived.exists()
 
 
+def test_what_was_prepared_while_others_came_is_not_done_again(places: Places, network: Mirror) -> None:
+    made, wheels = made_of(places, "one==1.0", "torchlike==2.0+cpu", "two==1.0")
+    early = Wheels(wheels.store, {name: sha for name, sha in wheels.digests.items() if not name.startswith("two")})
+    with venv.preparing(made.lock, wheels.store) as prepare:
+        prepare(Wheels(wheels.store, dict(list(early.digests.items())[:1])))
+        prepare(early)
+    derived = wheels.store.derived
+    assert {path.name for path in derived.iterdir()} == {"unpacked", "bytecode", "seen.json"}
+    before = {path: path.stat().st_ino for path in derived.rglob("*") if path.suffix in (".py", ".pyc")}
+    assert {path.name for path in before} >= {"one.py", "one.cpython-311.pyc", "torchlike.cpython-311.pyc"}
+    venv.build(made, wheels, show=False)
+    assert {path: path.stat().st_ino for path in before} == before
+    assert inodes(made, "one").items() <= {path.name: inode for path, inode in before.items()}.items()
+    assert network.connections == 0
+
+
 def test_a_second_time_nothing_is_made_and_no_wheel_is_needed(places: Places) -> None:
     made, wheels = made_of(places, "one==1.0")
     venv.build(made, wheels, show=False)

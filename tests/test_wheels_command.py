@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from jingxiang import console, locks, mirrors, ranking
 from jingxiang.commands import wheels
+from jingxiang.errors import JingxiangError
 from jingxiang.fetch.report import Unavailable
 from jingxiang.places import Places
 from jingxiang.store import Store
@@ -53,9 +57,14 @@ class Site:
         lines = [f"{each.name}=={each.version} --hash=sha256:{each.sha256}" for each in files]
         (self.places.root / "cpu.txt").write_text("\n".join([*lines, more]))
 
-    def get(self, mirror: str = "auto", pip: Path | None = None) -> Wheels:
+    def get(
+        self, mirror: str = "auto", pip: Path | None = None, meanwhile: wheels.Meanwhile = wheels.nothing
+    ) -> Wheels:
         lock, known = locks.read(self.places.root / "cpu.txt"), mirrors.load(self.places.root)
-        return wheels.get(self.places, known, lock, mirror=mirror, python="3.11", pip=pip or Path(sys.executable))
+        return wheels.get(
+            self.places, known, lock, mirror=mirror, python="3.11", pip=pip or Path(sys.executable),
+            meanwhile=meanwhile,
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -270,6 +279,63 @@ def test_what_has_left_the_store_comes_again_and_nothing_else(site: Site, capsys
         "plan     1 of 2 files to fetch (how long 1 of them are is not listed)",
         f"fetch    {size(ONE)} in N s   good {size(ONE)} (1 file) · every hash checked",
     ]
+
+
+def test_files_that_are_here_are_used_while_others_are_still_coming(site: Site) -> None:
+    good, used = site.mirror(ONE, TWO), threading.Event()
+    site.named(good=good.url)
+    calls: list[dict[str, str]] = []
+
+    def late(request: BaseHTTPRequestHandler) -> None:
+        used.wait(10)
+        good.send(request, TWO.body)
+
+    @contextlib.contextmanager
+    def meanwhile(store: Store) -> Iterator[Callable[[Wheels], None]]:
+        def use(found: Wheels) -> None:
+            assert found.complete
+            calls.append(dict(found.digests))
+            used.set()
+
+        yield use
+        calls.append({})  # the end comes after the last use
+
+    good.answers[f"/packages/{TWO.file}"] = late
+    assert site.get("good", meanwhile=meanwhile).digests == digests(ONE, TWO)
+    assert calls[0] == digests(ONE)
+    assert calls[-1] == {}
+
+
+def test_what_fails_meanwhile_ends_nothing(site: Site) -> None:
+    """It is done again afterwards, and says then what is wrong."""
+    site.named(good=site.mirror(ONE, TWO).url)
+
+    @contextlib.contextmanager
+    def meanwhile(store: Store) -> Iterator[Callable[[Wheels], None]]:
+        def use(found: Wheels) -> None:
+            raise JingxiangError("no room")
+
+        yield use
+
+    assert site.get("good", meanwhile=meanwhile).complete
+
+
+def test_a_fetch_that_fails_ends_what_goes_on_meanwhile(site: Site) -> None:
+    good, ended = site.mirror(ONE, TWO), threading.Event()
+    good.answers[f"/packages/{TWO.file}"] = good.status(404)
+    site.named(good=good.url)
+
+    @contextlib.contextmanager
+    def meanwhile(store: Store) -> Iterator[Callable[[Wheels], None]]:
+        try:
+            yield lambda found: None
+        finally:
+            ended.set()
+
+    with pytest.raises(Unavailable):
+        site.get("good", meanwhile=meanwhile)
+    assert ended.is_set()
+    assert [thread.name for thread in threading.enumerate() if thread.name == "meanwhile"] == []
 
 
 def test_a_file_that_nobody_has_right_is_an_error_that_names_everybody(

@@ -53,8 +53,7 @@ def lock(places: Places, *, mirror: str, check: bool, upgrade: Sequence[str]) ->
 
     Raises `LocksStale` (with `check`), `ProcessFailed`.
     """
-    known = mirrors.load(places.root)
-    known.check(mirror)
+    known = mirrors.chosen(places.root, mirror)
     for name in upgrade:
         _known_package(places, name)
     if check:

@@ -64,7 +64,10 @@ def setup(places: Places, *, mirror: str, profile: str = profiles.AUTO, fresh: b
     else:
         python, pip = venv.PYTHON, Path(sys.executable)
         build = partial(_build, environment, fresh=fresh)
-        wheels.install(places, known, environment.lock, build, mirror=mirror, python=python, pip=pip)
+        wheels.install(
+            places, known, environment.lock, build, mirror=mirror, python=python, pip=pip,
+            meanwhile=partial(venv.preparing, environment.lock),
+        )  # fmt: skip
     if environment.profile != DEVELOPMENT:
         before = places.current.exists() and places.current.resolve()
         venv.point(places.current, environment)
@@ -82,8 +85,7 @@ def planned(places: Places, profile: str) -> venv.Environment:
 
 def _chosen(places: Places, mirror: str, profile: str) -> tuple[MirrorSet, venv.Environment]:
     """The mirrors and the environment; says what is going to be made, and why."""
-    known = mirrors.load(places.root)
-    known.check(mirror)
+    known = mirrors.chosen(places.root, mirror)
     if profile == DEVELOPMENT:
         environment = planned(places, profile)
         if not environment.in_place:

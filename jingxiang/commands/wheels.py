@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from jingxiang import console, ordering, pip_client, samples, wheels
+from jingxiang.errors import JingxiangError
 from jingxiang.fetch import resolve
 from jingxiang.fetch.artifacts import Artifact
 from jingxiang.fetch.resolve import Target
@@ -21,6 +25,17 @@ from jingxiang.store import Store
 from jingxiang.wheels import Wheels
 
 NAMED = 4  # mirrors that the line about their order names
+LOOK_S = 0.2  # how often to look which files have come
+
+
+# Makes, for a store, what to do with wheels that are here already.
+Meanwhile = Callable[[Store], contextlib.AbstractContextManager[Callable[[Wheels], None]]]
+
+
+@contextlib.contextmanager
+def nothing(store: Store) -> Iterator[Callable[[Wheels], None]]:
+    """What to do while files are coming: wait."""
+    yield lambda wheels: None
 
 
 @dataclass(frozen=True)
@@ -47,12 +62,13 @@ def install(
     mirror: str,
     python: str,
     pip: Path,
+    meanwhile: Meanwhile = nothing,
 ) -> int:
     """Have the wheels and install them. A file that was damaged on the disk is fetched again, once.
 
     Returns how many there are. For the other arguments, and what it raises, see `get`.
     """
-    found = get(places, known, lock, mirror=mirror, python=python, pip=pip)
+    found = get(places, known, lock, mirror=mirror, python=python, pip=pip, meanwhile=meanwhile)
     try:
         with_wheels(found)
     except ProcessFailed:
@@ -63,8 +79,18 @@ def install(
     return len(found.digests)
 
 
-def get(places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: str, pip: Path) -> Wheels:
-    """Those that Python `python` (`3.11`) needs on this machine. `pip`: the Python whose pip settings count.
+def get(
+    places: Places,
+    known: MirrorSet,
+    lock: Lock,
+    *,
+    mirror: str,
+    python: str,
+    pip: Path,
+    meanwhile: Meanwhile = nothing,
+) -> Wheels:
+    """Those that Python `python` (`3.11`) needs on this machine. `pip`: the Python whose pip settings count;
+    `meanwhile`: what to do with those that are here while others are still coming.
 
     Raises `Unavailable` when a file could be had from no mirror, `StoreFull`.
     """
@@ -72,10 +98,15 @@ def get(places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: st
     packages = [package for package in lock.packages if target.wants(package)]
     if found := _had(store, packages, target):
         return found
-    with _session(places, known, packages, mirror, pip) as session, Bar() as bar:
+    with _session(places, known, packages, mirror, pip) as session, Bar() as bar, ExitStack() as stack:
+
+        def planned(artifacts: Sequence[Artifact]) -> None:
+            _say(Need.of(store, artifacts), len(artifacts))
+            stack.enter_context(_with_those_here(store, artifacts, stack.enter_context(meanwhile(store))))
+
         found, report = wheels.fetched(
-            session, store, packages, target, listed=lambda done: bar.listed(done, len(packages)),
-            planned=lambda artifacts: _say(Need.of(store, artifacts), len(artifacts)), show=bar,
+            session, store, packages, target, listed=lambda done: bar.listed(done, len(packages)), planned=planned,
+            show=bar,
         )  # fmt: skip
     first, *rest = report.lines() or [tr("all {count} files are in the store", count=len(packages))]
     console.line("fetch", first)
@@ -113,6 +144,31 @@ def _session(places: Places, known: MirrorSet, packages: Sequence[LockedPackage]
     orders = ordering.orders(known, mirror, spaces, home=places.home, wanted=wanted, settings=settings)
     console.line("mirrors", _order(orders))
     return Session(Store(places.store), orders, settings)
+
+
+@contextlib.contextmanager
+def _with_those_here(store: Store, artifacts: Sequence[Artifact], use: Callable[[Wheels], None]) -> Iterator[None]:
+    """In a thread of its own, `use` files as soon as they are in the store, some at a time. It only saves time later:
+    if it fails, the same is done again afterwards, and fails then.
+    """
+    over = threading.Event()
+    waiting = {artifact.name: artifact.key for artifact in artifacts if len(artifact.hashes) == 1}
+
+    def watch() -> None:
+        while waiting and not over.wait(LOOK_S):
+            if here := {name: sha256 for name, sha256 in waiting.items() if store.has(sha256)}:
+                with contextlib.suppress(JingxiangError):
+                    use(Wheels(store, here))
+                for name in here:
+                    del waiting[name]
+
+    thread = threading.Thread(target=watch, name="meanwhile")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _order(orders: Mapping[str, Sequence[Source]]) -> str:

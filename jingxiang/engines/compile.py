@@ -39,13 +39,16 @@ def main(job: Path) -> None:
 
 @functools.lru_cache(maxsize=4)
 def opened(wheel: str) -> zipfile.ZipFile:
-    """A wheel stays open while its files are read one after the other."""
+    """A wheel stays open while its files are read one after the other. Only in a process of the pool: one that was open
+    before the pool was made would be read by all of them at the same place."""
     return zipfile.ZipFile(wheel)
 
 
 def sources(wheel: str) -> Iterator[tuple[str, str]]:
     """The Python files of a wheel: the name in it, and the one below site-packages."""
-    for name in opened(wheel).namelist():
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for name in names:
         top, _, rest = name.partition("/")
         scheme, _, inner = rest.partition("/")
         if name.endswith(".py") and not (top.endswith(".data") and scheme in ELSEWHERE):

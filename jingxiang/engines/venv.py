@@ -7,23 +7,23 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from jingxiang import bytecode, inventory, process, uv_client
+from jingxiang import bytecode, inventory, process, storage, uv_client
 from jingxiang.digest import short
 from jingxiang.errors import JingxiangError
 from jingxiang.fetch import resolve
 from jingxiang.folder_lock import locked
-from jingxiang.inventory import Difference
+from jingxiang.inventory import Difference, Seen
 from jingxiang.language import tr
 from jingxiang.locks import Lock
 from jingxiang.places import Places
 from jingxiang.store import Store
-from jingxiang.wheels import COMPILED, LINKS, UNPACKED, Wheels, forget_derived
+from jingxiang.wheels import COMPILED, LINKS, SEEN, UNPACKED, Wheels, forget_derived
 
 PYTHON = "3.11"
 SITE = f"lib/python{PYTHON}/site-packages"
@@ -121,13 +121,45 @@ def build(environment: Environment, wheels: Wheels, *, show: bool, fresh: bool =
                 forget_derived(wheels.store)
             with _scratch(environment.folder) as folder, _workshop(wheels.store, folder) as workshop:
                 stamp = _fill(folder, environment, wheels, workshop, show=show)
-                found = _compared(folder, stamp, environment.lock, wheels, workshop)
+                seen = Seen(workshop / SEEN)
+                found = _compared(folder, stamp, environment.lock, wheels, workshop, seen)
+                seen.keep()
                 if not found.differences:
                     (folder / STAMP).write_text(json.dumps(asdict(stamp), indent=2) + "\n", encoding="utf-8")
                     shutil.rmtree(environment.folder, ignore_errors=True)
                     folder.rename(environment.folder)
                     return found.files
     raise NotAsLocked(found)
+
+
+@contextlib.contextmanager
+def preparing(lock: Lock, store: Store) -> Iterator[Callable[[Wheels], None]]:
+    """For wheels that are here while others of the lock are still being fetched: unpack, compile and read them already,
+    in an environment that is thrown away."""
+    if not store.is_ours:  # nothing could be kept
+        yield lambda wheels: None
+        return
+    with storage.writing(store.root):
+        store.derived.mkdir(parents=True, exist_ok=True)
+    lines = {canonicalize_name(package.name): package.line() for package in lock.packages}
+    with tempfile.TemporaryDirectory(prefix="prepare-", dir=store.derived) as scratch:
+        folder, wanted, cache = Path(scratch) / "environment", Path(scratch) / "wanted.txt", store.derived / UNPACKED
+        seen = Seen(store.derived / SEEN)
+        python: list[bytecode.Python] = []
+
+        def prepare(wheels: Wheels) -> None:
+            if not python:
+                uv_client.make_environment(folder, PYTHON, cache=cache)
+                python.append(bytecode.ask(folder / "bin" / "python"))
+            names = (parse_wheel_filename(name)[0] for name in wheels.digests)
+            wanted.write_text("".join(f"{lines[name]}\n" for name in names), encoding="utf-8")
+            with wheels.folder(store.derived / LINKS):
+                uv_client.install(wanted, python[0].path, links=store.derived / LINKS, cache=cache, show=False)
+                bytecode.install(python[0], folder / SITE, wheels, store.derived / COMPILED)
+            inventory.looks(folder, seen)  # read now what would be read at the end
+            seen.keep()
+
+        yield prepare
 
 
 def check(environment: Environment, wheels: Wheels) -> Check:
@@ -170,7 +202,9 @@ def _fill(folder: Path, environment: Environment, wheels: Wheels, workshop: Path
     return stamp
 
 
-def _compared(folder: Path, stamp: Stamp, lock: Lock, wheels: Wheels, workshop: Path) -> Check:
+def _compared(
+    folder: Path, stamp: Stamp, lock: Lock, wheels: Wheels, workshop: Path, seen: Seen | None = None
+) -> Check:
     there = {name: sha256 for name, sha256 in wheels.digests.items() if wheels.store.has(sha256)}
     python = bytecode.ask(folder / "bin" / "python")
     bytecode.prepare(python, Wheels(wheels.store, there), workshop / COMPILED)
@@ -180,7 +214,7 @@ def _compared(folder: Path, stamp: Stamp, lock: Lock, wheels: Wheels, workshop: 
     complete = bool(there) and len(there) == len(wheels.digests)
     if not complete:
         inventory.allow_bytecode(wanted, python.tag.rpartition("-")[0])
-    count, wrong = inventory.differences(folder, wanted, ignored=(STAMP,))
+    count, wrong = inventory.differences(folder, wanted, ignored=(STAMP,), seen=seen)
     return Check(count, (*_packages(folder, lock), *wrong), complete)
 
 

@@ -43,8 +43,10 @@ WAYS = (
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Upstream:
-    return Upstream(TOOLKIT)
+def upstream() -> Iterator[Upstream]:
+    found = Upstream(TOOLKIT)
+    yield found
+    found.close()
 
 
 @pytest.fixture
@@ -137,3 +139,23 @@ def test_what_is_in_the_store_is_installed_without_a_network(small: Checkout) ->
     assert again.stdout == first.stdout
     environment = Path(again.stdout.strip())
     subprocess.run([environment / "bin" / "python", "-c", "import invoke, psutil"], check=True)
+
+
+def test_a_bundle_is_all_that_a_bare_machine_needs(small: Checkout, tmp_path: Path) -> None:
+    """Toolkit and app from a folder, with an empty store and without a network."""
+    system.require(shutil.which("unshare"), "no unshare: apt-get install util-linux")
+    offline = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+    folder = tmp_path / "a bundle"
+    python = system.pythons()["3.11"]
+    written = small.run(python, "tasks.py", "bundle", "--profile", "cpu", "--out", folder)
+    assert written.code == 0, written.stderr
+    assert written.stdout == f"{folder}\n"
+    bare = checkout.copy(tmp_path / "bare", {"JINGXIANG_STORE": str(tmp_path / "empty")})
+    for name in ("envs/cpu.in", "envs/locks/cpu.txt"):
+        shutil.copy(small.folder / name, bare.folder / name)
+    done = bare.run(*offline, python, "tasks.py", "setup", "--profile", "cpu", "--mirror", folder.as_uri())
+    assert done.code == 0, done.stderr
+    found = Path(done.stdout.strip())
+    assert subprocess.run([found / "bin" / "python", "-c", "import invoke, docker"], check=True).returncode == 0
+    checked = bare.run(*offline, python, "tasks.py", "verify")
+    assert (checked.code, checked.stdout) == (0, "")

@@ -33,6 +33,9 @@ class Upstream:
         except faults.Fault as fault:
             system.require(False, f"the index that pip is set to does not answer: {fault.text}")
 
+    def close(self) -> None:
+        self._client.close()
+
     def files(self, project: str) -> list[File]:
         if project not in self._pages:
             url = f"{self._settings['index-url'].rstrip('/')}/{project}/"

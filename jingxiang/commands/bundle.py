@@ -1,0 +1,126 @@
+"""`bundle`: a folder that is itself a mirror, for machines without a network, or for a whole team.
+
+pypi/simple/PROJECT/…     an index (PEP 503) with its files beside each page
+torch/BUILD/PROJECT/…     the same for PyTorch's own builds
+bundle.json               what is in it: path, SHA-256 and size of every file
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import sys
+import tempfile
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from jingxiang import __version__, bootstrap, console, gpu, locks, mirrors, profiles, views
+from jingxiang.commands import wheels
+from jingxiang.digest import sha256_file
+from jingxiang.engines import venv
+from jingxiang.errors import UsageError
+from jingxiang.language import tr
+from jingxiang.locks import Lock
+from jingxiang.mirrors import MirrorSet
+from jingxiang.places import Places
+from jingxiang.wheels import Wheels
+
+MANIFEST = "bundle.json"
+TOOLKIT = "toolkit"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a bundle: where it is in it, and where it comes from."""
+
+    path: str
+    source: Path
+    sha256: str
+
+    @property
+    def folder(self) -> str:
+        return self.path.rpartition("/")[0]
+
+
+class NotABundle(UsageError):
+    """A folder with something else in it, which would be replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(tr("{folder}: is not empty and no bundle; choose another folder", folder=folder))
+
+
+def bundle(places: Places, *, out: str, mirror: str, profile: str) -> None:
+    """Write the folder; its path is what goes to stdout. What is not in the store yet is fetched.
+
+    Raises `NotABundle`, `Unavailable`.
+    """
+    folder = Path(out).expanduser().absolute()
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise NotABundle(folder)
+    known = mirrors.chosen(places.root, mirror)
+    chosen = profiles.choose(profile, gpu.detect()).profile.name
+    entries = {entry.path: entry for entry in _entries(places, known, mirror, chosen)}
+    with tempfile.TemporaryDirectory(prefix="jingxiang-bundle-") as scratch:
+        pages = dict(_pages(entries, Path(scratch)))
+        sources = {path: entry.source for path, entry in entries.items()} | pages
+        manifest = Path(scratch) / MANIFEST
+        manifest.write_text(json.dumps(_manifest(entries, pages, chosen), indent=2) + "\n", encoding="utf-8")
+        total = sum(source.stat().st_size for source in sources.values())
+        views.build(folder, {**sources, MANIFEST: manifest})
+    text = tr("{count} files, {size}: {profile} and the toolkit", count=len(entries), size=console.size(total),
+              profile=chosen)  # fmt: skip
+    console.line("bundle", text)
+    console.more(f"python3 tasks.py setup --profile {chosen} --mirror {folder.as_uri()}")
+    console.more(tr("for others: python3 -m http.server -d {folder}, and --mirror http://HOST:8000", folder=folder))
+    console.data(str(folder))
+
+
+def _entries(places: Places, known: MirrorSet, mirror: str, profile: str) -> Iterator[Entry]:
+    """The files of the app's lock, and of the toolkit's for every Python that can run it."""
+    environment = locks.read(places.locks / f"{profile}.txt")
+    environment.check_fresh(places.root / "envs" / f"{profile}.in")
+    toolkit = locks.read(places.locks / f"{TOOLKIT}.txt")
+    wanted: list[tuple[Lock, str]] = [(environment, venv.PYTHON)]
+    (major, oldest), (_, newest) = bootstrap.OLDEST, bootstrap.NEWEST
+    wanted += [(toolkit, f"{major}.{minor}") for minor in range(oldest, newest + 1)]
+    for lock, python in wanted:
+        found = wheels.get(places, known, lock, mirror=mirror, python=python, pip=Path(sys.executable))
+        yield from _files(found, lock)
+
+
+def _files(found: Wheels, lock: Lock) -> Iterator[Entry]:
+    packages = {canonicalize_name(package.name): package for package in lock.packages}
+    for name, sha256 in found.digests.items():
+        project = parse_wheel_filename(name)[0]
+        package = packages[project]
+        root = f"torch/{package.build}" if package.space == "torch" else "pypi/simple"
+        yield Entry(f"{root}/{project}/{name}", found.store.blob(sha256), sha256)
+
+
+def _pages(entries: Mapping[str, Entry], scratch: Path) -> Iterator[tuple[str, Path]]:
+    """The page of each project."""
+    folders: dict[str, list[Entry]] = {}
+    for entry in entries.values():
+        folders.setdefault(entry.folder, []).append(entry)
+    for number, (folder, files) in enumerate(sorted(folders.items())):
+        links = "".join(f"<a href=\"{_href(each)}\">{html.escape(each.path.rpartition('/')[2])}</a><br>\n"
+                        for each in sorted(files, key=lambda each: each.path))  # fmt: skip
+        page = scratch / f"{number}.html"
+        page.write_text(f"<!DOCTYPE html>\n<html><body>\n{links}</body></html>\n", encoding="utf-8")
+        yield f"{folder}/index.html", page
+
+
+def _href(entry: Entry) -> str:
+    return f"{urllib.parse.quote(entry.path.rpartition('/')[2])}#sha256={entry.sha256}"
+
+
+def _manifest(entries: Mapping[str, Entry], pages: Mapping[str, Path], profile: str) -> dict[str, object]:
+    files = {path: (entry.source, entry.sha256) for path, entry in entries.items()}
+    files |= {path: (page, sha256_file(page)) for path, page in pages.items()}
+    listed = {path: {"sha256": sha256, "size_bytes": source.stat().st_size}
+              for path, (source, sha256) in sorted(files.items())}  # fmt: skip
+    return {"made_by": f"jingxiang {__version__}", "profiles": [profile, TOOLKIT], "files": listed}
