@@ -133,7 +133,7 @@ def test_generate_uses_the_same_environment_from_any_folder(up: Up, photo: Path)
 
 PICTURE = ["generate", "--image", "README.md", "--prompt", "b", "--out", "c.mp4"]
 WRONG = {
-    "error: no task named 'upp'; there is bench, check, doctor, generate, ": ["upp"],
+    "error: no task named 'upp'; there is bench, bundle, check, doctor, ": ["upp"],
     "error: app/models.toml: no model named 'smok'; there is smoke (did you mean 'smoke'?)": ["up", "--model", "smok"],
     "error: mirrors.toml: no mirror named 'tunna'; there is ": ["up", "--mirror", "tunna"],
     "error: a whole number was expected, not 'x'": ["up", "--port", "x"],
@@ -148,7 +148,10 @@ WRONG = {
     "error: the prompt is empty": ["generate", "--image", "README.md", "--prompt", " ", "--out", "c.mp4"],
     "error: 'generate' did not receive required": ["generate", "--image", "README.md", "--prompt", "b"],
     "error: the seed must be a whole number, not 'x'": [*PICTURE, "--seed", "x"],
-    "error: ci/bench: no bench named 'speed'; there is faults, fetch, start": ["bench", "speed"],
+    "error: no profile named 'cuda11'; there is auto, cpu, cuda12, cuda13": ["setup", "--profile", "cuda11"],
+    "error: ftp://host: should begin with https://, http:// or file://": ["setup", "--mirror", "ftp://host"],
+    "error: nothing to run: python3 tasks.py run -- COMMAND": ["run"],
+    "error: ci/bench: no bench named 'speed'; there is faults, fetch, setup, start": ["bench", "speed"],
 }  # fmt: skip
 
 
@@ -158,6 +161,19 @@ def test_wrong_use_is_one_line_and_exit_code_2(up: Up, message: str) -> None:
     shown = [line for line in done.stderr.splitlines() if not line.startswith(("ready ", "try:", "       "))]
     assert (done.code, done.stdout, len(shown)) == (2, "", 1), done
     assert shown[0].startswith(message)
+
+
+def test_the_app_has_changed_nothing_in_its_environment(up: Up) -> None:
+    done = up.checkout.run(PYTHON, "tasks.py", "verify")
+    assert (done.code, done.stdout) == (0, ""), done
+    assert re.fullmatch(r"verify   [0-9,]{5,} files as locked\n", done.stderr)
+
+
+def test_words_after_two_dashes_are_the_programs_own(up: Up) -> None:
+    code = "import sys, torch; print(sys.argv[1:], torch.__version__); sys.exit(7)"
+    words = ["a b", "--lang", "zh", "--mirror", "x", "--", "$HOME"]
+    done = up.checkout.run(PYTHON, "tasks.py", "run", "--", "python", "-c", code, *words)
+    assert (done.code, done.stdout, done.stderr) == (7, f"{words} 2.13.0+cpu\n", "")
 
 
 def test_a_taken_port_is_named_before_anything_is_done(up: Up) -> None:
