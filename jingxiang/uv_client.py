@@ -54,6 +54,12 @@ def environment(source: Source, pip_settings: Mapping[str, str], *, build: str =
     return env
 
 
+def find_python(python: str) -> process.Finished:
+    """Whether this machine has a Python such as `3.11`, by its exit code."""
+    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"}
+    return process.run([binary(), "python", "find", "--quiet", "--no-project", "--system", python], env=env)
+
+
 def make_environment(folder: Path, python: str, *, cache: Path) -> process.Finished:
     """An empty virtual environment that may be renamed afterwards, from a Python of this machine such as `3.11`."""
     env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(cache)}

@@ -110,7 +110,7 @@ def forget(store: Store) -> None:
 
 def forget_derived(store: Store) -> None:
     """Remove what was made of blobs and can be made again. Waits for a process that is installing."""
-    if not store.derived.is_dir():
+    if not store.derived.is_dir() or not store.is_ours:
         return
     with storage.writing(store.root), held(store.derived / f"{LINKS}.lock"):
         for folder in (UNPACKED, COMPILED):

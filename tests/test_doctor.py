@@ -193,7 +193,9 @@ def test_what_a_machine_has_is_ok(
     folder = places.environments / environment_name(places).replace("cpu", "cuda12")
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").write_text("")
-    (folder / "jingxiang.json").write_text("{}")
+    lock = locks.read(places.locks / "cuda12.txt").digest
+    stamp = {"profile": "cuda12", "engine": "venv", "lock": lock, "python": "3.11.7", "files": {}}
+    (folder / "jingxiang.json").write_text(json.dumps(stamp))
     found = report(places, capsys)
     summary = {
         subject: (found[subject]["state"], found[subject]["text"]) for subject in ("gpu", "docker", "environment")

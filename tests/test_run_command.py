@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -24,7 +25,8 @@ def places(tmp_path: Path) -> Places:
     found = Places(tmp_path / "checkout", tmp_path / "home", tmp_path / "store")
     folder = found.environments / "i2v-cpu-12345678"
     (folder / "bin").mkdir(parents=True)
-    (folder / "jingxiang.json").write_text("{}")
+    stamp = {"profile": "cpu", "engine": "venv", "lock": "0" * 64, "python": "3.11.7", "files": {}}
+    (folder / "jingxiang.json").write_text(json.dumps(stamp))
     program = folder / "bin" / "own"
     program.write_text('#!/bin/sh\nprintf "[%s]" "$VIRTUAL_ENV" "$PWD" "$@"\nexit 5\n')
     program.chmod(0o755)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 
 from jingxiang import locks
 from jingxiang.commands.setup import setup, setup_app
-from jingxiang.errors import UnknownName
+from jingxiang.engines import venv
+from jingxiang.errors import UnknownName, UsageError
 from jingxiang.locks import EditedLock, StaleLock
 from jingxiang.places import Places
 from jingxiang.profiles import NoneFits
@@ -164,3 +167,52 @@ def test_an_edited_lock_and_a_stale_one_are_refused(places: Places, mirror: Mirr
 def test_an_unknown_profile_is_refused(places: Places) -> None:
     with pytest.raises(UnknownName, match=r"\(did you mean 'cuda13'\?\)$"):
         setup(places, mirror="near", profile="cuda3")
+
+
+def test_without_that_python_nothing_is_fetched(
+    places: Places, monkeypatch: pytest.MonkeyPatch, mirror: Mirror
+) -> None:
+    monkeypatch.setattr(venv, "PYTHON", "3.99")
+    with pytest.raises(venv.PythonMissing, match=r"locked for Python 3\.99, which this machine does not have"):
+        setup(places, mirror="near", profile="cpu")
+    assert mirror.connections == 0
+
+
+@pytest.mark.parametrize("stamp", ["", "{", "[]", "{}", '{"profile": "cpu"}'])
+def test_an_environment_whose_stamp_is_damaged_is_made_again(
+    places: Places, stamp: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = setup(places, mirror="near", profile="cpu").folder
+    (folder / "jingxiang.json").write_text(stamp)
+    capsys.readouterr()
+    assert setup(places, mirror="near", profile="cpu").in_place
+    assert "install  1 packages" in capsys.readouterr().err
+
+
+def test_an_environment_that_was_moved_is_made_again(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = setup(places, mirror="near", profile="cpu").folder
+    folder.rename(folder.with_name("elsewhere"))
+    capsys.readouterr()
+    assert setup(places, mirror="near", profile="cpu").in_place
+    assert "fetch    all 1 files are in the store" in capsys.readouterr().err
+
+
+def test_a_home_with_a_blank_in_its_name_is_as_good_as_any(places: Places) -> None:
+    spaced = Places(places.root, places.home.with_name("my home"), places.store)
+    environment = setup(spaced, mirror="near", profile="cpu")
+    shown = subprocess.run([environment.python, "-c", "import one; print(one.version)"], capture_output=True, text=True)
+    assert shown.stdout == "1.0\n"
+
+
+def test_a_home_that_may_not_be_written_is_one_clear_line(places: Places) -> None:
+    places.home.write_text("a file where the folder should be")
+    with pytest.raises(OSError, match=r"Not a directory|File exists") as caught:  # `program` makes a line of it
+        setup(places, mirror="near", profile="cpu")
+    assert caught.value.filename
+
+
+def test_a_machine_without_a_lock_is_told_so(places: Places, monkeypatch: pytest.MonkeyPatch, mirror: Mirror) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    with pytest.raises(UsageError, match=r"^no lock for linux-aarch64 yet; there is one for linux-x86_64$"):
+        setup(places, mirror="near", profile="cpu")
+    assert mirror.connections == 0

@@ -57,7 +57,7 @@ def environment(folder: Path, outside: Mapping[str, str]) -> dict[str, str]:
 
 
 def _folder(places: Places) -> Path:
-    if not (places.current / venv.STAMP).exists():
+    if venv.stamped(places.current) is None:
         raise NoEnvironment
     return places.current.resolve()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from jingxiang import console, gpu, locks, mirrors, profiles
 from jingxiang.commands import wheels
 from jingxiang.commands.wheels import Need
 from jingxiang.engines import venv
+from jingxiang.errors import UsageError
 from jingxiang.language import tr
 from jingxiang.mirrors import MirrorSet
 from jingxiang.places import Places
@@ -20,6 +22,7 @@ from jingxiang.wheels import Wheels
 
 DEVELOPMENT = "dev"  # the toolkit's own tests; no profile of the app
 ENGINE = "venv"
+LOCKED = "linux-x86_64"  # the only kind of machine that the locks are for
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def setup(places: Places, *, mirror: str, profile: str = profiles.AUTO, fresh: b
     if environment.in_place and not fresh:
         console.line("ready", tr("{name} is in place", name=environment.name))
     else:
+        venv.check_python()  # before gigabytes are fetched for it
         python, pip = venv.PYTHON, Path(sys.executable)
         build = partial(_build, environment, fresh=fresh)
         wheels.install(
@@ -86,6 +90,9 @@ def planned(places: Places, profile: str) -> venv.Environment:
 def _chosen(places: Places, mirror: str, profile: str) -> tuple[MirrorSet, venv.Environment]:
     """The mirrors and the environment; says what is going to be made, and why."""
     known = mirrors.chosen(places.root, mirror)
+    here = f"{platform.system()}-{platform.machine()}".lower()
+    if here != LOCKED:
+        raise UsageError(tr("no lock for {here} yet; there is one for {locked}", here=here, locked=LOCKED))
     if profile == DEVELOPMENT:
         environment = planned(places, profile)
         if not environment.in_place:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from jingxiang import console, wheels
@@ -17,10 +16,10 @@ from jingxiang.wheels import Wheels
 
 
 class NoEnvironment(UsageError):
-    """`.env` leads nowhere."""
+    """`.env` leads nowhere, or to something that is no complete environment."""
 
     def __init__(self) -> None:
-        super().__init__(tr("there is no environment yet"), hints=("python3 tasks.py setup",))
+        super().__init__(tr("there is no complete environment"), hints=("python3 tasks.py setup",))
 
 
 class OtherLock(JingxiangError):
@@ -58,12 +57,11 @@ def verify(places: Places, *, as_json: bool) -> None:
 
 def current(places: Places) -> venv.Environment:
     """The environment that `.env` leads to, if it is of the lock as it is now."""
-    try:
-        stamp = json.loads((places.current / venv.STAMP).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise NoEnvironment from None
-    environment = setup.planned(places, stamp["profile"])
-    if environment.lock.digest != stamp["lock"]:
+    stamp = venv.stamped(places.current)
+    if stamp is None:
+        raise NoEnvironment
+    environment = setup.planned(places, stamp.profile)
+    if environment.lock.digest != stamp.lock:
         raise OtherLock(places.current.resolve().name)
     return environment
 

@@ -157,7 +157,7 @@ def _with_those_here(store: Store, artifacts: Sequence[Artifact], use: Callable[
     def watch() -> None:
         while waiting and not over.wait(LOOK_S):
             if here := {name: sha256 for name, sha256 in waiting.items() if store.has(sha256)}:
-                with contextlib.suppress(JingxiangError):
+                with contextlib.suppress(JingxiangError, OSError):
                     use(Wheels(store, here))
                 for name in here:
                     del waiting[name]

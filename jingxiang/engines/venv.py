@@ -76,8 +76,9 @@ class Environment:
 
     @property
     def in_place(self) -> bool:
-        """Whether it is complete and its Python still starts from where it was."""
-        return (self.folder / STAMP).exists() and self.python.exists()
+        """Whether it is complete, of this lock, and its Python is still where it was."""
+        stamp = stamped(self.folder)
+        return stamp is not None and stamp.lock == self.lock.digest and self.python.exists()
 
 
 class NotAsLocked(JingxiangError):
@@ -102,6 +103,20 @@ class PythonMissing(JingxiangError):
             tr("the app's environment is locked for Python {python}, which this machine does not have", python=python),
             hints=(f"apt-get install python{python}", f".venv/bin/uv python install {python}"),
         )
+
+
+def stamped(folder: Path) -> Stamp | None:
+    """What a folder was made from; None if it is no complete environment."""
+    try:
+        return Stamp(**json.loads((folder / STAMP).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def check_python() -> None:
+    """Raise `PythonMissing` unless this machine has a Python that an environment can be made from."""
+    if uv_client.find_python(PYTHON).code:
+        raise PythonMissing(PYTHON)
 
 
 def plan(places: Places, profile: str, lock: Lock) -> Environment:
@@ -166,7 +181,8 @@ def preparing(lock: Lock, store: Store) -> Iterator[Callable[[Wheels], None]]:
 
 def check(environment: Environment, wheels: Wheels) -> Check:
     """Compare an environment with the wheels of its lock, as far as these are in the store, and with its own lists."""
-    stamp = Stamp(**json.loads((environment.folder / STAMP).read_text(encoding="utf-8")))
+    stamp = stamped(environment.folder)
+    assert stamp is not None, environment.folder
     with _workshop(wheels.store, environment.folder) as workshop:
         return _compared(environment.folder, stamp, environment.lock, wheels, workshop)
 
@@ -189,10 +205,10 @@ def _fill(folder: Path, environment: Environment, wheels: Wheels, workshop: Path
     it, so that is always the same place.
     """
     links, cache, lock = workshop / LINKS, workshop / UNPACKED, environment.lock
+    check_python()
     made = uv_client.make_environment(folder, PYTHON, cache=cache)
     if made.code:
-        missing = "No interpreter found" in made.stderr
-        raise PythonMissing(PYTHON) if missing else process.ProcessFailed("uv venv", made)
+        raise process.ProcessFailed("uv venv", made)
     python = bytecode.ask(folder / "bin" / "python")
     stamp = Stamp(environment.profile, "venv", lock.digest, python.version, inventory.looks(folder))
     with wheels.folder(links):
