@@ -72,8 +72,11 @@ def prepare(python: Python, wheels: Wheels, folder: Path) -> None:
         with storage.writing(folder):
             for sha256 in missing:
                 (part / f"{sha256}.json").replace(kept / f"{sha256}.json")
-                with contextlib.suppress(OSError):  # another process was faster: the same bytes
+                try:
                     (part / sha256).rename(kept / sha256)
+                except OSError:
+                    if not (kept / sha256).is_dir():  # else another process was faster: the same bytes
+                        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -81,7 +84,7 @@ def prepare(python: Python, wheels: Wheels, folder: Path) -> None:
 def digests(python: Python, wheels: Wheels, folder: Path) -> Iterator[tuple[str, str]]:
     """Each file of bytecode by its name below site-packages, and its SHA-256; of those wheels that were compiled."""
     for sha256 in wheels.digests.values():
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # ValueError: a power cut has left it empty
             yield from json.loads((folder / python.tag / f"{sha256}.json").read_text(encoding="utf-8")).items()
 
 

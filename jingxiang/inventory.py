@@ -60,8 +60,8 @@ class Seen:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, tuple[int, int, str]] = {}  # by device and inode: size, time in ns, digest
-        with contextlib.suppress(OSError, ValueError):
-            self._known = json.loads(path.read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            self._known = dict(json.loads(path.read_text(encoding="utf-8")))
         self._new = False
 
     def digest(self, look: os.stat_result) -> str:

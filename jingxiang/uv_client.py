@@ -76,11 +76,18 @@ def install(requirements: Path, python: Path, *, links: Path, cache: Path, show:
     for name in ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"):
         kept.pop(name, None)
     env = {**kept, "UV_NO_CONFIG": "1", "UV_OFFLINE": "1", "UV_CACHE_DIR": str(cache), "UV_PYTHON_DOWNLOADS": "never"}
+    if _disk(cache) != _disk(python.parent):
+        env["UV_LINK_MODE"] = "copy"  # else it warns the user that it cannot link
     argv: list[str | Path] = [
         binary(), "pip", "install", "--python", python, "--require-hashes", "--no-deps", "--no-build", "--no-index",
         "--find-links", links, "--requirements", requirements,
     ]  # fmt: skip
     return process.run(argv, env=env, show=show)
+
+
+def _disk(folder: Path) -> int:
+    """The disk that a folder, which need not be there yet, is or will be on."""
+    return next(each for each in (folder, *folder.parents) if each.exists()).stat().st_dev
 
 
 def compile_lock(spec: Path, output: Path, options: Sequence[str], env: Mapping[str, str]) -> process.Finished:

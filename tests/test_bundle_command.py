@@ -101,7 +101,7 @@ def test_the_folder_is_data_and_how_to_use_it_is_said(
     lines = err.splitlines()[-3:]
     assert lines[0].startswith("bundle   3 files, ")
     assert lines[1] == f"         python3 tasks.py setup --profile cpu --mirror {made.as_uri()}"
-    assert lines[2] == f"         for others: python3 -m http.server -d {made}, and --mirror http://HOST:8000"
+    assert lines[2] == f"         for others: python3 -m http.server -d '{made}', and --mirror http://HOST:8000"
 
 
 def test_another_machine_needs_nothing_else(made: Path, tmp_path: Path, mirror: Mirror) -> None:

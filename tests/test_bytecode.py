@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -17,7 +18,7 @@ import pytest
 from jingxiang import bytecode
 from jingxiang.bytecode import Python
 from jingxiang.process import ProcessFailed
-from jingxiang.storage import Tally
+from jingxiang.storage import StoreFull, Tally
 from jingxiang.store import Store
 from jingxiang.wheels import Wheels
 
@@ -162,6 +163,35 @@ def test_many_files_of_several_wheels_are_read_by_several_processes(python: Pyth
     (tmp_path / "site").mkdir()
     total = bytecode.install(python, tmp_path / "site", Wheels(store, digests), tmp_path / "kept")
     assert total.files == 600
+
+
+def test_a_name_that_leads_out_of_the_folder_is_left_out(python: Python, tmp_path: Path) -> None:
+    files = {"one.py": "", "../out.py": "", "/out.py": "", "one-1.0.data/purelib/../../out.py": "", "a/./b.py": ""}
+    wheels = packed(Store(tmp_path / "store"), tmp_path, files)
+    (tmp_path / "site").mkdir()
+    assert bytecode.install(python, tmp_path / "site", wheels, tmp_path / "kept").files == 1
+    assert not [path for path in tmp_path.rglob("*.pyc") if "out" in path.name]
+
+
+def test_digests_that_a_power_cut_has_emptied_count_as_none(python: Python, wheels: Wheels, tmp_path: Path) -> None:
+    bytecode.install(python, unpacked(tmp_path / "site", FILES), wheels, tmp_path / "kept")
+    next((tmp_path / "kept" / python.tag).glob("*.json")).write_text("")
+    assert list(bytecode.digests(python, wheels, tmp_path / "kept")) == []
+
+
+def test_a_disk_that_refuses_the_last_step_is_told(
+    python: Python, wheels: Wheels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if self.is_dir():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(StoreFull):
+        bytecode.install(python, unpacked(tmp_path / "site", FILES), wheels, tmp_path / "kept")
 
 
 def test_a_wheel_without_python_has_none(python: Python, tmp_path: Path) -> None:

@@ -209,8 +209,9 @@ def test_a_file_of_one_name_is_always_read(tmp_path: Path) -> None:
     assert not (tmp_path / "seen.json").exists()
 
 
-def test_a_broken_file_of_digests_counts_as_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", "", "3"])
+def test_a_broken_file_of_digests_counts_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_text("one")
-    (tmp_path / "seen.json").write_text("{")
+    (tmp_path / "seen.json").write_text(text)
     assert looked(tmp_path / "folder", tmp_path / "seen.json") == sha256_bytes(b"one")

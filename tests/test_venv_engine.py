@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,6 +100,16 @@ def test_environments_share_unpacked_files_and_bytecode(places: Places) -> None:
     venv.build(second, wheels, show=False)
     assert inodes(first, "one") == inodes(second, "one")
     assert set(inodes(first, "one")) == {"one.py", "one.cpython-311.pyc"}
+
+
+def test_on_another_disk_than_the_store_files_are_copied_without_a_warning(
+    places: Places, mounted: Callable[[str, int], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    made, wheels = made_of(places, "one==1.0")
+    other = venv.plan(Places(places.root, mounted("tmpfs", 50), places.store), "cpu", made.lock)
+    venv.build(other, wheels, show=True)
+    assert shown(other, "import one, os; print(one.version, os.path.exists(one.__cached__))") == "1.0 True\n"
+    assert "warning" not in capfd.readouterr().err
 
 
 def test_a_store_that_may_only_be_read_serves_as_well(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+import shlex
 import sys
 import tempfile
 import urllib.parse
@@ -75,7 +76,8 @@ def bundle(places: Places, *, out: str, mirror: str, profile: str) -> None:
               profile=chosen)  # fmt: skip
     console.line("bundle", text)
     console.more(f"python3 tasks.py setup --profile {chosen} --mirror {folder.as_uri()}")
-    console.more(tr("for others: python3 -m http.server -d {folder}, and --mirror http://HOST:8000", folder=folder))
+    quoted = shlex.quote(str(folder))
+    console.more(tr("for others: python3 -m http.server -d {folder}, and --mirror http://HOST:8000", folder=quoted))
     console.data(str(folder))
 
 

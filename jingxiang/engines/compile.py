@@ -49,6 +49,8 @@ def sources(wheel: str) -> Iterator[tuple[str, str]]:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     for name in names:
+        if not {"", ".", ".."}.isdisjoint(name.split("/")):  # it would lead out of the target
+            continue
         top, _, rest = name.partition("/")
         scheme, _, inner = rest.partition("/")
         if name.endswith(".py") and not (top.endswith(".data") and scheme in ELSEWHERE):
