@@ -18,6 +18,7 @@ from jingxiang.program import Program, after_dashes, task
 MIRROR = "mirror to ask first, or a bundle's address; others follow when it fails (default: auto, the fastest now)"
 MODEL = "model, see app/models.toml (default: what this machine can run)"
 PROFILE = "build of PyTorch: auto (what this machine can run), cpu, cuda12 or cuda13 (default: auto)"
+ENGINE = "what brings Python: auto, mamba, rattler (conda packages) or venv (this machine's own) (default: auto)"
 JSON = "print one JSON object on stdout"
 
 
@@ -89,6 +90,8 @@ def generate(
     help={
         "mirror": MIRROR,
         "profile": PROFILE,
+        "engine": ENGINE,
+        "prefix": "folder to make it in, empty or an environment (default: .jingxiang/environments/NAME)",
         "dry_run": "only say what would be fetched and made",
         "fresh": "make it again from the wheels, even if it is in place",
         "json": JSON,
@@ -98,6 +101,8 @@ def setup(
     _: Context,
     mirror: str = "auto",
     profile: str = "auto",
+    engine: str = "auto",
+    prefix: str = "",
     dry_run: bool = False,
     fresh: bool = False,
     json: bool = False,
@@ -105,7 +110,9 @@ def setup(
     """Install the app's environment, exactly as locked."""
     from jingxiang.commands.setup import setup_app
 
-    setup_app(here(), mirror=mirror, profile=profile, dry_run=dry_run, fresh=fresh, as_json=json)
+    setup_app(
+        here(), mirror=mirror, profile=profile, engine=engine, prefix=prefix, dry_run=dry_run, fresh=fresh, as_json=json
+    )
 
 
 @task(
@@ -122,12 +129,12 @@ def bundle(_: Context, out: str, profile: str = "auto", mirror: str = "auto") ->
     bundle(here(), out=out, mirror=mirror, profile=profile)
 
 
-@task(help={"json": JSON})
-def verify(_: Context, json: bool = False) -> None:
+@task(help={"prefix": "folder that an environment was made in (default: the app's own)", "json": JSON})
+def verify(_: Context, prefix: str = "", json: bool = False) -> None:
     """Compare every file of the environment with its lock; list what was added, changed or is missing."""
     from jingxiang.commands.verify import verify
 
-    verify(here(), as_json=json)
+    verify(here(), prefix=prefix, as_json=json)
 
 
 @task()

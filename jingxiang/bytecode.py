@@ -38,7 +38,7 @@ class Python:
 
 def ask(python: Path) -> Python:
     """Start it, to see that it works and what it is."""
-    version, tag = process.check([python, "-I", "-c", ASK], name="python").stdout.split()
+    version, tag = process.check([python, "-I", "-B", "-c", ASK], name="python").stdout.split()
     return Python(python, version, tag)
 
 
@@ -68,7 +68,7 @@ def prepare(python: Python, wheels: Wheels, folder: Path) -> None:
                 Path(target).mkdir(parents=True)
             job = part / "job.json"
             job.write_text(json.dumps(targets), encoding="utf-8")
-        process.check([python.path, "-I", "-W", "ignore", COMPILER, job], name="compile.py")
+        process.check([python.path, "-I", "-B", "-W", "ignore", COMPILER, job], name="compile.py")
         with storage.writing(folder):
             for sha256 in missing:
                 (part / f"{sha256}.json").replace(kept / f"{sha256}.json")

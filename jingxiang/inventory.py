@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.utils import canonicalize_name
 
@@ -121,15 +122,20 @@ def packages(site: Path) -> list[Package]:
 
 
 def expected(
-    site: str, base: Mapping[str, str], folder: Path, wheels: Iterable[Path], bytecode: Iterable[tuple[str, str]]
+    site: str,
+    base: Mapping[str, str],
+    folder: Path,
+    wheels: Iterable[Path],
+    bytecode: Iterable[tuple[str, str]],
+    conda: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Expected:
     """What must be in `folder`, whose packages are in `site` below it.
 
-    `base`: what was there before any package. `bytecode`: names below `site` with digests.
+    `base`: what was there before any package. `bytecode`: names below `site` with digests. `conda`: what of the base is
+    known from conda packages, which is believed instead.
     """
-    found: Expected = {}
-    for path, digest in base.items():
-        found.setdefault(path, set()).add(digest)
+    found: Expected = {path: {digest} for path, digest in base.items()}
+    found.update((path, set(digests)) for path, digests in conda.items())
     listed = set()
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
@@ -170,9 +176,9 @@ def differences(
     return len(actual), sorted(wrong)
 
 
-def allow_bytecode(wanted: Expected, tag: str) -> None:
-    """Where it is not known what was compiled, take any bytecode of the Python files; `tag`: `cpython-311`."""
-    for path in [path for path in wanted if path.endswith(".py")]:
+def allow_bytecode(wanted: Expected, paths: Iterable[str], tag: str) -> None:
+    """Where it is not known what was compiled, take any bytecode of Python files; `tag`: `cpython-311`."""
+    for path in [path for path in paths if path.endswith(".py")]:
         folder, _, name = path.rpartition("/")
         wanted.setdefault(f"{folder}/__pycache__/{name.removesuffix('.py')}.{tag}.pyc", set()).add(OPTIONAL)
 

@@ -1,4 +1,4 @@
-"""Locks of Python packages: names, versions and hashes, never an address."""
+"""Locks, and those of Python packages: names, versions and hashes, never an address."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jingxiang.language import tr
 HEADER = "# Made by `python3 tasks.py lock` from envs/{name}; do not edit. Hashes, never addresses.\n"
 SPEC_LINE = "# spec sha256:"
 BODY_LINE = "# body sha256:"  # of all that follows this line
+ORIGIN = "https://conda.anaconda.org"  # what addresses of conda packages begin with, in every lock
 PACKAGE = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)\s*(?:;\s*(?P<marker>[^\\]+?))?\s*(?P<hashes>(?:\s--hash=sha256:[0-9a-f]{64})+)$"
 )
@@ -68,17 +69,34 @@ class LockedPackage:
 
 
 @dataclass(frozen=True)
-class Lock:
-    """A lock file: the digest of the spec that it was made from, and its packages. `edited`: not as it was written."""
+class CondaPackage:
+    """One file of a channel. `path`: below the channel, `linux-64/zstd-1.5.7-hb78ec9c_6.conda`."""
+
+    name: str
+    version: str
+    channel: str
+    path: str
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        return self.path.partition("/")[2]
+
+    @property
+    def url(self) -> str:
+        """Its name in the world of conda; nobody is asked there."""
+        return f"{ORIGIN}/{self.channel}/{self.path}"
+
+
+@dataclass(frozen=True)
+class LockFile:
+    """What every lock has: its own digest, that of the spec that it was made from, and whether it is as it was written
+    (`edited`: it is not)."""
 
     path: Path
     digest: str
     spec_digest: str
-    packages: tuple[LockedPackage, ...]
-    edited: bool = False
-
-    def of_space(self, space: str) -> tuple[LockedPackage, ...]:
-        return tuple(package for package in self.packages if package.space == space)
+    edited: bool
 
     def check_fresh(self, spec: Path) -> None:
         """Raise `EditedLock` or `StaleLock` unless the lock is as it was made, from the spec as it is now."""
@@ -88,10 +106,38 @@ class Lock:
             raise StaleLock(f"envs/locks/{self.path.name}", f"envs/{spec.name}")
 
 
+@dataclass(frozen=True)
+class Lock(LockFile):
+    """A lock of Python packages."""
+
+    packages: tuple[LockedPackage, ...]
+
+    def of_space(self, space: str) -> tuple[LockedPackage, ...]:
+        return tuple(package for package in self.packages if package.space == space)
+
+
 def written(spec: Path, body: str) -> str:
-    """A lock file: where it comes from, and what uv has resolved."""
+    """A lock file: where it comes from, and what a solver has found."""
     head = HEADER.format(name=spec.name) + f"{SPEC_LINE}{spec_digest(spec)}\n"
     return f"{head}{BODY_LINE}{sha256_bytes(body.encode())}\n{body}"
+
+
+def text_of(path: Path) -> str:
+    """A lock as it is on the disk; raises `TableError` where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TableError(
+            f"envs/locks/{path.name}", "", tr("cannot be read: {reason}", reason=error.strerror)
+        ) from error
+
+
+def marks(path: Path, text: str) -> LockFile:
+    """What the first lines of a lock say of it."""
+    spec = next((line for line in text.splitlines() if line.startswith(SPEC_LINE)), SPEC_LINE)
+    digest, _, body = text.partition(BODY_LINE)[2].partition("\n")
+    edited = digest.strip() != sha256_bytes(body.encode())
+    return LockFile(path, sha256_bytes(text.encode()), spec[len(SPEC_LINE) :].strip(), edited)
 
 
 def spec_digest(spec: Path) -> str:
@@ -116,18 +162,10 @@ def _spec_lines(spec: Path) -> list[str]:
 
 def read(path: Path) -> Lock:
     """Parse a lock; a line that is not an exact version with hashes is an error."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise TableError(
-            f"envs/locks/{path.name}", "", tr("cannot be read: {reason}", reason=error.strerror)
-        ) from error
-    digest = ""
+    text = text_of(path)
     packages = []
     for number, line in _joined(text):
-        if line.startswith(SPEC_LINE):
-            digest = line[len(SPEC_LINE) :].strip()
-        elif line and not line.startswith("#"):
+        if line and not line.startswith("#"):
             match = PACKAGE.match(line)
             if not match:
                 raise TableError(
@@ -137,10 +175,8 @@ def read(path: Path) -> Lock:
                 )
             hashes = re.findall(r"[0-9a-f]{64}", match["hashes"])
             packages.append(LockedPackage(match["name"], match["version"], match["marker"] or "", tuple(hashes)))
-    _, made, body = text.partition(BODY_LINE)
-    body_digest, _, body = body.partition("\n")
-    edited = bool(made) and sha256_bytes(body.encode()) != body_digest
-    return Lock(path, sha256_bytes(text.encode()), digest, tuple(packages), edited)
+    found = marks(path, text)
+    return Lock(path, found.digest, found.spec_digest, found.edited, tuple(packages))
 
 
 def _joined(text: str) -> list[tuple[int, str]]:

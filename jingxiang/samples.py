@@ -24,7 +24,7 @@ from jingxiang.fetch.faults import Fault, Kind
 from jingxiang.fetch.indexes import ACCEPT
 from jingxiang.fetch.sampler import PAGE_BYTES, Reply
 from jingxiang.language import tr
-from jingxiang.locks import LockedPackage
+from jingxiang.locks import CondaPackage, LockedPackage
 from jingxiang.mirrors import Source
 
 SAMPLE_BYTES = 4 << 20
@@ -32,7 +32,8 @@ SPEED_BYTES = 256 << 10  # fewer say more about the distance than about the link
 TIMEOUT_S = 3.0
 # Two files, of which the wheel has 0.6 MB: enough to measure speed, little enough to compare the whole with its hash.
 PREFERRED = "huggingface-hub"
-ZIP, GZIP, ZSTD = b"PK\x03\x04", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+PREFERRED_CONDA = "libsqlite"  # 1 MB
+ZIP, GZIP, BZIP2, ZSTD = b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
 SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 CHANNEL, REGISTRY, ARCHIVE, SUITE = "conda-forge", "docker.io", "debian", "bookworm"
 REPOSITORY = "ali-vilab/i2vgen-xl"
@@ -40,18 +41,19 @@ REPOSITORY = "ali-vilab/i2vgen-xl"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the locks name, by space (`pypi`, `torch`), and the index that pip itself is set to."""
+    """What the locks name, by space (`pypi`, `torch`), the index that pip itself is set to, and a package of conda."""
 
     packages: Mapping[str, LockedPackage]
     index: str
+    conda: CondaPackage | None = None
 
 
-def wanted(packages: Iterable[LockedPackage], index: str) -> Wanted:
+def wanted(packages: Iterable[LockedPackage], index: str, conda: Iterable[CondaPackage] = ()) -> Wanted:
     """Of each space the package that is best to measure with: `PREFERRED`, else the one with the fewest files."""
     chosen: dict[str, LockedPackage] = {}
     for package in sorted(packages, key=lambda each: (each.name != PREFERRED, len(each.hashes))):
         chosen.setdefault(package.space, package)
-    return Wanted(chosen, index)
+    return Wanted(chosen, index, min(conda, key=lambda each: each.name != PREFERRED_CONDA, default=None))
 
 
 @dataclass(frozen=True)
@@ -172,10 +174,16 @@ def _wheel(source: Source, asker: Asker) -> tuple[Reply, str]:
 
 
 def _conda(source: Source, asker: Asker) -> tuple[Reply, str]:
-    """The beginning of the channel's list of packages: every installation needs it first."""
-    url = f"{source.address(channel=CHANNEL)}/noarch/repodata.json.zst"
-    reply = asker.sample(url, ZSTD)
-    return reply, _age(reply.headers.get("Last-Modified") or "")
+    """A locked package, by its hash; without a lock the beginning of the channel's list of packages."""
+    package = asker.wanted.conda
+    if package is None:
+        reply = asker.sample(f"{source.address(channel=CHANNEL)}/noarch/repodata.json.zst", ZSTD)
+        return reply, _age(reply.headers.get("Last-Modified") or "")
+    magic = ZIP if package.file.endswith(".conda") else BZIP2
+    reply = asker.sample(f"{source.address(channel=package.channel)}/{package.path}", magic)
+    if len(reply.body) == reply.total and hashlib.sha256(reply.body).hexdigest() != package.sha256:
+        raise Fault(Kind.CORRUPT, tr("checksum differs"))
+    return reply, tr("{name} {version} is there", name=package.name, version=package.version)
 
 
 def _age(changed: str) -> str:

@@ -260,6 +260,16 @@ class Store:
         except FileNotFoundError:
             return False
 
+    def check(self, sha256: str) -> None:
+        """Read a blob; raises `Missing`, or `Damaged` if it is not what it is called, and then it is gone."""
+        try:
+            actual = sha256_file(self.blob(sha256))
+        except FileNotFoundError:
+            raise Missing([sha256]) from None
+        if actual != sha256:
+            self.remove(sha256)
+            raise Damaged(sha256, actual)
+
     def remove(self, sha256: str) -> None:
         """Forget a damaged blob, so that it is fetched again."""
         with storage.writing(self.root):

@@ -24,6 +24,7 @@ from jingxiang.store import Store
 NOTES = "resolved"
 # In the store's `derived`: the folder of links while wheels are installed, uv's cache, bytecode, and digests of both.
 LINKS, UNPACKED, COMPILED, SEEN = "wheels", "unpacked", "bytecode", "seen.json"
+CONDA = "conda"  # where each engine unpacks conda packages
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,20 @@ def fetched(
     packages: Sequence[LockedPackage],
     target: Target,
     *,
+    also: Sequence[Artifact] = (),
     listed: Callable[[int], None] = lambda done: None,
     planned: Callable[[Sequence[Artifact]], None] = lambda artifacts: None,
     show: Show = lambda progress: None,
 ) -> tuple[Wheels, Report]:
-    """Find and fetch; `listed` hears how many files are found, `planned` what is going to be fetched.
+    """Find and fetch, and fetch `also` what needs not be found.
+
+    `listed` hears how many files are found, `planned` what is going to be fetched.
 
     Raises `Unavailable`, `StoreFull`.
     """
     artifacts = session.resolve(packages, target, listed)
-    planned(artifacts)
-    report = session.fetch(artifacts, show)
+    planned((*artifacts, *also))
+    report = session.fetch((*artifacts, *also), show)
     wheels = Wheels(store, {artifact.name: report.digests[artifact.key] for artifact in artifacts})
     note = _note(store, packages, target)
     with storage.writing(store.root):
@@ -112,8 +116,8 @@ def forget_derived(store: Store) -> None:
     """Remove what was made of blobs and can be made again. Waits for a process that is installing."""
     if not store.derived.is_dir() or not store.is_ours:
         return
-    with storage.writing(store.root), held(store.derived / f"{LINKS}.lock"):
-        for folder in (UNPACKED, COMPILED):
+    with storage.writing(store.root), held(store.derived / f"{LINKS}.lock"), held(store.derived / f"{CONDA}.lock"):
+        for folder in (UNPACKED, COMPILED, CONDA):
             shutil.rmtree(store.derived / folder, ignore_errors=True)
         (store.derived / SEEN).unlink(missing_ok=True)
 

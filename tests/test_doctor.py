@@ -94,8 +94,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: Mirror) -> Pla
     found = Places(tmp_path / "checkout", tmp_path / "jx", tmp_path / "store")
     found.locks.mkdir(parents=True)
     (found.root / "envs" / "cpu.in").write_text("numpy\n")
-    digest = locks.spec_digest(found.root / "envs" / "cpu.in")
-    (found.locks / "cpu.txt").write_text(f"# spec sha256:{digest}\nnumpy==2.4.6 --hash=sha256:{DIGEST}\n")
+    (found.locks / "cpu.txt").write_text(
+        locks.written(found.root / "envs" / "cpu.in", f"numpy==2.4.6 --hash=sha256:{DIGEST}\n")
+    )
     (found.locks / "toolkit.txt").write_text(f"invoke==3.0.3 --hash=sha256:{INVOKE.sha256}\n")
     (found.root / "mirrors.toml").write_text(
         f'[near]\npypi = {{ layout = "pep503", url = "{near.url}/simple" }}\n'

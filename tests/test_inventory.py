@@ -164,7 +164,7 @@ def test_a_file_of_two_wheels_may_be_that_of_either(folder: Path, wheel: Path) -
 
 def test_bytecode_of_unknown_origin_may_be_there_or_not(folder: Path, wheel: Path) -> None:
     wanted = inventory.expected(SITE, BASE, folder, [wheel], [])
-    inventory.allow_bytecode(wanted, "cpython-311")
+    inventory.allow_bytecode(wanted, wanted, "cpython-311")
     (folder / SITE / "__pycache__" / "one.pyc").rename(folder / SITE / "__pycache__" / "one.cpython-311.pyc")
     (folder / SITE / "__pycache__" / "strange.cpython-311.pyc").write_text("x")
     assert inventory.differences(folder, wanted)[1] == [

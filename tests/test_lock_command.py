@@ -45,7 +45,8 @@ def copied(tmp_path: Path) -> Places:
 
 def test_the_locks_of_the_repository_are_fresh(copied: Places, capsys: pytest.CaptureFixture[str]) -> None:
     lock(Places(ROOT, copied.home, copied.store), mirror="auto", check=True, upgrade=[])
-    fresh = [f"lock     {spec.name}.txt is fresh\n" for spec in command.SPECS]
+    names = [*(f"{spec.name}.txt" for spec in command.SPECS), "conda-lock.yml"]
+    fresh = [f"lock     {name} is fresh\n" for name in names]
     assert capsys.readouterr() == ("", "".join(fresh))
 
 
@@ -71,7 +72,7 @@ def test_a_lock_that_was_edited_by_hand_is_found(copied: Places, capsys: pytest.
     assert caught.value.message == (
         "envs/locks/cuda12.txt: was changed by hand; what it would install was never resolved together"
     )
-    assert capsys.readouterr().err.count(" is fresh\n") == len(command.SPECS) - 1
+    assert capsys.readouterr().err.count(" is fresh\n") == len(command.SPECS)  # of one more lock: that of conda
 
 
 def test_locks_that_were_renewed_one_without_the_other_do_not_fit(copied: Places) -> None:
@@ -91,11 +92,11 @@ def test_locks_that_were_renewed_one_without_the_other_do_not_fit(copied: Places
 
 
 def test_comments_and_blank_lines_make_no_lock_stale(copied: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    for path in (copied.root / "envs").glob("*.in"):
+    for path in (*(copied.root / "envs").glob("*.in"), copied.root / "envs" / "i2v.yml"):
         lines = path.read_text(encoding="utf-8").splitlines()
         path.write_text("# new\n\n" + "".join(f"{line}  # why\n\n" for line in lines), encoding="utf-8")
     lock(copied, mirror="auto", check=True, upgrade=[])
-    assert capsys.readouterr().err.count(" is fresh\n") == len(command.SPECS)
+    assert capsys.readouterr().err.count(" is fresh\n") == len(command.SPECS) + 1
 
 
 def test_only_checking_writes_nothing(copied: Places) -> None:

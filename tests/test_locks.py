@@ -9,7 +9,7 @@ import pytest
 
 from jingxiang import locks
 from jingxiang.errors import JingxiangError, TableError
-from jingxiang.locks import Lock, LockedPackage, StaleLock
+from jingxiang.locks import EditedLock, Lock, LockedPackage, StaleLock
 
 ROOT = Path(__file__).resolve().parent.parent
 A, B = "a" * 64, "b" * 64
@@ -39,6 +39,7 @@ def test_a_lock_is_read_as_uv_writes_it(tmp_path: Path) -> None:
         tmp_path / "cpu.txt",
         hashlib.sha256(text.encode()).hexdigest(),
         B,
+        True,  # there is no digest of what follows
         (
             LockedPackage("numpy", "2.4.6", "", (A, B)),
             LockedPackage("tomli", "2.0.1", 'python_full_version < "3.11" and sys_platform != "win32"', (A,)),
@@ -118,17 +119,29 @@ def test_builds_of_pytorch_come_from_its_own_space(tmp_path: Path) -> None:
 
 def test_a_lock_made_from_the_spec_as_it_is_now_is_fresh(tmp_path: Path) -> None:
     source = spec(tmp_path, "numpy\n")
-    lock(tmp_path, f"# spec sha256:{locks.spec_digest(source)}\n").check_fresh(source)
+    lock(tmp_path, locks.written(source, f"numpy==2.4.6 --hash=sha256:{A}\n")).check_fresh(source)
 
 
-@pytest.mark.parametrize("header", ["", f"# spec sha256:{A}\n"])
-def test_a_lock_of_another_spec_is_stale_and_says_what_to_run(tmp_path: Path, header: str) -> None:
+def test_a_lock_of_another_spec_is_stale_and_says_what_to_run(tmp_path: Path) -> None:
+    text = locks.written(spec(tmp_path, "numpy\n"), f"numpy==2.4.6 --hash=sha256:{A}\n")
     with pytest.raises(StaleLock) as caught:
-        lock(tmp_path, header).check_fresh(spec(tmp_path, "numpy\n"))
+        lock(tmp_path, text).check_fresh(spec(tmp_path, "numpy>2\n"))
     assert caught.value.message == (
         "envs/locks/cpu.txt: is older than envs/cpu.in; what it would install is not what the spec asks for"
     )
     assert (caught.value.hints, caught.value.exit_code) == (("python3 tasks.py lock",), 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("==2.4.6", "==2.4.5"), (A, B), (f"{A}\n", f"{A}\ntorch==2 --hash=sha256:{B}\n"), ("# body sha256:", "# body:")],
+)
+def test_a_lock_that_was_edited_or_has_lost_its_marks_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    source = spec(tmp_path, "numpy\n")
+    text = locks.written(source, f"numpy==2.4.6 --hash=sha256:{A}\n")
+    with pytest.raises(EditedLock) as caught:
+        lock(tmp_path, text.replace(old, new)).check_fresh(source)
+    assert caught.value.hints == ("python3 tasks.py lock", "git checkout -- envs/locks/cpu.txt")
 
 
 @pytest.mark.parametrize(

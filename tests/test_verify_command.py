@@ -11,7 +11,6 @@ import pytest
 from jingxiang import locks
 from jingxiang.commands.setup import setup
 from jingxiang.commands.verify import Differs, NoEnvironment, OtherLock, verify
-from jingxiang.engines import venv
 from jingxiang.places import Places
 from jingxiang.store import Store
 from tests.peers.mirror import Mirror, serving, wheel
@@ -45,7 +44,7 @@ def lock(places: Places, mirror: Mirror, version: str) -> None:
 
 
 def site(places: Places) -> Path:
-    return places.current / venv.SITE
+    return places.current / "lib" / "python3.11" / "site-packages"
 
 
 def replaced(path: Path, text: str) -> None:
@@ -122,7 +121,7 @@ def test_without_the_wheels_its_own_lists_are_compared_and_the_packages_with_the
         store.remove(blob.sha256)
     capsys.readouterr()
     verify(places, as_json=False)
-    words = "not all of its wheels are in the store: compared with its own lists, bytecode left out"
+    words = "not all of its packages are in the store: compared with its own lists, bytecode left out"
     assert words in capsys.readouterr().err
     replaced(site(places) / "one.py", "x = 1\n")
     info = site(places) / "two-2.0.dist-info"

@@ -19,10 +19,9 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from jingxiang import __version__, bootstrap, console, gpu, locks, mirrors, profiles, views
+from jingxiang import __version__, bootstrap, console, environments, gpu, locks, mirrors, profiles, views
 from jingxiang.commands import wheels
 from jingxiang.digest import sha256_file
-from jingxiang.engines import venv
 from jingxiang.errors import UsageError
 from jingxiang.language import tr
 from jingxiang.locks import Lock
@@ -86,7 +85,7 @@ def _entries(places: Places, known: MirrorSet, mirror: str, profile: str) -> Ite
     environment = locks.read(places.locks / f"{profile}.txt")
     environment.check_fresh(places.root / "envs" / f"{profile}.in")
     toolkit = locks.read(places.locks / f"{TOOLKIT}.txt")
-    wanted: list[tuple[Lock, str]] = [(environment, venv.PYTHON)]
+    wanted: list[tuple[Lock, str]] = [(environment, environments.PYTHON)]
     (major, oldest), (_, newest) = bootstrap.OLDEST, bootstrap.NEWEST
     wanted += [(toolkit, f"{major}.{minor}") for minor in range(oldest, newest + 1)]
     for lock, python in wanted:

@@ -11,8 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from jingxiang import __version__, console, disk, gpu, locks, mirrors, ordering, pip_client, profiles, samples
-from jingxiang.commands import setup
+from jingxiang import (
+    __version__,
+    conda_locks,
+    console,
+    disk,
+    gpu,
+    locks,
+    mirrors,
+    ordering,
+    pip_client,
+    profiles,
+    samples,
+)
+from jingxiang.commands import engines, setup
 from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -192,6 +204,9 @@ def _environment(places: Places) -> Iterable[Finding]:
         profile = profiles.CPU
     try:
         environment = setup.planned(places, profile.name)
+        if (places.locks / conda_locks.NAME).exists():
+            full = setup.planned(places, profile.name, engines.lock(places))
+            environment = engines.present(environment, full) or full
     except JingxiangError as error:
         yield Finding("environment", PROBLEM, error.message, *error.hints[:1])
         return

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jingxiang import console, locks, mirrors, pip_client, process, uv_client
+from jingxiang import conda_locks, console, locks, mirrors, pip_client, process, uv_client
+from jingxiang.commands import conda_lock, engines
 from jingxiang.errors import JingxiangError, UnknownName
 from jingxiang.language import tr
 from jingxiang.locks import Lock
-from jingxiang.mirrors import AUTO, OFFICIAL, MirrorSet, Source
+from jingxiang.mirrors import OFFICIAL, MirrorSet, Source
 from jingxiang.places import Places
 
 
@@ -37,13 +38,15 @@ class LocksStale(JingxiangError):
         super().__init__("\n       ".join(reasons), hints=("python3 tasks.py lock",))
 
 
+ANYWHERE = ("--universal", "--python-version", "3.10")  # with every Python that can run the toolkit
 LINUX = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28")
 # In this order: a spec comes after those whose versions it shares.
 SPECS = (
-    Spec("toolkit", ("--universal", "--python-version", "3.10")),
     Spec("cpu", LINUX, "cpu"),
     Spec("cuda12", LINUX, constraints=("cpu",)),
     Spec("cuda13", LINUX, constraints=("cpu",)),
+    Spec("toolkit", ANYWHERE, constraints=("cpu",)),
+    Spec("conda", ANYWHERE, constraints=("toolkit",)),
     Spec("dev", LINUX, "cpu", ("toolkit", "cpu")),
 )
 
@@ -51,7 +54,7 @@ SPECS = (
 def lock(places: Places, *, mirror: str, check: bool, upgrade: Sequence[str]) -> None:
     """Write every lock again, keeping the versions that still fit; with `check` only say which are stale, and why.
 
-    Raises `LocksStale` (with `check`), `ProcessFailed`.
+    Raises `LocksStale` (with `check`), `ProcessFailed`, `NoChannel`.
     """
     known = mirrors.chosen(places.root, mirror)
     for name in upgrade:
@@ -61,10 +64,34 @@ def lock(places: Places, *, mirror: str, check: bool, upgrade: Sequence[str]) ->
         return
     for spec in SPECS:
         source, target = _files(places, spec)
-        before = target.read_bytes() if target.exists() else b""
-        target.write_text(locks.written(source, _compiled(places, spec, known, mirror, upgrade)), encoding="utf-8")
-        state = tr("unchanged") if target.read_bytes() == before else tr("written")
+        state = _write(target, locks.written(source, _compiled(places, spec, known, mirror, upgrade)))
         console.line("lock", f"{target.name}  {len(locks.read(target).packages)} {tr('packages')}  {state}")
+    if (source := places.root / "envs" / engines.SPEC).exists():
+        _lock_conda(places, source, known, mirror, upgrade)
+
+
+def _lock_conda(places: Places, source: Path, known: MirrorSet, mirror: str, upgrade: Sequence[str]) -> None:
+    """Where no mirror answers, a lock that fits its spec may stay as it is."""
+    target = places.locks / conda_locks.NAME
+    try:
+        body = conda_lock.solved(places, known, mirror=mirror, upgrade=upgrade)
+    except conda_lock.NoChannel as error:
+        try:
+            engines.lock(places)
+        except JingxiangError:
+            raise error from None
+        console.line("lock", f"{target.name}  {tr('unchanged')}: {error.message}")
+        return
+    state = _write(target, locks.written(source, body))
+    console.line("lock", f"{target.name}  {len(conda_locks.read(target).packages)} {tr('packages')}  {state}")
+
+
+def _write(target: Path, text: str) -> str:
+    """What has become of it."""
+    if target.exists() and target.read_text(encoding="utf-8") == text:
+        return tr("unchanged")
+    target.write_text(text, encoding="utf-8")
+    return tr("written")
 
 
 def _check(places: Places) -> None:
@@ -86,6 +113,12 @@ def _check(places: Places) -> None:
         reasons += differences
         if not differences:
             console.line("lock", tr("{name} is fresh", name=target.name))
+    if (places.root / "envs" / engines.SPEC).exists():
+        try:
+            engines.lock(places)
+            console.line("lock", tr("{name} is fresh", name=conda_locks.NAME))
+        except JingxiangError as error:
+            reasons.append(error.message)
     if reasons:
         raise LocksStale(reasons)
 
@@ -111,6 +144,8 @@ def _shown(lock: Path) -> str:
 
 def _known_package(places: Places, name: str) -> None:
     names = {package.name for spec in SPECS for package in locks.read(places.locks / f"{spec.name}.txt").packages}
+    if (conda := places.locks / conda_locks.NAME).exists():
+        names |= {package.name for package in conda_locks.read(conda).packages}
     if name not in names:
         raise UnknownName("package", name, names, where="envs/locks")
 
@@ -123,7 +158,8 @@ def _compiled(places: Places, spec: Spec, known: MirrorSet, mirror: str, upgrade
     """
     python = Path(sys.executable)
     settings = {k: v for k, v in pip_client.settings(python).items() if k != "extra-index-url"}
-    index = known.order("pypi", OFFICIAL if mirror == AUTO else mirror)[0]
+    offered = mirror in {source.mirror for source in known.offering("pypi")}
+    index = known.order("pypi", mirror if offered else OFFICIAL)[0]
     options = [*spec.options, *(f"--upgrade-package={name}" for name in upgrade)]
     done = None
     for torch in _torch_sources(known, mirror, settings) if spec.build else [None]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jingxiang import console, locks, mirrors, ordering, pip_client, ranking, samples
+from jingxiang import conda_locks, console, locks, mirrors, ordering, pip_client, ranking, samples
 from jingxiang.errors import JingxiangError, UnknownName
 from jingxiang.language import tr
 from jingxiang.mirrors import AUTO, MirrorSet, Source
@@ -88,7 +88,8 @@ def _probed(places: Places, known: MirrorSet, spaces: Iterable[str]) -> list[Row
         package for name in (CPU.name, "toolkit") for package in locks.read(places.locks / f"{name}.txt").packages
     ]
     settings = pip_client.settings(python)
-    wanted = samples.wanted(packages, settings["index-url"])
+    conda = places.locks / conda_locks.NAME
+    wanted = samples.wanted(packages, settings["index-url"], conda_locks.read(conda).packages if conda.exists() else ())
     measured = ordering.measure(known, spaces, home=places.home, wanted=wanted, settings=settings)
     return [Row(source, measured.get(source)) for space in spaces for source in known.offering(space)]
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from jingxiang import console, process
+from jingxiang import console, environments, process
 from jingxiang.commands.verify import NoEnvironment
-from jingxiang.engines import venv
 from jingxiang.errors import UsageError
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -57,7 +56,7 @@ def environment(folder: Path, outside: Mapping[str, str]) -> dict[str, str]:
 
 
 def _folder(places: Places) -> Path:
-    if venv.stamped(places.current) is None:
+    if environments.stamped(places.current) is None:
         raise NoEnvironment
     return places.current.resolve()
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from jingxiang import console, gpu, locks, mirrors, profiles
-from jingxiang.commands import wheels
+from jingxiang import console, environments, gpu, locks, mirrors, profiles
+from jingxiang.commands import engines, wheels
+from jingxiang.commands.engines import Choice
 from jingxiang.commands.wheels import Need
-from jingxiang.engines import venv
+from jingxiang.conda_locks import CondaLock
+from jingxiang.environments import Engine, Environment
 from jingxiang.errors import UsageError
+from jingxiang.fetch.artifacts import Artifact
 from jingxiang.language import tr
 from jingxiang.mirrors import MirrorSet
 from jingxiang.places import Places
 from jingxiang.wheels import Wheels
 
 DEVELOPMENT = "dev"  # the toolkit's own tests; no profile of the app
-ENGINE = "venv"
 LOCKED = "linux-x86_64"  # the only kind of machine that the locks are for
 
 
@@ -29,119 +32,227 @@ LOCKED = "linux-x86_64"  # the only kind of machine that the locks are for
 class Plan:
     """What `setup --dry-run --json` says: the environment, and what would be fetched for it.
 
-    `fetch_bytes`: of the files whose length the mirrors list; `fetch_unknown`: of how many they do not.
+    `fetch_bytes`: of the files whose length the mirrors list; `fetch_unknown`: of how many they do not; `store_bytes`:
+    of those that are in the store; `install_bytes`: about how much room the environment takes on a disk of which
+    `free_bytes` are free.
     """
 
     environment: str
     folder: str
     profile: str
     engine: str
+    engine_reason: str
     lock: str
     packages: int
     in_place: bool
     fetch_files: int = 0
     fetch_bytes: int = 0
     fetch_unknown: int = 0
+    store_bytes: int = 0
+    install_bytes: int = 0
+    free_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The environment that is going to be made, and by which engine."""
+
+    known: MirrorSet
+    environment: Environment
+    choice: Choice
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it is there, made by this engine, or by any where that is free."""
+        stamp = environments.stamped(self.environment.folder)
+        same = stamp is not None and (self.choice.free or stamp.engine == self.choice.name)
+        return same and self.environment.in_place
+
+
+class NotEmpty(UsageError):
+    """A folder with something else in it, which would be lost."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(tr("{folder}: is not empty and no environment; choose another folder", folder=folder))
+
+
+class NotWritable(UsageError):
+    """A folder in which no environment can be made."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(tr("{folder}: cannot be written, so no environment can be made in it", folder=folder))
 
 
 def setup_app(
-    places: Places, *, mirror: str, profile: str, dry_run: bool, fresh: bool = False, as_json: bool = False
+    places: Places,
+    *,
+    mirror: str,
+    profile: str,
+    engine: str = engines.AUTO,
+    prefix: str = "",
+    dry_run: bool = False,
+    fresh: bool = False,
+    as_json: bool = False,
 ) -> None:
     """The app's environment; its folder (or one JSON object) is what goes to stdout."""
     if dry_run:
-        plan = _looked(places, mirror, profile)
+        plan = _looked(places, mirror, profile, engine, prefix)
     else:
-        environment = setup(places, mirror=mirror, profile=profile, fresh=fresh)
-        plan = _plan(environment, in_place=True)
+        chosen = _chosen(places, mirror, profile, engine, prefix)
+        _made(places, chosen, mirror, fresh=fresh)
+        plan = _plan(chosen, in_place=True)
     if as_json:
         console.data_json(asdict(plan))
     else:
         console.data(plan.folder)
 
 
-def setup(places: Places, *, mirror: str, profile: str = profiles.AUTO, fresh: bool = False) -> venv.Environment:
-    """Install the locked environment unless it is in place (`fresh`: in any case), and make `.env` lead to it."""
-    known, environment = _chosen(places, mirror, profile)
-    if environment.in_place and not fresh:
-        console.line("ready", tr("{name} is in place", name=environment.name))
-    else:
-        venv.check_python()  # before gigabytes are fetched for it
-        python, pip = venv.PYTHON, Path(sys.executable)
-        build = partial(_build, environment, fresh=fresh)
-        wheels.install(
-            places, known, environment.lock, build, mirror=mirror, python=python, pip=pip,
-            meanwhile=partial(venv.preparing, environment.lock),
-        )  # fmt: skip
-    if environment.profile != DEVELOPMENT:
-        before = places.current.exists() and places.current.resolve()
-        venv.point(places.current, environment)
-        if before != environment.folder.resolve():
-            console.line("ready", f".env -> {os.path.relpath(environment.folder, places.root)}")
-    return environment
+def setup(
+    places: Places,
+    *,
+    mirror: str,
+    profile: str = profiles.AUTO,
+    engine: str = engines.AUTO,
+    prefix: str = "",
+    fresh: bool = False,
+) -> Environment:
+    """Install the locked environment unless it is in place (`fresh`: in any case), and make `.env` lead to it.
+
+    `prefix`: a folder of the user's own for it; `.env` stays as it is then.
+    """
+    chosen = _chosen(places, mirror, profile, engine, prefix)
+    _made(places, chosen, mirror, fresh=fresh)
+    return chosen.environment
 
 
-def planned(places: Places, profile: str) -> venv.Environment:
-    """The environment that `setup` would make of the lock as it is now. Raises `StaleLock` and its like."""
+def planned(places: Places, profile: str, conda: CondaLock | None = None, *, folder: Path | None = None) -> Environment:
+    """The environment that `setup` would make of the locks as they are now. Raises `StaleLock` and its like."""
     lock = locks.read(places.locks / f"{profile}.txt")
     lock.check_fresh(places.root / "envs" / f"{profile}.in")
-    return venv.plan(places, profile, lock)
+    return environments.plan(places, profile, lock, conda, folder=folder)
 
 
-def _chosen(places: Places, mirror: str, profile: str) -> tuple[MirrorSet, venv.Environment]:
-    """The mirrors and the environment; says what is going to be made, and why."""
+def _chosen(places: Places, mirror: str, profile: str, engine: str, prefix: str) -> Chosen:
+    """What is going to be made; says it, and why."""
     known = mirrors.chosen(places.root, mirror)
     here = f"{platform.system()}-{platform.machine()}".lower()
     if here != LOCKED:
         raise UsageError(tr("no lock for {here} yet; there is one for {locked}", here=here, locked=LOCKED))
+    folder = Path(prefix).expanduser().absolute() if prefix else None
+    if folder and folder.exists() and not (folder.is_dir() and _replaceable(folder)):
+        raise NotEmpty(folder)
     if profile == DEVELOPMENT:
-        environment = planned(places, profile)
-        if not environment.in_place:
-            _say(environment)
-        return known, environment
+        chosen = Chosen(known, planned(places, profile), Choice(engines.VENV, tr("the toolkit's own tests")))
+        if not chosen.in_place:
+            _say(chosen)
+        return chosen
     profiles.check(profile)
     found = gpu.detect()
-    choice = profiles.choose(profile, found)
-    environment = planned(places, choice.profile.name)
-    if not environment.in_place:
-        _say(environment)
-        title, reason = choice.profile.title, choice.reason
+    build = profiles.choose(profile, found)
+    choice, environment = engines.choose(
+        places, known, engine, lambda conda: planned(places, build.profile.name, conda, folder=folder)
+    )
+    chosen = Chosen(known, environment, choice)
+    if not chosen.in_place:
+        _say(chosen)
+        title, reason = build.profile.title, build.reason
         console.more(tr("{card}: {title} build, {reason}", card=gpu.summary(found), title=title, reason=reason))
-    if choice.warning:
-        console.more(tr("{problem}: the app will not see it", problem=choice.warning))
-    return known, environment
+    if build.warning:
+        console.more(tr("{problem}: the app will not see it", problem=build.warning))
+    return chosen
 
 
-def _say(environment: venv.Environment) -> None:
-    count = len(environment.lock.packages)
-    text = tr("environment {name} ({count} packages), engine {engine}", name=environment.name, count=count,
-              engine=ENGINE)  # fmt: skip
-    console.line("plan", text)
-
-
-def _looked(places: Places, mirror: str, profile: str) -> Plan:
-    """What would be done. Only lists are fetched."""
-    known, environment = _chosen(places, mirror, profile)
-    if environment.in_place:
+def _made(places: Places, chosen: Chosen, mirror: str, *, fresh: bool) -> None:
+    environment, known = chosen.environment, chosen.known
+    if chosen.in_place and not fresh:
         console.line("ready", tr("{name} is in place", name=environment.name))
-        return _plan(environment, in_place=True)
+    else:
+        _writable(environment.folder)
+        engine = engines.ready(places, known, chosen.choice, environment, mirror=mirror)  # before gigabytes are fetched
+        wheels.install(
+            places, known, environment.lock, partial(_build, environment, engine, fresh=fresh), mirror=mirror,
+            python=environment.version, pip=Path(sys.executable), also=_also(environment),
+            meanwhile=partial(environments.preparing, environment), planned=partial(_say_room, places),
+        )  # fmt: skip
+    if environment.profile == DEVELOPMENT:
+        return
+    if environment.folder.parent != places.environments:
+        console.line("ready", str(environment.folder))
+        return
+    before = places.current.exists() and places.current.resolve()
+    environments.point(places.current, environment)
+    if before != environment.folder.resolve():
+        console.line("ready", f".env -> {os.path.relpath(environment.folder, places.root)}")
+
+
+def _looked(places: Places, mirror: str, profile: str, engine: str, prefix: str) -> Plan:
+    """What would be done. Only lists are fetched."""
+    chosen = _chosen(places, mirror, profile, engine, prefix)
+    if chosen.in_place:
+        console.line("ready", tr("{name} is in place", name=chosen.environment.name))
+        return _plan(chosen, in_place=True)
+    also = _also(chosen.environment)
+    if chosen.choice.name == engines.MAMBA:
+        also += engines.artifacts(engines.needed(places, (), program=True))
     need = wheels.look(
-        places, known, environment.lock, mirror=mirror, python=venv.PYTHON, pip=Path(sys.executable)
+        places, chosen.known, chosen.environment.lock, mirror=mirror, python=chosen.environment.version,
+        pip=Path(sys.executable), also=also,
     )  # fmt: skip
-    return _plan(environment, in_place=False, need=need)
+    _say_room(places, need)
+    return _plan(chosen, in_place=False, need=need)
 
 
-def _plan(environment: venv.Environment, *, in_place: bool, need: Need | None = None) -> Plan:
-    need = need or Need()
+def _also(environment: Environment) -> list[Artifact]:
+    """What is fetched beside the Python packages."""
+    return engines.artifacts(environment.conda.packages) if environment.conda else []
+
+
+def _replaceable(folder: Path) -> bool:
+    return not any(folder.iterdir()) or environments.stamped(folder) is not None
+
+
+def _writable(folder: Path) -> None:
+    """Say it now if an environment cannot be made there: it is made beside its place."""
+    there = next(each for each in folder.parents if each.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise NotWritable(there)
+
+
+def _say(chosen: Chosen) -> None:
+    environment, choice = chosen.environment, chosen.choice
+    count = len(environment.lock.packages)
+    packages = f"{len(environment.conda.packages)} + {count}" if environment.conda else str(count)
+    text = tr("environment {name} ({count} packages), engine {engine}", name=environment.name, count=packages,
+              engine=choice.name)  # fmt: skip
+    console.line("plan", f"{text}: {choice.reason}")
+
+
+def _say_room(places: Places, need: Need) -> None:
+    free = console.size(_free_bytes(places.environments))
+    console.more(tr("about {size} when installed, {free} free", size=console.size(need.installed_bytes), free=free))
+
+
+def _free_bytes(folder: Path) -> int:
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return shutil.disk_usage(there).free
+
+
+def _plan(chosen: Chosen, *, in_place: bool, need: Need | None = None) -> Plan:
+    need, environment, conda = need or Need(), chosen.environment, chosen.environment.conda
+    stamp = environments.stamped(environment.folder)
     return Plan(
-        environment.name, str(environment.folder), environment.profile, ENGINE, environment.lock.digest,
-        len(environment.lock.packages), in_place, need.files, need.size_bytes, need.unknown,
+        environment.name, str(environment.folder), environment.profile, stamp.engine if stamp and in_place else
+        chosen.choice.name, chosen.choice.reason, environment.digest,
+        len(environment.lock.packages) + (len(conda.packages) if conda else 0), in_place, need.files, need.size_bytes,
+        need.unknown, need.here_bytes, need.installed_bytes, _free_bytes(environment.folder),
     )  # fmt: skip
 
 
-def _build(environment: venv.Environment, found: Wheels, *, fresh: bool) -> None:
+def _build(environment: Environment, engine: Engine, found: Wheels, *, fresh: bool) -> None:
     start = time.monotonic()
-    files = venv.build(environment, found, show=sys.stderr.isatty(), fresh=fresh)
-    seconds, count = time.monotonic() - start, len(found.digests)
+    files = environments.build(environment, engine, found, show=sys.stderr.isatty(), fresh=fresh)
+    count = len(found.digests) + (len(engine.files.packages) if engine.files else 0)
+    seconds = time.monotonic() - start
     console.line("install", tr("{count} packages in {seconds:.1f} s, offline", count=count, seconds=seconds))
     if files:  # none: another process has made it meanwhile
         console.line("verify", tr("{count} files as locked", count=f"{files:,}"))

@@ -1,4 +1,4 @@
-"""The wheels of a lock for the installers: from the store, else through the mirrors into it. Standard library only."""
+"""What a lock names, for the installers: from the store, else through the mirrors into it. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jingxiang import console, ordering, pip_client, samples, wheels
 from jingxiang.errors import JingxiangError
 from jingxiang.fetch import resolve
 from jingxiang.fetch.artifacts import Artifact
+from jingxiang.fetch.report import Report
 from jingxiang.fetch.resolve import Target
 from jingxiang.fetch.session import Session
 from jingxiang.language import tr
@@ -21,9 +22,12 @@ from jingxiang.mirrors import MirrorSet, Source
 from jingxiang.places import Places
 from jingxiang.process import ProcessFailed
 from jingxiang.progress import Bar
-from jingxiang.store import Store
+from jingxiang.store import Damaged, Store
 from jingxiang.wheels import Wheels
 
+PYTHON = ("pypi", "torch")  # the spaces of wheels
+# What wheels grow to: libraries of CUDA hardly, all else as Python does. Over the locks of this repository within 5 %.
+GROWTH, GROWTH_OF_LARGE, LARGE_BYTES = 4.4, 1.6, 200_000_000
 NAMED = 4  # mirrors that the line about their order names
 LOOK_S = 0.2  # how often to look which files have come
 
@@ -40,17 +44,35 @@ def nothing(store: Store) -> Iterator[Callable[[Wheels], None]]:
 
 @dataclass(frozen=True)
 class Need:
-    """How much is to come: files, the bytes of those whose length is listed, and how many are not."""
+    """How much is to come: files, the bytes of those whose length is listed, and how many are not; the bytes of those
+    that are here; and about how much all of them take when installed."""
 
     files: int = 0
     size_bytes: int = 0
     unknown: int = 0
+    here_bytes: int = 0
+    installed_bytes: int = 0
 
     @classmethod
     def of(cls, store: Store, artifacts: Sequence[Artifact]) -> Need:
-        missing = [each for each in artifacts if len(each.hashes) > 1 or not store.has(each.key)]
-        sizes = [each.size_bytes for each in missing]
-        return cls(len(missing), sum(size or 0 for size in sizes), sizes.count(None))
+        here = {each.name: each.key for each in artifacts if len(each.hashes) == 1 and store.has(each.key)}
+        sizes = {each.name: each.size_bytes for each in artifacts if each.name not in here}
+        known = {name: size for name, size in sizes.items() if size is not None}
+        nothing_missing = cls.here(store, here)
+        installed = nothing_missing.installed_bytes + sum(map(_installed, known, known.values()))
+        return cls(len(sizes), sum(known.values()), len(sizes) - len(known), nothing_missing.here_bytes, installed)
+
+    @classmethod
+    def here(cls, store: Store, digests: Mapping[str, str]) -> Need:
+        """Of files that are all in the store."""
+        sizes = {name: store.blob(sha256).stat().st_size for name, sha256 in digests.items()}
+        return cls(here_bytes=sum(sizes.values()), installed_bytes=sum(map(_installed, sizes, sizes.values())))
+
+
+def _installed(name: str, size_bytes: int) -> int:
+    """About how much room a wheel takes when it is unpacked and compiled: measured, there is no list that says it."""
+    large = size_bytes > LARGE_BYTES or name.startswith("nvidia")
+    return int(size_bytes * (GROWTH_OF_LARGE if large else GROWTH))
 
 
 def install(
@@ -62,20 +84,26 @@ def install(
     mirror: str,
     python: str,
     pip: Path,
+    also: Sequence[Artifact] = (),
     meanwhile: Meanwhile = nothing,
+    planned: Callable[[Need], None] = lambda need: None,
 ) -> int:
     """Have the wheels and install them. A file that was damaged on the disk is fetched again, once.
 
     Returns how many there are. For the other arguments, and what it raises, see `get`.
     """
-    found = get(places, known, lock, mirror=mirror, python=python, pip=pip, meanwhile=meanwhile)
+    found = get(
+        places, known, lock, mirror=mirror, python=python, pip=pip, also=also, meanwhile=meanwhile, planned=planned
+    )
     try:
         with_wheels(found)
-    except ProcessFailed:
-        if not (damaged := found.discard_damaged()):
+    except (ProcessFailed, Damaged) as error:
+        everything = Wheels(found.store, {**found.digests, **{each.name: each.key for each in also}})
+        damaged = everything.discard_damaged() + isinstance(error, Damaged)
+        if not damaged:
             raise
         console.more(tr("{count} damaged files were removed from the store, and are fetched again", count=damaged))
-        with_wheels(get(places, known, lock, mirror=mirror, python=python, pip=pip))
+        with_wheels(get(places, known, lock, mirror=mirror, python=python, pip=pip, also=also))
     return len(found.digests)
 
 
@@ -87,59 +115,88 @@ def get(
     mirror: str,
     python: str,
     pip: Path,
+    also: Sequence[Artifact] = (),
     meanwhile: Meanwhile = nothing,
+    planned: Callable[[Need], None] = lambda need: None,
 ) -> Wheels:
-    """Those that Python `python` (`3.11`) needs on this machine. `pip`: the Python whose pip settings count;
-    `meanwhile`: what to do with those that are here while others are still coming.
+    """Those that Python `python` (`3.11`) needs on this machine. `pip`: the Python whose pip settings count; `also`:
+    what else is to be in the store then; `meanwhile`: what to do with wheels that are here while others are still
+    coming.
 
     Raises `Unavailable` when a file could be had from no mirror, `StoreFull`.
     """
     store, target = Store(places.store), resolve.target(python)
     packages = [package for package in lock.packages if target.wants(package)]
-    if found := _had(store, packages, target):
+    if found := _had(store, packages, target, also):
+        planned(Need.here(store, {**found.digests, **{each.name: each.key for each in also}}))
         return found
-    with _session(places, known, packages, mirror, pip) as session, Bar() as bar, ExitStack() as stack:
+    with _session(places, known, packages, also, mirror, pip) as session, Bar() as bar, ExitStack() as stack:
 
-        def planned(artifacts: Sequence[Artifact]) -> None:
-            _say(Need.of(store, artifacts), len(artifacts))
+        def found_out(artifacts: Sequence[Artifact]) -> None:
+            need = Need.of(store, artifacts)
+            _say(need, len(artifacts))
+            planned(need)
             stack.enter_context(_with_those_here(store, artifacts, stack.enter_context(meanwhile(store))))
 
         found, report = wheels.fetched(
-            session, store, packages, target, listed=lambda done: bar.listed(done, len(packages)), planned=planned,
-            show=bar,
+            session, store, packages, target, also=also, listed=lambda done: bar.listed(done, len(packages)),
+            planned=found_out, show=bar,
         )  # fmt: skip
-    first, *rest = report.lines() or [tr("all {count} files are in the store", count=len(packages))]
-    console.line("fetch", first)
-    for line in rest:
-        console.more(line)
+    _told(report, len(packages) + len(also))
     return found
 
 
-def look(places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: str, pip: Path) -> Need:
+def look(
+    places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: str, pip: Path, also: Sequence[Artifact] = ()
+) -> Need:
     """What `get` would fetch, found out from the mirrors' lists alone. Raises `Unavailable`."""
     store, target = Store(places.store), resolve.target(python)
     packages = [package for package in lock.packages if target.wants(package)]
-    if _had(store, packages, target):
-        return Need()
-    with _session(places, known, packages, mirror, pip) as session, Bar() as bar:
-        artifacts = session.resolve(packages, target, lambda done: bar.listed(done, len(packages)))
+    if found := _had(store, packages, target, also):
+        return Need.here(store, {**found.digests, **{each.name: each.key for each in also}})
+    with _session(places, known, packages, also, mirror, pip) as session, Bar() as bar:
+        artifacts = [*session.resolve(packages, target, lambda done: bar.listed(done, len(packages))), *also]
     need = Need.of(store, artifacts)
     _say(need, len(artifacts))
     return need
 
 
-def _had(store: Store, packages: Sequence[LockedPackage], target: Target) -> Wheels | None:
+def fetch(places: Places, known: MirrorSet, wanted: Sequence[Artifact], *, mirror: str, pip: Path) -> None:
+    """Files that a lock names one by one. Raises `Unavailable`, `StoreFull`."""
+    store = Store(places.store)
+    if all(store.has(each.key) for each in wanted):
+        return
+    with _session(places, known, (), wanted, mirror, pip) as session, Bar() as bar:
+        report = session.fetch(wanted, bar)
+    _told(report, len(wanted))
+
+
+def _told(report: Report, count: int) -> None:
+    first, *rest = report.lines() or [tr("all {count} files are in the store", count=count)]
+    console.line("fetch", first)
+    for line in rest:
+        console.more(line)
+
+
+def _had(store: Store, packages: Sequence[LockedPackage], target: Target, also: Sequence[Artifact]) -> Wheels | None:
     found = wheels.known(store, packages, target)
-    if not found or not found.complete:
+    if not found or not found.complete or not all(store.has(each.key) for each in also):
         return None
-    console.line("fetch", tr("all {count} files are in the store", count=len(packages)))
+    console.line("fetch", tr("all {count} files are in the store", count=len(packages) + len(also)))
     return found
 
 
-def _session(places: Places, known: MirrorSet, packages: Sequence[LockedPackage], mirror: str, pip: Path) -> Session:
+def _session(
+    places: Places,
+    known: MirrorSet,
+    packages: Sequence[LockedPackage],
+    also: Sequence[Artifact],
+    mirror: str,
+    pip: Path,
+) -> Session:
     """The mirrors in the order in which they are asked, which is shown."""
     settings = pip_client.settings(pip)
-    spaces = sorted({package.space for package in packages})
+    spaces = sorted({package.space for package in packages} | {artifact.space for artifact in also})
     wanted = samples.wanted(packages, settings["index-url"])
     orders = ordering.orders(known, mirror, spaces, home=places.home, wanted=wanted, settings=settings)
     console.line("mirrors", _order(orders))
@@ -152,7 +209,7 @@ def _with_those_here(store: Store, artifacts: Sequence[Artifact], use: Callable[
     if it fails, the same is done again afterwards, and fails then.
     """
     over = threading.Event()
-    waiting = {artifact.name: artifact.key for artifact in artifacts if len(artifact.hashes) == 1}
+    waiting = {each.name: each.key for each in artifacts if len(each.hashes) == 1 and each.space in PYTHON}
 
     def watch() -> None:
         while waiting and not over.wait(LOOK_S):
@@ -184,6 +241,8 @@ def _say(need: Need, count: int) -> None:
     text = tr("{count} of {all} files to fetch", count=need.files, all=count)
     if need.size_bytes:
         text += f", {console.size(need.size_bytes)}"
+    if need.here_bytes:
+        text += tr("; {size} in the store", size=console.size(need.here_bytes))
     if need.unknown:
         text += tr(" (how long {count} of them are is not listed)", count=need.unknown)
     console.line("plan", text)

@@ -6,48 +6,144 @@ import asyncio
 import hashlib
 import io
 import json
+import os
+import platform
+import sys
 import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from conda_package_streaming.create import conda_builder
 from rattler.index import index_fs
 
 TIME_MS = 1_700_000_000_000
+# What conda-build fills the path of its own environment up to: 255 bytes.
+PLACEHOLDER = "/home/conda/build/" + "placehold_" * 23 + "pl_env"
+# Of the standard library; the rest is large, and not needed by an installer of packages.
+LEFT_OUT = {
+    "__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests",
+    "tkinter", "turtledemo",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class File:
+    """What a package puts somewhere: bytes, or (`link`) a symbolic link.
+
+    `mode`: `text` or `binary` if the bytes hold `PLACEHOLDER`, which installers replace.
+    """
+
+    body: bytes = b""
+    link: str = ""
+    mode: str = ""
+    executable: bool = False
+
+    @property
+    def listed(self) -> dict[str, object]:
+        """As in `info/paths.json`."""
+        kind = "softlink" if self.link else "hardlink"
+        entry = {"path_type": kind, "sha256": hashlib.sha256(self.body).hexdigest(), "size_in_bytes": len(self.body)}
+        return entry | ({"prefix_placeholder": PLACEHOLDER, "file_mode": self.mode} if self.mode else {})
 
 
 def package(channel: Path, name: str, version: str = "1.0", *, subdir: str = "linux-64", size: int = 0) -> Path:
-    """Write NAME-VERSION-0.conda with one file of `size` zero bytes; the same bytes every time."""
+    """Write NAME-VERSION-0.conda with a text and a file of `size` bytes; the same bytes every time."""
+    text, data = File(f"{name} {version}\n".encode()), File(_noise(name, size))
+    return write(channel, name, version, {f"share/{name}.txt": text, f"share/{name}.data": data}, subdir=subdir)
+
+
+def write(
+    channel: Path,
+    name: str,
+    version: str,
+    files: Mapping[str, File],
+    *,
+    subdir: str = "linux-64",
+    depends: Sequence[str] = (),
+    entry_points: Sequence[str] = (),
+    old: bool = False,
+) -> Path:
+    """Write NAME-VERSION-0.conda (`old`: .tar.bz2). `entry_points`: of a package for any Python, as its `link.json`
+    has them."""
     folder = channel / subdir
     folder.mkdir(parents=True, exist_ok=True)
-    files = {f"share/{name}.txt": f"{name} {version}\n".encode(), f"share/{name}.data": _noise(name, size)}
     noarch = subdir == "noarch"
     index = {
-        "name": name, "version": version, "build": "0", "build_number": 0, "depends": [], "subdir": subdir,
+        "name": name, "version": version, "build": "0", "build_number": 0, "depends": list(depends), "subdir": subdir,
         "license": "MIT", "timestamp": TIME_MS, "arch": None if noarch else "x86_64",
-        "platform": None if noarch else "linux",
+        "platform": None if noarch else "linux", **({"noarch": "python"} if entry_points else {}),
     }  # fmt: skip
-    paths = [
-        {"_path": path, "path_type": "hardlink", "sha256": hashlib.sha256(body).hexdigest(), "size_in_bytes": len(body)}
-        for path, body in files.items()
-    ]
+    paths = [{"_path": path, **file.listed} for path, file in files.items()]
     info = {
         "info/index.json": json.dumps(index),
         "info/paths.json": json.dumps({"paths_version": 1, "paths": paths}),
         "info/about.json": "{}",
         "info/files": "\n".join(files),
     }
-    with conda_builder(f"{name}-{version}-0", str(folder)) as archive:
-        for path, body in [*((path, text.encode()) for path, text in info.items()), *files.items()]:
-            member = tarfile.TarInfo(path)
-            member.size, member.mtime, member.mode = len(body), TIME_MS // 1000, 0o644
-            archive.addfile(member, io.BytesIO(body))
-    return folder / f"{name}-{version}-0.conda"
+    if entry_points:
+        link = {"noarch": {"type": "python", "entry_points": list(entry_points)}, "package_metadata_version": 1}
+        info["info/link.json"] = json.dumps(link)
+    members = {**{path: File(text.encode()) for path, text in info.items()}, **files}
+    stem = f"{name}-{version}-0"
+    if old:
+        with tarfile.open(folder / f"{stem}.tar.bz2", "w:bz2") as archive:
+            _add(archive, members)
+        return folder / f"{stem}.tar.bz2"
+    with conda_builder(stem, str(folder), compression_level=3) as building:
+        _add(building, members)
+    return folder / f"{stem}.conda"
+
+
+def python(channel: Path) -> Path:
+    """The Python that runs us as a package of conda-forge has it: its program, its standard library, and files that
+    carry the path of the environment."""
+    base, library = Path(sys.base_prefix), Path(os.__file__).parent
+    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    program = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
+    files = {
+        f"bin/{name}": File(program.read_bytes(), executable=True),
+        "bin/python3": File(link=name),
+        "bin/python": File(link=name),
+        f"bin/pydoc{name.removeprefix('python')}": File(
+            f"#!{PLACEHOLDER}/bin/{name}\nimport pydoc\npydoc.cli()\n".encode(), mode="text", executable=True
+        ),
+        "lib/placed.bin": File(b"\0\1" + f"{PLACEHOLDER}/share:{PLACEHOLDER}/lib\0\0 end\0".encode(), mode="binary"),
+        f"lib/{name}/site-packages/README.txt": File(b"packages go here\n"),
+    }
+    for folder, below, found in os.walk(library):
+        below[:] = [each for each in below if each not in LEFT_OUT and not each.startswith("config-")]
+        for each in found:
+            path = Path(folder, each)
+            files[f"lib/{name}/{path.relative_to(library)}"] = _of_library(path.resolve(), str(base))
+    return write(channel, "python", platform.python_version(), files)
 
 
 def index(channel: Path) -> None:
     """Write repodata.json and repodata.json.zst of each platform."""
     (channel / "noarch").mkdir(parents=True, exist_ok=True)
     asyncio.run(index_fs(channel, write_zst=True, write_shards=False))
+
+
+def _of_library(path: Path, base: str) -> File:
+    body = path.read_bytes()
+    if path.name in ("site.py", "sysconfig.py"):  # Debian has places of its own for packages
+        body = body.replace(b"dist-packages", b"site-packages").replace(b"'posix_local'", b"'posix_prefix'")
+    if path.name.startswith("_sysconfigdata"):
+        return File(body.replace(base.encode(), PLACEHOLDER.encode()), mode="text")
+    return File(body)
+
+
+def _add(archive: tarfile.TarFile, members: Mapping[str, File]) -> None:
+    for path, file in members.items():
+        member = tarfile.TarInfo(path)
+        member.mtime, member.mode = TIME_MS // 1000, 0o755 if file.executable else 0o644
+        if file.link:
+            member.type, member.linkname = tarfile.SYMTYPE, file.link
+            archive.addfile(member)
+        else:
+            member.size = len(file.body)
+            archive.addfile(member, io.BytesIO(file.body))
 
 
 def _noise(name: str, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""jingxiang.engines.venv: real environments, made by uv from wheels in a store, without any network."""
+"""jingxiang.environments, with the engine `venv`: real environments, made from wheels in a store without a network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from jingxiang import locks
+from jingxiang import environments, locks
 from jingxiang.digest import sha256_file
-from jingxiang.engines import venv
-from jingxiang.engines.venv import Environment
+from jingxiang.engines.venv import PythonMissing, Venv
+from jingxiang.environments import Environment
 from jingxiang.places import Places
 from jingxiang.process import ProcessFailed
 from jingxiang.store import Store
 from jingxiang.wheels import Wheels
 from tests.peers.mirror import Mirror, serving
 from tests.peers.wheels import wheel
+
+VENV = Venv(environments.PYTHON)
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def made_of(places: Places, *versions: str) -> tuple[Environment, Wheels]:
         lines.append(f"{each} --hash=sha256:{'0' * 64} --hash=sha256:{sha256}\n")
     lock = places.root / "cpu.txt"
     lock.write_text("".join(lines))
-    return venv.plan(places, "cpu", locks.read(lock)), Wheels(store, digests)
+    return environments.plan(places, "cpu", locks.read(lock)), Wheels(store, digests)
 
 
 def shown(environment: Environment, code: str) -> str:
@@ -65,7 +67,7 @@ def names(folder: Path) -> list[str]:
 def test_an_environment_is_what_the_lock_says_and_no_server_hears_of_it(places: Places, network: Mirror) -> None:
     made, wheels = made_of(places, "one==1.0", "two==1.0", "torchlike==2.0+cpu")
     before = made.in_place
-    venv.build(made, wheels, show=False)
+    environments.build(made, VENV, wheels, show=False)
     assert (before, made.in_place) == (False, True)
     assert made.name == f"i2v-cpu-{made.lock.digest[:8]}"
     code = "import one, torchlike, sys; print(one.version, torchlike.version, sys.version_info[:2], sys.prefix)"
@@ -82,22 +84,22 @@ def test_an_environment_is_what_the_lock_says_and_no_server_hears_of_it(places: 
 def test_the_store_stays_as_it_is(places: Places) -> None:
     """A program that edits its own files does not reach the wheels."""
     made, wheels = made_of(places, "one==1.0")
-    venv.build(made, wheels, show=False)
+    environments.build(made, VENV, wheels, show=False)
     blob = wheels.store.blob(*wheels.digests.values())
     assert (sha256_file(blob), blob.stat().st_nlink) == (blob.name, 1)
 
 
 def inodes(environment: Environment, name: str) -> dict[str, int]:
     """The files of a package and of its bytecode."""
-    found = (environment.folder / venv.SITE).rglob(f"{name}*.py*")
+    found = (environment.folder / environment.site).rglob(f"{name}*.py*")
     return {path.name: path.stat().st_ino for path in found}
 
 
 def test_environments_share_unpacked_files_and_bytecode(places: Places) -> None:
     first, wheels = made_of(places, "one==1.0", "two==1.0")
-    venv.build(first, wheels, show=False)
+    environments.build(first, VENV, wheels, show=False)
     second, wheels = made_of(places, "one==1.0", "three==1.0")
-    venv.build(second, wheels, show=False)
+    environments.build(second, VENV, wheels, show=False)
     assert inodes(first, "one") == inodes(second, "one")
     assert set(inodes(first, "one")) == {"one.py", "one.cpython-311.pyc"}
 
@@ -106,8 +108,8 @@ def test_on_another_disk_than_the_store_files_are_copied_without_a_warning(
     places: Places, mounted: Callable[[str, int], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     made, wheels = made_of(places, "one==1.0")
-    other = venv.plan(Places(places.root, mounted("tmpfs", 50), places.store), "cpu", made.lock)
-    venv.build(other, wheels, show=True)
+    other = environments.plan(Places(places.root, mounted("tmpfs", 50), places.store), "cpu", made.lock)
+    environments.build(other, VENV, wheels, show=True)
     assert shown(other, "import one, os; print(one.version, os.path.exists(one.__cached__))") == "1.0 True\n"
     assert "warning" not in capfd.readouterr().err
 
@@ -115,7 +117,7 @@ def test_on_another_disk_than_the_store_files_are_copied_without_a_warning(
 def test_a_store_that_may_only_be_read_serves_as_well(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     made, wheels = made_of(places, "one==1.0")
     monkeypatch.setattr(Store, "is_ours", False)
-    venv.build(made, wheels, show=False)
+    environments.build(made, VENV, wheels, show=False)
     assert shown(made, "import one, os; print(one.version, os.path.exists(one.__cached__))") == "1.0 True\n"
     assert names(made.folder.parent) == [made.name]
     assert not wheels.store.derived.exists()
@@ -124,14 +126,14 @@ def test_a_store_that_may_only_be_read_serves_as_well(places: Places, monkeypatc
 def test_what_was_prepared_while_others_came_is_not_done_again(places: Places, network: Mirror) -> None:
     made, wheels = made_of(places, "one==1.0", "torchlike==2.0+cpu", "two==1.0")
     early = Wheels(wheels.store, {name: sha for name, sha in wheels.digests.items() if not name.startswith("two")})
-    with venv.preparing(made.lock, wheels.store) as prepare:
+    with environments.preparing(made, wheels.store) as prepare:
         prepare(Wheels(wheels.store, dict(list(early.digests.items())[:1])))
         prepare(early)
     derived = wheels.store.derived
     assert {path.name for path in derived.iterdir()} == {"unpacked", "bytecode", "seen.json"}
     before = {path: path.stat().st_ino for path in derived.rglob("*") if path.suffix in (".py", ".pyc")}
     assert {path.name for path in before} >= {"one.py", "one.cpython-311.pyc", "torchlike.cpython-311.pyc"}
-    venv.build(made, wheels, show=False)
+    environments.build(made, VENV, wheels, show=False)
     assert {path: path.stat().st_ino for path in before} == before
     assert inodes(made, "one").items() <= {path.name: inode for path, inode in before.items()}.items()
     assert network.connections == 0
@@ -139,9 +141,9 @@ def test_what_was_prepared_while_others_came_is_not_done_again(places: Places, n
 
 def test_a_second_time_nothing_is_made_and_no_wheel_is_needed(places: Places) -> None:
     made, wheels = made_of(places, "one==1.0")
-    venv.build(made, wheels, show=False)
+    environments.build(made, VENV, wheels, show=False)
     before = made.folder.stat().st_ino
-    venv.build(made, Wheels(Store(places.home / "empty"), {}), show=False)
+    environments.build(made, VENV, Wheels(Store(places.home / "empty"), {}), show=False)
     assert made.folder.stat().st_ino == before
 
 
@@ -153,7 +155,7 @@ def test_a_file_that_is_damaged_in_the_store_is_never_installed(places: Places, 
     blob.chmod(0o644)
     blob.write_bytes(data)
     with pytest.raises(ProcessFailed, match=r"Hash mismatch for `one==1\.0`"):
-        venv.build(made, wheels, show=False)
+        environments.build(made, VENV, wheels, show=False)
     assert names(places.environments) == []
     assert network.connections == 0
 
@@ -162,7 +164,7 @@ def test_a_wheel_that_is_not_there_is_not_looked_for_elsewhere(places: Places, n
     made, wheels = made_of(places, "one==1.0", "two==1.0")
     only = {name: sha256 for name, sha256 in wheels.digests.items() if name.startswith("one")}
     with pytest.raises(ProcessFailed, match="two was not found in the provided package locations"):
-        venv.build(made, Wheels(wheels.store, only), show=False)
+        environments.build(made, VENV, Wheels(wheels.store, only), show=False)
     assert names(places.environments) == []
     assert network.connections == 0
 
@@ -172,7 +174,7 @@ def test_two_processes_at_once_install_once(places: Places) -> None:
     seen: list[int] = []
 
     def build() -> None:
-        venv.build(made, wheels, show=False)
+        environments.build(made, VENV, wheels, show=False)
         seen.append((made.folder / "jingxiang.json").stat().st_ino)
 
     both = [threading.Thread(target=build) for _ in range(2)]
@@ -187,37 +189,36 @@ def test_what_a_killed_run_left_is_removed(places: Places) -> None:
     made, wheels = made_of(places, "one==1.0")
     for name in (f"{made.name}.part-abc", f"{made.name}.part-abc-uv"):
         (places.environments / name / "deep").mkdir(parents=True)
-    venv.build(made, wheels, show=False)
+    environments.build(made, VENV, wheels, show=False)
     assert names(places.environments) == [made.name]
 
 
 def test_an_environment_whose_python_has_gone_is_made_again(places: Places) -> None:
     made, wheels = made_of(places, "one==1.0")
-    venv.build(made, wheels, show=False)
+    environments.build(made, VENV, wheels, show=False)
     made.python.unlink()
     made.python.symlink_to("/gone/python3.11")
     before = made.in_place
-    venv.build(made, wheels, show=False)
+    environments.build(made, VENV, wheels, show=False)
     assert (before, made.in_place) == (False, True)
     assert shown(made, "import one; print(one.version)") == "1.0\n"
 
 
-def test_a_machine_without_that_python_is_told_what_to_do(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(venv, "PYTHON", "3.99")
-    with pytest.raises(venv.PythonMissing) as caught:
-        venv.build(*made_of(places, "one==1.0"), show=False)
+def test_a_machine_without_that_python_is_told_what_to_do() -> None:
+    with pytest.raises(PythonMissing) as caught:
+        Venv("3.99").check()
     assert caught.value.exit_code == 2
     assert "locked for Python 3.99, which this machine does not have" in caught.value.message
-    assert caught.value.hints == ("apt-get install python3.99", ".venv/bin/uv python install 3.99")
+    assert caught.value.hints == ("python3 tasks.py setup --engine mamba", "apt-get install python3.99")
 
 
 def test_the_link_leads_to_the_newest(places: Places) -> None:
     first, _ = made_of(places, "one==1.0")
     second, _ = made_of(places, "one==1.0", "two==1.0")
     link = places.root / ".env"
-    venv.point(link, first)
+    environments.point(link, first)
     before = link.lstat().st_ino
-    venv.point(link, first)
+    environments.point(link, first)
     assert link.lstat().st_ino == before  # untouched when it is right
-    venv.point(link, second)
+    environments.point(link, second)
     assert str(link.readlink()) == f"../home/environments/{second.name}"
