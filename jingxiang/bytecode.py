@@ -81,11 +81,16 @@ def prepare(python: Python, wheels: Wheels, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def digests(python: Python, wheels: Wheels, folder: Path) -> Iterator[tuple[str, str]]:
+def complete(tag: str, wheels: Wheels, folder: Path) -> bool:
+    """Whether all wheels are compiled for Pythons of a kind."""
+    return all((folder / tag / sha256).is_dir() for sha256 in wheels.digests.values())
+
+
+def digests(tag: str, wheels: Wheels, folder: Path) -> Iterator[tuple[str, str]]:
     """Each file of bytecode by its name below site-packages, and its SHA-256; of those wheels that were compiled."""
     for sha256 in wheels.digests.values():
         with contextlib.suppress(FileNotFoundError, ValueError):  # ValueError: a power cut has left it empty
-            yield from json.loads((folder / python.tag / f"{sha256}.json").read_text(encoding="utf-8")).items()
+            yield from json.loads((folder / tag / f"{sha256}.json").read_text(encoding="utf-8")).items()
 
 
 def _linked(source: Path, target: Path) -> Tally:

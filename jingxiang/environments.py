@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from jingxiang import bytecode, inventory, process, storage, uv_client
 from jingxiang.conda_locks import CondaLock
 from jingxiang.conda_packages import CondaFiles
-from jingxiang.digest import canonical_json, sha256_bytes, short
+from jingxiang.digest import canonical_json, sha256_bytes, sha256_file, short
 from jingxiang.errors import JingxiangError
 from jingxiang.fetch import resolve
 from jingxiang.folder_lock import locked
@@ -32,6 +32,7 @@ PYTHON = "3.11"
 # What packages write beside themselves when they are used. gradio: a random number that its file names depend on.
 WRITTEN_LATER = ("gradio/hash_seed.txt",)
 STAMP = "jingxiang.json"
+UV_NOTE = "uv_cache.json"
 
 
 class Engine(Protocol):
@@ -55,13 +56,15 @@ class Engine(Protocol):
 class Stamp:
     """What an environment was made from; written last, so a folder that has it is complete.
 
-    `files`: those that were there before any package, with their digests.
+    `python`: its version; `tag`: what its bytecode is called; `files`: those that were there before any Python package,
+    with their digests.
     """
 
     profile: str
     engine: str
     lock: str
     python: str
+    tag: str
     files: Mapping[str, str]
 
 
@@ -162,7 +165,8 @@ def build(environment: Environment, engine: Engine, wheels: Wheels, *, show: boo
             with _scratch(environment.folder) as folder, _workshop(wheels.store, folder) as workshop:
                 seen = Seen(workshop / SEEN)
                 stamp = _fill(folder, environment, engine, wheels, workshop, seen, show=show)
-                found = _compared(folder, stamp, environment, wheels, engine.files, workshop, seen)
+                conda = _of_conda(environment, engine.files)
+                found = _compared(folder, stamp, environment, wheels, conda, workshop, seen)
                 seen.keep()
                 if not found.differences:
                     (folder / STAMP).write_text(json.dumps(asdict(stamp), indent=2) + "\n", encoding="utf-8")
@@ -203,12 +207,20 @@ def preparing(environment: Environment, store: Store) -> Iterator[Callable[[Whee
 
 
 def check(environment: Environment, wheels: Wheels) -> Check:
-    """Compare an environment with the packages of its lock, as far as these are in the store, and its own lists."""
+    """Compare an environment with the packages of its lock, as far as these are in the store, and its own lists.
+
+    Its Python is started only to compile what nobody has compiled yet, and only if it is what it should be.
+    """
     stamp = stamped(environment.folder)
     assert stamp is not None, environment.folder
     files = CondaFiles(wheels.store, environment.conda.packages) if environment.conda else None
+    conda = _of_conda(environment, files)
     with _workshop(wheels.store, environment.folder) as workshop:
-        return _compared(environment.folder, stamp, environment, wheels, files, workshop)
+        python = bytecode.Python(environment.python, stamp.python, stamp.tag)
+        if _has_its_python(environment, conda):
+            bytecode.prepare(python, _there(wheels), workshop / COMPILED)
+        found = _compared(environment.folder, stamp, environment, wheels, conda, workshop)
+    return replace(found, wheels=found.wheels and (files is None or files.complete))
 
 
 def point(link: Path, environment: Environment) -> None:
@@ -234,14 +246,45 @@ def _fill(
     engine.make(folder, environment.folder, workshop)
     python = bytecode.ask(folder / "bin" / "python")
     base = inventory.looks(folder, seen)
-    stamp = Stamp(environment.profile, engine.name, environment.digest, python.version, base)
+    stamp = Stamp(environment.profile, engine.name, environment.digest, python.version, python.tag, base)
     with wheels.folder(links):
         done = uv_client.install(lock.path, python.path, links=links, cache=cache, show=show)
         if done.code:
             raise process.ProcessFailed("uv pip install", done)
+        _tidy(folder / environment.site)
         bytecode.install(python, folder / environment.site, wheels, workshop / COMPILED)
     (folder / ".lock").unlink(missing_ok=True)  # uv's own, for as long as it works there
     return stamp
+
+
+def _tidy(site: Path) -> None:
+    """Take out what uv notes for itself: the time of a file here, which would be another one anywhere else."""
+    for note in site.glob(f"*.dist-info/{UV_NOTE}"):
+        record = note.with_name("RECORD")
+        lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+        part = note.with_name("RECORD.part")  # the list itself may be a link
+        part.write_text("".join(line for line in lines if f"/{UV_NOTE}," not in line), encoding="utf-8")
+        part.replace(record)
+        note.unlink()
+
+
+def _of_conda(environment: Environment, files: CondaFiles | None) -> dict[str, set[str]]:
+    """What conda packages bring, of those that are in the store."""
+    return files.sound().expected(environment.folder, environment.site) if files else {}
+
+
+def _has_its_python(environment: Environment, conda: Mapping[str, Collection[str]]) -> bool:
+    """Whether the program that `bin/python` leads to is this machine's own, or that of the conda package."""
+    program, folder = environment.python.resolve(), environment.folder.resolve()
+    if environment.conda is None:
+        return program.is_file()
+    return folder in program.parents and sha256_file(program) in conda.get(str(program.relative_to(folder)), ())
+
+
+def _there(wheels: Wheels) -> Wheels:
+    """Those that are in the store."""
+    found = {name: sha256 for name, sha256 in wheels.digests.items() if wheels.store.has(sha256)}
+    return Wheels(wheels.store, found)
 
 
 def _compared(
@@ -249,24 +292,22 @@ def _compared(
     stamp: Stamp,
     environment: Environment,
     wheels: Wheels,
-    files: CondaFiles | None,
+    conda: Mapping[str, Collection[str]],
     workshop: Path,
     seen: Seen | None = None,
 ) -> Check:
-    there = {name: sha256 for name, sha256 in wheels.digests.items() if wheels.store.has(sha256)}
-    python = bytecode.ask(folder / "bin" / "python")
-    bytecode.prepare(python, Wheels(wheels.store, there), workshop / COMPILED)
-    compiled = bytecode.digests(python, wheels, workshop / COMPILED)
-    conda = files.sound().expected(environment.folder, environment.site) if files else {}
-    blobs = map(wheels.store.blob, there.values())
+    there = _there(wheels)
+    compiled = list(bytecode.digests(stamp.tag, there, workshop / COMPILED))
+    blobs = map(wheels.store.blob, there.digests.values())
     wanted = inventory.expected(environment.site, stamp.files, folder, blobs, compiled, conda)
     for path in WRITTEN_LATER:
         wanted[f"{environment.site}/{path}"] = {inventory.OPTIONAL}
-    complete = bool(there) and len(there) == len(wheels.digests)
+    complete = bool(there.digests) and len(there.digests) == len(wheels.digests)
     # What conda packages bring is compiled by Python itself, as far as they do not bring that, too.
-    inventory.allow_bytecode(wanted, conda if complete else wanted, python.tag.rpartition("-")[0])
+    of_any = conda if complete and bytecode.complete(stamp.tag, there, workshop / COMPILED) else wanted
+    inventory.allow_bytecode(wanted, of_any, stamp.tag.rpartition("-")[0])
     count, wrong = inventory.differences(folder, wanted, ignored=(STAMP,), seen=seen)
-    return Check(count, (*_packages(folder, environment), *wrong), complete and (files is None or files.complete))
+    return Check(count, (*_packages(folder, environment), *wrong), complete)
 
 
 def _packages(folder: Path, environment: Environment) -> Iterator[Difference]:

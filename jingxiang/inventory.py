@@ -31,7 +31,7 @@ LINK = "-> "
 UNKNOWN = ""  # instead of a digest: the file must be there, whatever is in it
 OPTIONAL = "*"  # it may be there, whatever is in it
 # What installers write beside what came in a wheel.
-INSTALLERS = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
+INSTALLERS = ("INSTALLER", "REQUESTED", "direct_url.json")
 
 Expected = dict[str, set[str]]  # by path below the environment: each digest that the file may have
 

@@ -79,7 +79,7 @@ def test_every_python_file_of_a_wheel_gets_its_bytecode(python: Python, wheels: 
     found = pycs(site)
     assert set(found) == COMPILED  # not the template, and not the script
     assert total == Tally(3, sum((site / name).stat().st_size for name in found))
-    assert dict(bytecode.digests(python, wheels, tmp_path / "kept")) == found
+    assert dict(bytecode.digests(python.tag, wheels, tmp_path / "kept")) == found
 
 
 def test_the_same_source_gives_the_same_bytes_wherever_and_whenever(
@@ -176,7 +176,7 @@ def test_a_name_that_leads_out_of_the_folder_is_left_out(python: Python, tmp_pat
 def test_digests_that_a_power_cut_has_emptied_count_as_none(python: Python, wheels: Wheels, tmp_path: Path) -> None:
     bytecode.install(python, unpacked(tmp_path / "site", FILES), wheels, tmp_path / "kept")
     next((tmp_path / "kept" / python.tag).glob("*.json")).write_text("")
-    assert list(bytecode.digests(python, wheels, tmp_path / "kept")) == []
+    assert list(bytecode.digests(python.tag, wheels, tmp_path / "kept")) == []
 
 
 def test_a_disk_that_refuses_the_last_step_is_told(
@@ -198,11 +198,11 @@ def test_a_wheel_without_python_has_none(python: Python, tmp_path: Path) -> None
     wheels = packed(Store(tmp_path / "store"), tmp_path, {"data.txt": "x"})
     (tmp_path / "site").mkdir()
     assert bytecode.install(python, tmp_path / "site", wheels, tmp_path / "kept") == Tally()
-    assert list(bytecode.digests(python, wheels, tmp_path / "kept")) == []
+    assert list(bytecode.digests(python.tag, wheels, tmp_path / "kept")) == []
 
 
 def test_a_wheel_that_was_not_compiled_has_no_digests(python: Python, wheels: Wheels, tmp_path: Path) -> None:
-    assert list(bytecode.digests(python, wheels, tmp_path / "kept")) == []
+    assert list(bytecode.digests(python.tag, wheels, tmp_path / "kept")) == []
 
 
 def test_a_python_that_does_not_start_is_an_error(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jingxiang import environments, locks
+from jingxiang import environments, inventory, locks
 from jingxiang.digest import sha256_file
 from jingxiang.engines.venv import PythonMissing, Venv
 from jingxiang.environments import Environment
@@ -76,9 +76,22 @@ def test_an_environment_is_what_the_lock_says_and_no_server_hears_of_it(places: 
     stamp = json.loads((made.folder / "jingxiang.json").read_text())
     version = shown(made, "import platform; print(platform.python_version(), end='')")
     assert {"pyvenv.cfg", "bin/python", "bin/activate"} <= set(stamp.pop("files"))
+    assert stamp.pop("tag").startswith("cpython-311-")
     assert stamp == {"profile": "cpu", "engine": "venv", "lock": made.lock.digest, "python": version}
     assert names(made.folder.parent) == [made.name]
     assert network.connections == 0
+
+
+def test_an_environment_says_nothing_of_where_and_when_it_was_made(places: Places, tmp_path: Path) -> None:
+    """But for the link to this machine's Python: its packages are the same bytes anywhere."""
+    looks = []
+    for store in ("first", "second"):
+        made, wheels = made_of(Places(places.root, tmp_path / store, tmp_path / store), "one==1.0")
+        environments.build(made, VENV, wheels, show=False)
+        site = inventory.looks(made.folder / made.site)
+        looks.append({path: look for path, look in site.items() if not path.startswith("_virtualenv")})
+    assert looks[0] == looks[1]
+    assert not [path for path in looks[0] if path.endswith("uv_cache.json")]
 
 
 def test_the_store_stays_as_it_is(places: Places) -> None:

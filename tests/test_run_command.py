@@ -25,7 +25,7 @@ def places(tmp_path: Path) -> Places:
     found = Places(tmp_path / "checkout", tmp_path / "home", tmp_path / "store")
     folder = found.environments / "i2v-cpu-12345678"
     (folder / "bin").mkdir(parents=True)
-    stamp = {"profile": "cpu", "engine": "venv", "lock": "0" * 64, "python": "3.11.7", "files": {}}
+    stamp = {"profile": "cpu", "engine": "venv", "lock": "0" * 64, "python": "3.11.7", "tag": "", "files": {}}
     (folder / "jingxiang.json").write_text(json.dumps(stamp))
     program = folder / "bin" / "own"
     program.write_text('#!/bin/sh\nprintf "[%s]" "$VIRTUAL_ENV" "$PWD" "$@"\nexit 5\n')

@@ -276,7 +276,7 @@ def test_what_has_left_the_store_comes_again_and_nothing_else(site: Site, capsys
     said(capsys)
     assert site.get("good").complete
     assert said(capsys)[1:] == [
-        f"plan     1 of 2 files to fetch; {size(TWO)} in the store (how long 1 of them are is not listed)",
+        f"plan     1 of 2 files to fetch (how long 1 of them are is not listed); {size(TWO)} in the store",
         f"fetch    {size(ONE)} in N s   good {size(ONE)} (1 file) · every hash checked",
     ]
 

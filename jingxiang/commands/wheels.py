@@ -241,8 +241,8 @@ def _say(need: Need, count: int) -> None:
     text = tr("{count} of {all} files to fetch", count=need.files, all=count)
     if need.size_bytes:
         text += f", {console.size(need.size_bytes)}"
-    if need.here_bytes:
-        text += tr("; {size} in the store", size=console.size(need.here_bytes))
     if need.unknown:
         text += tr(" (how long {count} of them are is not listed)", count=need.unknown)
+    if need.here_bytes:
+        text += tr("; {size} in the store", size=console.size(need.here_bytes))
     console.line("plan", text)
