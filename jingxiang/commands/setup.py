@@ -25,6 +25,7 @@ from jingxiang.places import Places
 from jingxiang.wheels import Wheels
 
 DEVELOPMENT = "dev"  # the toolkit's own tests; no profile of the app
+LONGEST_PATH = 255  # bytes; what conda-build makes room for
 LOCKED = "linux-x86_64"  # the only kind of machine that the locks are for
 
 
@@ -81,6 +82,17 @@ class NotWritable(UsageError):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(tr("{folder}: cannot be written, so no environment can be made in it", folder=folder))
+
+
+class PathTooLong(UsageError):
+    """Conda packages carry the path of their environment in room of a fixed length."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            tr("{folder}: has {count} bytes; conda packages can carry a path of at most {most}", folder=folder,
+               count=len(os.fsencode(folder)), most=LONGEST_PATH),
+            hints=(tr("choose a shorter --prefix or JINGXIANG_HOME, or --engine venv"),),
+        )  # fmt: skip
 
 
 def setup_app(
@@ -152,6 +164,8 @@ def _chosen(places: Places, mirror: str, profile: str, engine: str, prefix: str)
     choice, environment = engines.choose(
         places, known, engine, lambda conda: planned(places, build.profile.name, conda, folder=folder)
     )
+    if environment.conda and len(os.fsencode(environment.folder)) > LONGEST_PATH:
+        raise PathTooLong(environment.folder)
     chosen = Chosen(known, environment, choice)
     if not chosen.in_place:
         _say(chosen)
