@@ -111,13 +111,12 @@ def test_a_lock_is_the_same_through_any_mirror_and_names_none(
 
 def test_conda_lock_itself_reads_it(places: Places, tools: Path, packages: Path) -> None:
     lock(places, mirror="near", check=False, upgrade=[])
-    words = [str(tools.with_name("conda-lock")), "render", "--kind", "explicit", "-p", "linux-64", "--filename-template",
-             "out", str(places.locks / "conda-lock.yml")]  # fmt: skip
+    program, locked = str(tools.with_name("conda-lock")), str(places.locks / "conda-lock.yml")
+    words = [program, "render", "--kind", "explicit", "-p", "linux-64", "--filename-template", "out", locked]
     done = subprocess.run(words, cwd=places.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rendered = (places.root / "out").read_text()
-    locked = conda_locks.read(places.locks / "conda-lock.yml").packages
-    assert all(each.url in rendered for each in locked)
+    assert all(each.url in rendered for each in conda_locks.read(Path(locked)).packages)
 
 
 def test_what_is_locked_stays_until_its_upgrade_is_asked_for(places: Places, near: Mirror, packages: Path) -> None:

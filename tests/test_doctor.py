@@ -195,7 +195,7 @@ def test_what_a_machine_has_is_ok(
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").write_text("")
     lock = locks.read(places.locks / "cuda12.txt").digest
-    stamp = {"profile": "cuda12", "engine": "venv", "lock": lock, "python": "3.11.7", "files": {}}
+    stamp = {"profile": "cuda12", "engine": "venv", "lock": lock, "python": "3.11.7", "tag": "", "files": {}}
     (folder / "jingxiang.json").write_text(json.dumps(stamp))
     found = report(places, capsys)
     summary = {

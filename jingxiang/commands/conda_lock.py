@@ -49,7 +49,7 @@ def solved(places: Places, known: MirrorSet, *, mirror: str, upgrade: Sequence[s
         for each in asked:
             addresses = {channel: each.address(channel=channel) for channel in channels}
             job.write_text(json.dumps({**words, "channels": addresses, "output": str(output)}), encoding="utf-8")
-            done = process.run([python, "-I", SOLVER, job], env=_environment(settings))
+            done = process.run([python, "-I", SOLVER, job], env={**_environment(settings), "TMPDIR": scratch})
             if done.code == UNREACHABLE:
                 console.line("lock", f"{each.mirror}: {done.tail.splitlines()[-1]}")
             elif done.code:

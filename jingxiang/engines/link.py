@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rattler import RepoDataRecord, install
 from rattler.exceptions import ExtractError, InstallerError, IoError, LinkError, TransactionError
@@ -26,8 +27,15 @@ async def main(job: Mapping[str, Any]) -> None:
     )  # fmt: skip
 
 
+def ended(code: int, text: str = "") -> NoReturn:
+    """End at once: py-rattler's threads may crash a Python that takes its time."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 (a program of its own)
+    os._exit(code)
+
+
 if __name__ == "__main__":
     try:
         asyncio.run(main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))
     except (ExtractError, InstallerError, IoError, LinkError, TransactionError, OSError) as error:
-        sys.exit(str(error))
+        ended(1, str(error))
+    ended(0)

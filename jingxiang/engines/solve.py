@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from conda_lock.content_hash import compute_content_hashes
@@ -115,11 +116,17 @@ def _locked(record: RepoDataRecord, origins: Mapping[str, str]) -> LockedDepende
     )  # fmt: skip
 
 
+def ended(code: int, text: str = "") -> NoReturn:
+    """End at once: py-rattler's threads may crash a Python that takes its time."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 (a program of its own)
+    os._exit(code)
+
+
 if __name__ == "__main__":
     try:
         main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     except (FetchRepoDataError, GatewayError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)  # noqa: T201 (a program of its own)
-        sys.exit(UNREACHABLE)
+        ended(UNREACHABLE, " ".join(str(error).split()))
     except (InvalidMatchSpecError, SolverError, Unlockable) as error:
-        sys.exit(str(error))
+        ended(1, str(error))
+    ended(0)
