@@ -119,14 +119,15 @@ def setup(
     help={
         "out": "folder to write",
         "profile": PROFILE,
+        "engine": ENGINE,
         "mirror": MIRROR,
     }
 )
-def bundle(_: Context, out: str, profile: str = "auto", mirror: str = "auto") -> None:
+def bundle(_: Context, out: str, profile: str = "auto", engine: str = "auto", mirror: str = "auto") -> None:
     """Write a folder that is itself a mirror, for machines without a network."""
     from jingxiang.commands.bundle import bundle
 
-    bundle(here(), out=out, mirror=mirror, profile=profile)
+    bundle(here(), out=out, mirror=mirror, profile=profile, engine=engine)
 
 
 @task(help={"prefix": "folder that an environment was made in (default: the app's own)", "json": JSON})

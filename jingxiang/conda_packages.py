@@ -105,11 +105,11 @@ class CondaFiles:
 
     def _expected(self, package: CondaPackage, prefix: str, site: str) -> dict[str, set[str]]:
         body = self.store.blob(package.sha256).read_bytes()
-        info = {name: json.loads(text) for name, text in _members(package, body, "info") if name.endswith(".json")}
+        info = {name: json.loads(text) for name, text in _members(package.file, body, "info") if name.endswith(".json")}
         paths = {str(each["_path"]): each for each in info["info/paths.json"]["paths"]}
         python = info["info/index.json"].get("noarch") == "python"
         found: dict[str, set[str]] = {}
-        for name, content in _members(package, body, "pkg"):
+        for name, content in _members(package.file, body, "pkg"):
             if isinstance(content, str):
                 digests = {content}
             elif placeholder := paths.get(name, {}).get("prefix_placeholder"):
@@ -121,14 +121,14 @@ class CondaFiles:
         return found
 
 
-def index(package: CondaPackage, file: Path) -> Mapping[str, Any]:
-    """What a package says of itself, as a channel lists it."""
-    members = dict(_members(package, file.read_bytes(), "info"))
+def index(name: str, file: Path) -> Mapping[str, Any]:
+    """What a package says of itself, as a channel lists it; `name`: of the package's file."""
+    members = dict(_members(name, file.read_bytes(), "info"))
     found: Mapping[str, Any] = json.loads(members["info/index.json"])
     return found
 
 
-def _members(package: CondaPackage, body: bytes, part: str) -> Iterator[tuple[str, Any]]:
+def _members(file: str, body: bytes, part: str) -> Iterator[tuple[str, Any]]:
     """The files of one part of a package: name and bytes, or of a symbolic link where it leads.
 
     `part`: `info`, or `pkg` for all else.
@@ -137,7 +137,7 @@ def _members(package: CondaPackage, body: bytes, part: str) -> Iterator[tuple[st
 
     component = package_streaming.CondaComponent(part)
     seen: dict[str, Any] = {}
-    for archive, member in package_streaming.stream_conda_component(package.file, io.BytesIO(body), component):
+    for archive, member in package_streaming.stream_conda_component(file, io.BytesIO(body), component):
         name = member.name.removeprefix("./")
         if member.isdir() or name.startswith("info/") != (part == "info"):
             continue

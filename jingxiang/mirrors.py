@@ -35,7 +35,7 @@ CONFIGURED = ("pypi", "torch", "apt")
 FIELDS = {"torch": "build", "conda": "channel", "oci": "registry", "apt": "archive"}
 NEEDED = ("conda", "apt")
 # Where a bundle has the spaces; see `commands.bundle`.
-BUNDLE = {"pypi": "pypi/simple", "torch": "torch/{build}"}
+BUNDLE = {"pypi": "pypi/simple", "torch": "torch/{build}", "conda": "conda/{channel}"}
 # Keys of one space alone.
 KEYS = {"pypi": ("files",), "hub": ("send_token", "ids")}
 
@@ -123,7 +123,7 @@ def chosen(root: Path, name: str) -> MirrorSet:
         text = tr("{url}: an address with a password belongs into mirrors.local.toml", url=redact(name))
         raise UsageError(text)
     urls = {space: f"{name.rstrip('/')}/{path}" for space, path in BUNDLE.items()}
-    own = tuple(Source(name, name, space, "pep503", url) for space, url in urls.items())
+    own = tuple(Source(name, name, space, LAYOUTS[space][0], url) for space, url in urls.items())
     return MirrorSet((*own, *known.sources), (name, *known.names))
 
 

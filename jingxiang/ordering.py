@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jingxiang import ranking, samples
@@ -46,23 +46,31 @@ def measure(
     asked = [source for space in spaces for source in known.offering(space) if samples.measurable(source, wanted)]
     if not asked:
         return {}
-    client = Client(network.of(settings))
-    try:
-        measured = dict(zip(asked, samples.measure_all(asked, wanted, client), strict=True))
-    finally:
-        client.close()
+    measured = dict(zip(asked, _measured(asked, wanted, settings), strict=True))
     with contextlib.suppress(OSError):  # what cannot be kept is measured again; who has to write there says why not
         ranking.keep(home, _names(measured), time.time())
     return measured
 
 
 def answering(
-    known: MirrorSet, space: str, *, home: Path, wanted: Wanted, settings: Mapping[str, str]
+    known: MirrorSet, space: str, mirror: str, *, home: Path, wanted: Wanted, settings: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The good mirrors of a space, fastest first: as measured within the hour, or now."""
+    """The good mirrors of a space, fastest first: as measured within the hour, or now. If `mirror` is one of them,
+    nobody else is asked."""
+    named = [source for source in known.offering(space) if source.mirror == mirror]
+    if named and not any(each.reason for each in _measured(named, wanted, settings)):
+        return (mirror,)
     if found := ranking.fresh(home, time.time()).get(space):
         return found.names
     return _names(measure(known, [space], home=home, wanted=wanted, settings=settings)).get(space, ())
+
+
+def _measured(asked: Sequence[Source], wanted: Wanted, settings: Mapping[str, str]) -> list[Measured]:
+    client = Client(network.of(settings))
+    try:
+        return samples.measure_all(asked, wanted, client)
+    finally:
+        client.close()
 
 
 def _names(measured: Mapping[Source, Measured]) -> dict[str, tuple[str, ...]]:

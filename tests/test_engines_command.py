@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,10 @@ import pytest
 
 from jingxiang import environments, locks, mirrors
 from jingxiang.commands import engines
+from jingxiang.commands.bundle import bundle
 from jingxiang.commands.setup import NotEmpty, PathTooLong, setup, setup_app
 from jingxiang.commands.verify import Differs, verify
+from jingxiang.digest import sha256_file
 from jingxiang.engines.venv import PythonMissing, Venv
 from jingxiang.errors import UnknownName
 from jingxiang.fetch.report import Unavailable
@@ -40,12 +41,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def micromamba(tmp_path: Path) -> Path:
     """A package with a program that does not run here."""
-    path = tmp_path / "micromamba-2.9.0-0.tar.bz2"
-    with tarfile.open(path, "w:bz2") as archive:
-        member = tarfile.TarInfo("bin/micromamba")
-        member.size, member.mode = len(conda.BROKEN), 0o755
-        archive.addfile(member, io.BytesIO(conda.BROKEN))
-    return path
+    program = channel.File(conda.BROKEN, executable=True)
+    return channel.write(tmp_path / "conda-forge", "micromamba", "2.9.0", {"bin/micromamba": program}, old=True)
 
 
 @pytest.fixture
@@ -176,7 +173,8 @@ def test_what_is_in_the_store_needs_no_mirror(places: Places, packages: list[Pat
         store.add(path)
     (places.root / "mirrors.toml").write_text("")
     cpu, known = locks.read(places.locks / "cpu.txt"), mirrors.load(places.root)
-    choice, _ = engines.choose(places, known, "auto", lambda lock: environments.plan(places, "cpu", cpu, lock))
+    choice, _ = engines.choose(places, known, "auto", lambda lock: environments.plan(places, "cpu", cpu, lock),
+                               mirror="auto")  # fmt: skip
     assert (choice.name, choice.reason) == ("mamba", "all that it installs is in the store")
 
 
@@ -299,3 +297,61 @@ def test_two_at_once_install_once(places: Places, capsys: pytest.CaptureFixture[
     assert failed == []
     assert sum(word.startswith("verify") for word in lines(capsys)) == 1
     verify(places, as_json=False)
+
+
+# In a bundle.
+
+
+@pytest.fixture
+def made(places: Places, tmp_path: Path) -> Path:
+    spec = places.root / "envs" / "toolkit.in"
+    spec.write_text("one\n")
+    (places.locks / "toolkit.txt").write_text(locks.written(spec, f"one==1.0 --hash=sha256:{ONE.sha256}\n"))
+    bundle(places, out=str(tmp_path / "bundle"), mirror="near", profile="cpu", engine="rattler")
+    return tmp_path / "bundle"
+
+
+def elsewhere(places: Places, tmp_path: Path) -> Places:
+    """Another machine with the same checkout, where no mirror can be reached."""
+    other = Places(tmp_path / "away", tmp_path / "away" / "home", tmp_path / "away" / "store")
+    shutil.copytree(places.root, other.root)
+    gone = '[gone]\nconda = { layout = "conda", url = "http://127.0.0.1:9/{channel}" }\n'
+    (other.root / "mirrors.toml").write_text(gone)
+    return other
+
+
+def test_a_bundle_holds_a_channel_that_conda_clients_read(made: Path, packages: list[Path]) -> None:
+    root = made / "conda" / "conda-forge"
+    names = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    files = {f"{path.parent.name}/{path.name}" for path in packages}
+    own = {"linux-64/micromamba-2.9.0-0.tar.bz2", "linux-64/repodata.json", "noarch/repodata.json"}
+    assert names == files | own
+    words = (
+        "import asyncio, sys; from rattler import solve; "
+        "found = asyncio.run(solve([sys.argv[1]], ['python 3.11.*', 'ca-certificates'])); "
+        "print(sorted((each.file_name, each.sha256.hex()) for each in found), flush=True); import os; os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", words, root.as_uri()], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{sorted((path.name, sha256_file(path)) for path in packages)}\n"
+
+
+def test_from_a_bundle_nobody_else_is_asked(
+    places: Places, made: Path, mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = mirror.connections
+    lines(capsys)
+    environment = setup(elsewhere(places, tmp_path), mirror=made.as_uri(), profile="cpu")
+    assert environment.conda
+    assert mirror.connections == before
+    words = lines(capsys)
+    assert f"engine mamba: conda: {made.as_uri()} answers" in words[0]
+    assert not [word for word in words if "gone" in word and not word.startswith("mirrors")]
+
+
+def test_a_bundle_without_conda_packages_says_so(
+    places: Places, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines(capsys)
+    bundle(places, out=str(made), mirror="near", profile="cpu", engine="venv")
+    assert "plan     no conda packages in it: as asked for" in lines(capsys)
+    assert not (made / "conda").exists()

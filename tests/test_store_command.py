@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from jingxiang.commands.store import KINDS, FilesDamaged, store
-from jingxiang.digest import sha256_bytes
+from jingxiang.digest import sha256_bytes, sha256_file
 from jingxiang.errors import TableError
 from jingxiang.places import Places
 from jingxiang.store import Store
+from tests.peers import channel, conda
 
 ROOT = Path(__file__).resolve().parent.parent
 WHEEL, OTHER, LINKED = b"wheel", b"of another checkout", b"of its environment"
@@ -67,6 +68,7 @@ def test_there_is_a_table_for_people_and_the_folder_for_scripts(
     assert err.splitlines() == [
         "kind                   files  size",
         "Python packages        1      5 B",
+        "conda packages         0      0 B",
         "other                  2      37 B",
         "half fetched           1      1.5 kB",
         "of all, linked         1      18 B",
@@ -84,6 +86,7 @@ def test_it_speaks_chinese(places: Places, capsys: pytest.CaptureFixture[str], m
         "         （已链接到本代码目录或其他代码目录的环境中，或正在下载）",
         "种类          文件数  大小",
         "Python 包     1       5 B",
+        "conda 包      0       0 B",
         "其他          1       18 B",
         "未下载完      0       0 B",
         "其中已链接    1       18 B",
@@ -149,7 +152,7 @@ def test_json_is_one_object_that_says_all(places: Places, capsys: pytest.Capture
     none, wheel, linked = ({"files": files, "size_bytes": size} for files, size in ((0, 0), (1, 5), (1, 18)))
     assert json.loads(out) == {
         "store": str(places.store),
-        "kinds": {"packages": wheel, "other": linked},
+        "kinds": {"packages": wheel, "conda": {"files": 0, "size_bytes": 0}, "other": linked},
         "sizes": {"blobs": {"files": 2, "size_bytes": 23}, "linked": linked, "partial": none, "derived": none},
         "verified": {"checked": {"files": 3, "size_bytes": 42}, "damaged": [digest]},
         "pruned": {"removed": none, "partial": none, "stayed": linked},
@@ -180,3 +183,15 @@ def test_the_task_ends_with_1_if_anything_was_damaged(places: Places) -> None:
     assert run("--verify") == (1, f"{places.store}\n")
     assert run("--verify", "--prune") == (0, f"{places.store}\n")
     assert holds(places) == [LINKED]
+
+
+def test_what_a_lock_of_conda_names_is_kept(places: Places, tmp_path: Path) -> None:
+    package = channel.package(tmp_path / "conda-forge", "tool")
+    conda.lock(places.root / "envs", [package], micromamba=package)
+    (tmp_path / "program").write_bytes(b"micromamba")
+    for path in (package, tmp_path / "program"):
+        Store(places.store).add(path)
+    store(places, **PRUNE)
+    found = Store(places.store)
+    assert (found.has(sha256_file(package)), found.has(sha256_bytes(b"micromamba"))) == (True, False)
+    assert KINDS[1].digests(places) == {sha256_file(package)}

@@ -2,6 +2,7 @@
 
 pypi/simple/PROJECT/…     an index (PEP 503) with its files beside each page
 torch/BUILD/PROJECT/…     the same for PyTorch's own builds
+conda/CHANNEL/SUBDIR/…    a channel: packages, and the list of them (repodata.json)
 bundle.json               what is in it: path, SHA-256 and size of every file
 """
 
@@ -13,24 +14,28 @@ import shlex
 import sys
 import tempfile
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from jingxiang import __version__, bootstrap, console, environments, gpu, locks, mirrors, profiles, views
-from jingxiang.commands import wheels
+from jingxiang import __version__, bootstrap, conda_packages, console, gpu, locks, mirrors, profiles, views
+from jingxiang.commands import engines, setup, wheels
 from jingxiang.digest import sha256_file
+from jingxiang.environments import Environment
 from jingxiang.errors import UsageError
 from jingxiang.language import tr
 from jingxiang.locks import Lock
 from jingxiang.mirrors import MirrorSet
 from jingxiang.places import Places
+from jingxiang.store import Store
 from jingxiang.wheels import Wheels
 
 MANIFEST = "bundle.json"
 TOOLKIT = "toolkit"
+CONDA = "conda"
+SUBDIRS = ("linux-64", "noarch")
 
 
 @dataclass(frozen=True)
@@ -53,17 +58,23 @@ class NotABundle(UsageError):
         super().__init__(tr("{folder}: is not empty and no bundle; choose another folder", folder=folder))
 
 
-def bundle(places: Places, *, out: str, mirror: str, profile: str) -> None:
+def bundle(places: Places, *, out: str, mirror: str, profile: str, engine: str = engines.AUTO) -> None:
     """Write the folder; its path is what goes to stdout. What is not in the store yet is fetched.
 
-    Raises `NotABundle`, `Unavailable`.
+    `engine`: the one that machines without a network are to use; `venv` needs no conda packages. Raises `NotABundle`,
+    `Unavailable`.
     """
     folder = Path(out).expanduser().absolute()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise NotABundle(folder)
     known = mirrors.chosen(places.root, mirror)
     chosen = profiles.choose(profile, gpu.detect()).profile.name
-    entries = {entry.path: entry for entry in _entries(places, known, mirror, chosen)}
+    choice, environment = engines.choose(
+        places, known, engine, lambda conda: setup.planned(places, chosen, conda), mirror=mirror
+    )
+    if environment.conda is None:
+        console.line("plan", tr("no conda packages in it: {reason}", reason=choice.reason))
+    entries = {entry.path: entry for entry in _entries(places, known, mirror, environment)}
     with tempfile.TemporaryDirectory(prefix="jingxiang-bundle-") as scratch:
         pages = dict(_pages(entries, Path(scratch)))
         sources = {path: entry.source for path, entry in entries.items()} | pages
@@ -80,17 +91,21 @@ def bundle(places: Places, *, out: str, mirror: str, profile: str) -> None:
     console.data(str(folder))
 
 
-def _entries(places: Places, known: MirrorSet, mirror: str, profile: str) -> Iterator[Entry]:
-    """The files of the app's lock, and of the toolkit's for every Python that can run it."""
-    environment = locks.read(places.locks / f"{profile}.txt")
-    environment.check_fresh(places.root / "envs" / f"{profile}.in")
+def _entries(places: Places, known: MirrorSet, mirror: str, environment: Environment) -> Iterator[Entry]:
+    """The files of the app's locks, and of the toolkit's for every Python that can run it."""
     toolkit = locks.read(places.locks / f"{TOOLKIT}.txt")
-    wanted: list[tuple[Lock, str]] = [(environment, environments.PYTHON)]
+    wanted: list[tuple[Lock, str]] = [(environment.lock, environment.version)]
     (major, oldest), (_, newest) = bootstrap.OLDEST, bootstrap.NEWEST
     wanted += [(toolkit, f"{major}.{minor}") for minor in range(oldest, newest + 1)]
     for lock, python in wanted:
         found = wheels.get(places, known, lock, mirror=mirror, python=python, pip=Path(sys.executable))
         yield from _files(found, lock)
+    if environment.conda:
+        packages = engines.needed(places, environment.conda.packages, program=True)
+        wheels.fetch(places, known, engines.artifacts(packages), mirror=mirror, pip=Path(sys.executable))
+        for each in packages:
+            blob = Store(places.store).blob(each.sha256)
+            yield Entry(f"{CONDA}/{each.channel}/{each.path}", blob, each.sha256)
 
 
 def _files(found: Wheels, lock: Lock) -> Iterator[Entry]:
@@ -103,16 +118,36 @@ def _files(found: Wheels, lock: Lock) -> Iterator[Entry]:
 
 
 def _pages(entries: Mapping[str, Entry], scratch: Path) -> Iterator[tuple[str, Path]]:
-    """The page of each project."""
+    """The page of each project, and the list of each part of a channel."""
     folders: dict[str, list[Entry]] = {}
     for entry in entries.values():
         folders.setdefault(entry.folder, []).append(entry)
+    channels = {folder.rpartition("/")[0] for folder in folders if folder.startswith(f"{CONDA}/")}
+    for folder in (f"{channel}/{subdir}" for channel in channels for subdir in SUBDIRS):  # clients ask for both
+        folders.setdefault(folder, [])
     for number, (folder, files) in enumerate(sorted(folders.items())):
+        if folder.startswith(f"{CONDA}/"):
+            listed = scratch / f"{number}.json"
+            listed.write_text(_repodata(folder, files), encoding="utf-8")
+            yield f"{folder}/repodata.json", listed
+            continue
         links = "".join(f"<a href=\"{_href(each)}\">{html.escape(each.path.rpartition('/')[2])}</a><br>\n"
                         for each in sorted(files, key=lambda each: each.path))  # fmt: skip
         page = scratch / f"{number}.html"
         page.write_text(f"<!DOCTYPE html>\n<html><body>\n{links}</body></html>\n", encoding="utf-8")
         yield f"{folder}/index.html", page
+
+
+def _repodata(folder: str, files: Sequence[Entry]) -> str:
+    """The packages of one part of a channel, as conda clients read it."""
+    listed: dict[str, dict[str, object]] = {"packages": {}, "packages.conda": {}}
+    for each in sorted(files, key=lambda each: each.path):
+        name = each.path.rpartition("/")[2]
+        record = {**conda_packages.index(name, each.source), "sha256": each.sha256,
+                  "size": each.source.stat().st_size}  # fmt: skip
+        listed["packages.conda" if name.endswith(".conda") else "packages"][name] = record
+    about = {"info": {"subdir": folder.rpartition("/")[2]}, "repodata_version": 1}
+    return json.dumps({**about, **listed}, indent=1) + "\n"
 
 
 def _href(entry: Entry) -> str:

@@ -62,7 +62,7 @@ def solved(places: Places, known: MirrorSet, *, mirror: str, upgrade: Sequence[s
 def _asked(places: Places, known: MirrorSet, mirror: str, settings: Mapping[str, str]) -> list[Source]:
     """The mirror that was asked for, then those that answer, fastest first."""
     wanted = samples.wanted((), settings["index-url"])
-    answering = ordering.answering(known, "conda", home=places.home, wanted=wanted, settings=settings)
+    answering = ordering.answering(known, "conda", mirror, home=places.home, wanted=wanted, settings=settings)
     order = known.order("conda", mirror, answering)
     return [each for each in order if each.mirror in answering or (mirror != AUTO and each.mirror == mirror)]
 

@@ -73,7 +73,12 @@ def lock(places: Places) -> CondaLock:
 
 
 def choose(
-    places: Places, known: MirrorSet, wanted: str, planned: Callable[[CondaLock | None], Environment]
+    places: Places,
+    known: MirrorSet,
+    wanted: str,
+    planned: Callable[[CondaLock | None], Environment],
+    *,
+    mirror: str,
 ) -> tuple[Choice, Environment]:
     """The engine, and the environment that it would make (`planned`).
 
@@ -95,7 +100,7 @@ def choose(
     assert full.conda
     if all(Store(places.store).has(each.sha256) for each in needed(places, full.conda.packages, program=True)):
         return Choice(MAMBA, tr("all that it installs is in the store"), free=True), full
-    if answering := _answering(places, known, full.conda):
+    if answering := _answering(places, known, mirror, full.conda):
         return Choice(MAMBA, tr("conda: {mirror} answers", mirror=answering[0]), free=True), full
     return Choice(VENV, tr("no mirror of conda answers now")), plain
 
@@ -129,11 +134,11 @@ def ready(places: Places, known: MirrorSet, choice: Choice, environment: Environ
     return Rattler(tools(places, known, mirror=mirror), files)
 
 
-def _answering(places: Places, known: MirrorSet, conda: CondaLock) -> tuple[str, ...]:
+def _answering(places: Places, known: MirrorSet, mirror: str, conda: CondaLock) -> tuple[str, ...]:
     """The mirrors of conda that have what we need, fastest first."""
     settings = pip_client.settings(Path(sys.executable))
     wanted = samples.wanted((), settings["index-url"], conda.packages)
-    return ordering.answering(known, "conda", home=places.home, wanted=wanted, settings=settings)
+    return ordering.answering(known, "conda", mirror, home=places.home, wanted=wanted, settings=settings)
 
 
 def artifacts(packages: Sequence[CondaPackage]) -> list[Artifact]:

@@ -162,7 +162,7 @@ def _chosen(places: Places, mirror: str, profile: str, engine: str, prefix: str)
     found = gpu.detect()
     build = profiles.choose(profile, found)
     choice, environment = engines.choose(
-        places, known, engine, lambda conda: planned(places, build.profile.name, conda, folder=folder)
+        places, known, engine, lambda conda: planned(places, build.profile.name, conda, folder=folder), mirror=mirror
     )
     if environment.conda and len(os.fsencode(environment.folder)) > LONGEST_PATH:
         raise PathTooLong(environment.folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from jingxiang import console, locks, wheels
+from jingxiang import conda_locks, console, locks, wheels
 from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -29,9 +29,17 @@ def _packages(places: Places) -> set[str]:
     return {digest for lock in found for package in lock.packages for digest in package.hashes}
 
 
+def _conda(places: Places) -> set[str]:
+    lock, own = places.locks / conda_locks.NAME, places.locks / conda_locks.MICROMAMBA
+    found = [*conda_locks.read(lock).packages] if lock.exists() else []
+    found += [conda_locks.micromamba(places.locks).package] if own.exists() else []
+    return {each.sha256 for each in found}
+
+
 KINDS = (
     Kind("packages", "Python packages", _packages),
-)  # fmt: skip
+    Kind("conda", "conda packages", _conda),
+)
 
 
 class FilesDamaged(JingxiangError):

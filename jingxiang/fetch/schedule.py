@@ -303,10 +303,10 @@ class Schedule:
         ready = [standing for standing in fit if now >= standing.ready_at]
         best = self._standings.best_speed(task.artifact.space)
         for place, standing in enumerate(ready):
-            # Others join in where that helps; the origins only when their turn has come.
-            if place and (standing.origin or ready[0].origin or standing.slow(best)):
+            # Others join in where that helps; the origins only when their turn has come, and none beside a folder.
+            if place and (standing.origin or ready[0].origin or ready[0].folder or standing.slow(best)):
                 break
-            if sum(job.standing.host == standing.host for job in self.jobs) < self._per_host:
+            if standing.folder or sum(job.standing.host == standing.host for job in self.jobs) < self._per_host:
                 return standing
         return None
 

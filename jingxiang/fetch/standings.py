@@ -56,6 +56,11 @@ class Standing:
         return urllib.parse.urlsplit(self.source.url).netloc.rpartition("@")[2]
 
     @property
+    def folder(self) -> bool:
+        """Whether it is on a disk of this machine: a bundle."""
+        return self.source.url.startswith("file://")
+
+    @property
     def origin(self) -> bool:
         return self.mirror in ORIGINS
 
