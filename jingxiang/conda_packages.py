@@ -34,6 +34,7 @@ OF_THE_INSTALLER = ("CACHEDIR.TAG", f"{META}/.mamba_lock", f"{META}/state")
 # Read by uv: scripts find their Python beside them, so the folder may be renamed. Read by Python: packages of the
 # user's home stay out, as in every virtual environment.
 SETTINGS = "include-system-site-packages = false\nrelocatable = true\n"
+ENV = b"#!/usr/bin/env "
 LONGEST_SHEBANG = 127  # bytes that every Linux reads
 
 
@@ -76,13 +77,17 @@ class CondaFiles:
                 for link in links:
                     link.unlink(missing_ok=True)
 
-    def tidy(self, folder: Path) -> None:
-        """Make what was installed say nothing of this machine, of the installer, or of the time."""
+    def tidy(self, folder: Path, final: Path) -> None:
+        """Make what was installed say nothing of this machine, of the installer, or of the time; and make scripts start
+        the Python of the environment, which is going to be called `final`, whatever its path is like."""
         for name in OF_THE_INSTALLER:
             (folder / name).unlink(missing_ok=True)
         names = {each.file: each for each in self.packages}
         for path in sorted((folder / META).glob("*.json")):
             record = json.loads(path.read_text(encoding="utf-8"))
+            for entry in record["paths_data"]["paths"]:
+                if entry.get("sha256_in_prefix") not in (None, entry.get("sha256")):  # it holds the path
+                    entry["sha256_in_prefix"] = _startable(folder / entry["_path"], os.fsencode(final))
             package = names[record["fn"]]
             kept = {key: value for key, value in record.items() if key not in OF_THE_MACHINE}
             origin = package.url.removesuffix(f"/{package.path}")
@@ -91,7 +96,8 @@ class CondaFiles:
         (folder / "pyvenv.cfg").write_text(SETTINGS, encoding="utf-8")
 
     def expected(self, prefix: Path, site: str) -> dict[str, set[str]]:
-        """Every file that the packages bring, by its path below the environment, with each digest that it may have.
+        """Every file that the packages bring, by its path below the environment, with each digest that it may have (of
+        a file of several packages, that of any).
 
         `prefix`: what the environment is called; `site`: where its Python packages are. What installers make on their
         own (scripts for entry points, their notes) is not in it.
@@ -114,7 +120,7 @@ class CondaFiles:
                 digests = {content}
             elif placeholder := paths.get(name, {}).get("prefix_placeholder"):
                 mode = paths[name].get("file_mode", "text")
-                digests = {sha256_bytes(each) for each in _placed(content, placeholder, prefix, mode)}
+                digests = {sha256_bytes(_placed(content, placeholder.encode(), os.fsencode(prefix), mode))}
             else:
                 digests = {sha256_bytes(content)}
             found[_noarch(name, site) if python else name] = digests
@@ -162,26 +168,42 @@ def _noarch(name: str, site: str) -> str:
     return {"site-packages": f"{site}/{rest}", "python-scripts": f"bin/{rest}"}.get(top, name)
 
 
-def _placed(content: bytes, placeholder: str, prefix: str, mode: str) -> list[bytes]:
+def _placed(content: bytes, old: bytes, new: bytes, mode: str) -> bytes:
     """A file with the path that it was built for replaced by the environment's: in text as it is; in a program each
-    string that begins with it is filled up with zeros, so that nothing moves. Two answers where installers differ."""
-    old, new = placeholder.encode(), os.fsencode(prefix)
-    if mode == "binary":
-        strings = re.compile(re.escape(old) + rb"[^\0]*\0")
+    string that begins with it is filled up with zeros, so that nothing moves."""
+    if mode != "binary":
+        return _started(content.replace(old, new), new)
+    strings = re.compile(re.escape(old) + rb"[^\0]*\0")
+    return strings.sub(lambda match: match[0].rstrip(b"\0").replace(old, new).ljust(len(match[0]), b"\0"), content)
 
-        def replaced(match: re.Match[bytes]) -> bytes:
-            text = match[0].rstrip(b"\0").replace(old, new)
-            return text.ljust(len(match[0]), b"\0")
 
-        return [strings.sub(replaced, content)]
-    text = content.replace(old, new)
+def _started(text: bytes, prefix: bytes) -> bytes:
+    """A script whose first line Linux would not read, because it is too long or has a blank in it, started by a shell
+    instead: to Python the same line is a string."""
     line, end, rest = text.partition(b"\n")
-    found = [text]
-    if line.startswith(b"#!") and (len(line) > LONGEST_SHEBANG or b" " in new):  # Linux would not read it
-        after = line[2:].strip().removeprefix(new)
-        program, _, words = after.partition(b" ")
-        words = b" " + words if words else b""
-        found.append(b"#!/usr/bin/env " + program.rpartition(b"/")[2] + words + end + rest)
-        trick = (b"#!/bin/sh\n'''exec' \"", new + program, b'"', words, b' "$0" "$@" #\'\'\'')
-        found.append(b"".join(trick) + end + rest)
-    return found
+    program, _, words = line.removeprefix(b"#!").strip().removeprefix(prefix).partition(b" ")
+    if not line.startswith(b"#!" + prefix) or not (len(line) > LONGEST_SHEBANG or b" " in prefix):
+        return text
+    words = b" " + words if words else b""
+    return b"".join([b"#!/bin/sh\n'''exec' \"", prefix, program, b'"', words, b' "$0" "$@" #\'\'\'', end, rest])
+
+
+def _startable(path: Path, prefix: bytes) -> str:
+    """Have a script started as `_started` says, where an installer has a way of its own; returns the file's digest.
+
+    micromamba leaves blanks in the line, and instead of a long one has the first Python of PATH.
+    """
+    content = path.read_bytes()
+    line, end, rest = content.partition(b"\n")
+    wanted = content
+    if line.startswith(ENV):
+        whole = b"#!" + prefix + b"/bin/" + line.removeprefix(ENV)
+        wanted = _started(whole + end + rest, prefix) if len(whole) > LONGEST_SHEBANG else content
+    elif line.startswith(b"#!"):
+        wanted = _started(content, prefix)
+    if wanted != content:
+        mode = path.stat().st_mode
+        path.unlink()  # it may be a link to what the next environment is made of
+        path.write_bytes(wanted)
+        path.chmod(mode)
+    return sha256_bytes(wanted)

@@ -56,7 +56,7 @@ def environment(source: Source, pip_settings: Mapping[str, str], *, build: str =
 
 def find_python(python: str) -> process.Finished:
     """Whether this machine has a Python such as `3.11`, by its exit code."""
-    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"}
+    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1", "UV_NO_CACHE": "1"}
     return process.run([binary(), "python", "find", "--quiet", "--no-project", "--system", python], env=env)
 
 

@@ -306,7 +306,8 @@ def test_two_at_once_install_once(places: Places, capsys: pytest.CaptureFixture[
 def made(places: Places, tmp_path: Path) -> Path:
     spec = places.root / "envs" / "toolkit.in"
     spec.write_text("one\n")
-    (places.locks / "toolkit.txt").write_text(locks.written(spec, f"one==1.0 --hash=sha256:{ONE.sha256}\n"))
+    for name in ("toolkit", "conda"):
+        (places.locks / f"{name}.txt").write_text(locks.written(spec, f"one==1.0 --hash=sha256:{ONE.sha256}\n"))
     bundle(places, out=str(tmp_path / "bundle"), mirror="near", profile="cpu", engine="rattler")
     return tmp_path / "bundle"
 

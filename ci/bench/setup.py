@@ -2,11 +2,13 @@
 
 Every run makes a new environment of the CPU lock, bytecode included, as whole processes: pip and uv install from a
 folder of the wheels with hashes required; `tasks.py setup` also compares every installed file with its wheel. Then once
-with an empty store, through a mirror behind a link of known speed.
+with an empty store, through a mirror behind a link of known speed. And a lock of conda packages is made, of a channel
+of 200 on this machine, beside plain conda-lock with micromamba, where JINGXIANG_MICROMAMBA names one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import statistics
@@ -21,18 +23,21 @@ from pathlib import Path
 
 from ci.bench.peers import CLEAN
 from ci.bench.report import Figure, show
-from jingxiang import locks, uv_client
+from jingxiang import locks, mirrors, uv_client
+from jingxiang.commands import conda_lock, engines
 from jingxiang.fetch import resolve
 from jingxiang.locks import Lock
+from jingxiang.places import here
 from jingxiang.store import Store
 from jingxiang.wheels import Wheels, known
-from tests.peers import checkout, mirror, relay
+from tests.peers import channel, checkout, mirror, relay
 from tests.peers.checkout import ROOT, Checkout
 from tests.peers.mirror import Mirror
 
 PROFILE = "cpu"
 PYTHON = "3.11"
 RUNS = 3
+CHANNEL = 200  # packages, each in three versions
 LINK = {"rtt_s": 0.05, "bytes_per_s": 20e6}
 
 
@@ -57,7 +62,7 @@ def main() -> None:
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="jingxiang-bench-") as scratch:
         bench = prepared(Path(scratch))
-        figures = [*warm(bench, notes), cold(bench, notes), no_op(bench)]
+        figures = [*warm(bench, notes), cold(bench, notes), no_op(bench), lock(Path(scratch), notes)]
     show("setup", figures, notes)
 
 
@@ -183,6 +188,49 @@ def serve(origin: Mirror, wheels: Wheels) -> None:
 def no_op(bench: Bench) -> Figure:
     taken = [bench.setup("first", bench.folder / "store") for _ in range(5)]
     return Figure("noop_s", round(statistics.median(taken), 2), "s", 1.0)
+
+
+def lock(folder: Path, notes: list[str]) -> Figure:
+    """Solve and write `conda-lock.yml`, as whole processes, both with empty caches."""
+    places = here()
+    python = engines.tools(places, mirrors.load(places.root), mirror="auto")
+    root, spec = folder / "channel" / "conda-forge", folder / "i2v.yml"
+    for number in range(CHANNEL):
+        needs = [f"pack{each} >=1" for each in (2 * number + 1, 2 * number + 2) if each < CHANNEL]
+        for version in ("1.0", "1.1", "2.0"):
+            channel.write(root, f"pack{number}", version, {}, depends=needs)
+    channel.index(root)
+    mine, theirs = [], []
+    for _ in range(RUNS):
+        spec.write_text("channels: [conda-forge]\ndependencies: [pack0]\n")
+        words = {"spec": str(spec), "current": "", "upgrade": [], "channels": {"conda-forge": root.as_uri()},
+                 "cache": str(folder / "lists"), "output": str(folder / "conda-lock.yml")}  # fmt: skip
+        (folder / "job.json").write_text(json.dumps(words))
+        mine.append(timed([python, "-I", conda_lock.SOLVER, folder / "job.json"], CLEAN))
+        shutil.rmtree(folder / "lists", ignore_errors=True)
+        if own := os.environ.get(engines.OWN):
+            theirs.append(with_conda_lock(python, Path(own), folder, root.as_uri()))
+    seconds = statistics.median(mine)
+    if not theirs:
+        notes.append(f"lock: {seconds:.1f} s; {engines.OWN} names no micromamba for plain conda-lock")
+        return Figure("lock_vs_conda_lock", None, "x", 1.0)
+    notes.append(f"lock: {seconds:.1f} s, plain conda-lock {statistics.median(theirs):.1f} s")
+    return Figure("lock_vs_conda_lock", round(seconds / statistics.median(theirs), 2), "x", 1.0)
+
+
+def with_conda_lock(python: Path, binary: Path, folder: Path, address: str) -> float:
+    spec, made = folder / "plain.yml", folder / "plain-lock.yml"
+    spec.write_text(f"channels: ['{address}']\ndependencies: [pack0]\n")
+    made.unlink(missing_ok=True)
+    home = folder / "user"
+    home.mkdir(exist_ok=True)
+    words: list[str | Path] = [
+        python.with_name("conda-lock"), "lock", "--micromamba", "--conda", binary, "-f", spec, "-p", "linux-64",
+        "--lockfile", made,
+    ]  # fmt: skip
+    seconds = timed(words, {**CLEAN, "HOME": str(home), "MAMBA_ROOT_PREFIX": str(home / "root")})
+    shutil.rmtree(home)
+    return seconds
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def bundle(places: Places, *, out: str, mirror: str, profile: str, engine: str =
     )
     if environment.conda is None:
         console.line("plan", tr("no conda packages in it: {reason}", reason=choice.reason))
-    entries = {entry.path: entry for entry in _entries(places, known, mirror, environment)}
+    beside = (TOOLKIT, engines.TOOLS) if choice.name == engines.RATTLER else (TOOLKIT,)
+    entries = {entry.path: entry for entry in _entries(places, known, mirror, environment, beside)}
     with tempfile.TemporaryDirectory(prefix="jingxiang-bundle-") as scratch:
         pages = dict(_pages(entries, Path(scratch)))
         sources = {path: entry.source for path, entry in entries.items()} | pages
@@ -91,12 +92,15 @@ def bundle(places: Places, *, out: str, mirror: str, profile: str, engine: str =
     console.data(str(folder))
 
 
-def _entries(places: Places, known: MirrorSet, mirror: str, environment: Environment) -> Iterator[Entry]:
-    """The files of the app's locks, and of the toolkit's for every Python that can run it."""
-    toolkit = locks.read(places.locks / f"{TOOLKIT}.txt")
+def _entries(
+    places: Places, known: MirrorSet, mirror: str, environment: Environment, beside: Sequence[str]
+) -> Iterator[Entry]:
+    """The files of the app's locks, and of others for every Python that can run the toolkit."""
     wanted: list[tuple[Lock, str]] = [(environment.lock, environment.version)]
     (major, oldest), (_, newest) = bootstrap.OLDEST, bootstrap.NEWEST
-    wanted += [(toolkit, f"{major}.{minor}") for minor in range(oldest, newest + 1)]
+    for name in beside:
+        lock = locks.read(places.locks / f"{name}.txt")
+        wanted += [(lock, f"{major}.{minor}") for minor in range(oldest, newest + 1)]
     for lock, python in wanted:
         found = wheels.get(places, known, lock, mirror=mirror, python=python, pip=Path(sys.executable))
         yield from _files(found, lock)

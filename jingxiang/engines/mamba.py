@@ -41,4 +41,4 @@ class Mamba:
                 "--root-prefix", root, "--prefix", folder, "--relocate-prefix", final, "--file", listed,
             ]  # fmt: skip
             process.check(argv, name="micromamba create", env=env)
-        self.files.tidy(folder)
+        self.files.tidy(folder, final)

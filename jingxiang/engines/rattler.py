@@ -36,4 +36,4 @@ class Rattler:
             }
             job.write_text(json.dumps(words), encoding="utf-8")
             process.check([self.python, "-I", INSTALLER, job], name="py-rattler", env={"HOME": scratch})
-        self.files.tidy(folder)
+        self.files.tidy(folder, final)

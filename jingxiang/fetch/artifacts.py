@@ -15,6 +15,8 @@ from jingxiang.mirrors import Source
 # Where a file lies below the folder of files, at the default index and at every mirror of it: by its BLAKE2 hash.
 TAIL = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{60}/[^/]+$")
 REGISTRY = "docker.io"
+# Projects whose wheels are hundreds of megabytes: PyTorch, and what NVIDIA publishes for it.
+HEAVY, HEAVY_BYTES = ("torch", "triton", "nvidia-"), 200_000_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Artifact:
     def counted(self) -> str:
         """What failures for it are counted by: of a wheel its project, which may fail before any file is known."""
         return self.group if self.space in ("pypi", "torch") else self.key
+
+    @property
+    def expected_bytes(self) -> int:
+        """How long it is, or, where no list says it, whether it is one of the few that are very long."""
+        return self.size_bytes if self.size_bytes is not None else HEAVY_BYTES * self.group.startswith(HEAVY)
 
     @property
     def build(self) -> str:
