@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -228,8 +229,7 @@ def point(link: Path, environment: Environment) -> None:
     target = os.path.relpath(environment.folder, link.parent)
     if link.is_symlink() and str(link.readlink()) == target:
         return
-    part = link.with_name(f"{link.name}.part")
-    part.unlink(missing_ok=True)
+    part = link.with_name(f"{link.name}.{secrets.token_hex(4)}.part")  # others may be doing the same
     part.symlink_to(target)
     part.replace(link)
 

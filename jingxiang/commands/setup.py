@@ -242,8 +242,11 @@ def _say(chosen: Chosen) -> None:
 
 
 def _say_room(places: Places, need: Need) -> None:
-    free = console.size(_free_bytes(places.environments))
-    console.more(tr("about {size} when installed, {free} free", size=console.size(need.installed_bytes), free=free))
+    size, free = console.size(need.installed_bytes), console.size(_free_bytes(places.environments))
+    if need.unknown:
+        console.more(tr("{free} free", free=free))
+    else:
+        console.more(tr("about {size} when installed, {free} free", size=size, free=free))
 
 
 def _free_bytes(folder: Path) -> int:

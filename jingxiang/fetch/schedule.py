@@ -5,6 +5,7 @@ Nothing here blocks or asks anybody. The engine calls it under one lock.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -24,7 +25,6 @@ from jingxiang.store import Store
 
 # A part is taken over from another connection only if that one would need longer than this for what it has left.
 SPLIT_S = 1.0
-TYPICAL_BYTES = 2 << 20
 SPLIT_BYTES = 256 << 10
 FAST_BYTES_PER_S = 200_000_000  # one connection is enough: the hash, which goes from the beginning on, is no faster
 PROGRESS_BYTES = 1 << 20  # that a round has to bring for the next ones not to count
@@ -270,10 +270,10 @@ class Schedule:
         return None
 
     def _waiting_s(self) -> float:
-        """What all files that nobody has begun would take at the speed of now; one whose length no list says counts as
-        those that have come."""
-        typical = self.fetched_bytes // self.fetched_files if self.fetched_files else TYPICAL_BYTES
-        waiting_bytes = sum(task.size_bytes or typical for task in self._waiting)
+        """What all files that nobody has begun would take at the speed of now; nobody knows if a length is missing."""
+        if not all(task.size_bytes for task in self._waiting):
+            return math.inf
+        waiting_bytes = sum(task.size_bytes for task in self._waiting)
         return waiting_bytes / max(sum(job.speed for job in self.jobs), 1.0)
 
     def _taken_over(self, now: float, longer_s: float = 0.0) -> Job | None:
