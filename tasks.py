@@ -8,7 +8,7 @@ from jingxiang import bootstrap
 
 bootstrap.enter()  # returns only in the toolkit's own Python, where the imports below are installed
 
-from typing import Sequence
+from typing import Optional, Sequence
 
 from invoke.context import Context
 
@@ -116,26 +116,82 @@ def setup(
 
 
 @task(
+    iterable=["model"],
+    help={
+        "model": "model, see app/models.toml; may be repeated (or: fetch MODEL ...)",
+        "mirror": MIRROR,
+        "all": "every model",
+        "dry_run": "only say what would be fetched",
+        "list": "show all models: size, licence, what is here",
+        "accept_license": "say yes to a licence with conditions, which you have read",
+        "json": JSON,
+    },
+)
+def fetch(
+    _: Context,
+    model: Optional[Sequence[str]] = None,
+    mirror: str = "auto",
+    all: bool = False,
+    dry_run: bool = False,
+    list: bool = False,
+    accept_license: bool = False,
+    json: bool = False,
+) -> None:
+    """Fetch the weights of models, checked by their hashes."""
+    from jingxiang.commands.fetch import fetch
+
+    fetch(
+        here(),
+        names=model or (),
+        mirror=mirror,
+        every=all,
+        dry_run=dry_run,
+        accept=accept_license,
+        listed=list,
+        as_json=json,
+    )
+
+
+@task(
+    iterable=["model"],
     help={
         "out": "folder to write",
         "profile": PROFILE,
         "engine": ENGINE,
+        "model": "model whose weights are to be in it, too; may be repeated",
         "mirror": MIRROR,
-    }
+    },
 )
-def bundle(_: Context, out: str, profile: str = "auto", engine: str = "auto", mirror: str = "auto") -> None:
+def bundle(
+    _: Context,
+    out: str,
+    profile: str = "auto",
+    engine: str = "auto",
+    model: Optional[Sequence[str]] = None,
+    mirror: str = "auto",
+) -> None:
     """Write a folder that is itself a mirror, for machines without a network."""
     from jingxiang.commands.bundle import bundle
 
-    bundle(here(), out=out, mirror=mirror, profile=profile, engine=engine)
+    bundle(here(), out=out, mirror=mirror, profile=profile, engine=engine, models=model or ())
 
 
-@task(help={"prefix": "folder that an environment was made in (default: the app's own)", "json": JSON})
-def verify(_: Context, prefix: str = "", json: bool = False) -> None:
+@task(
+    help={
+        "prefix": "folder that an environment was made in (default: the app's own)",
+        "model": "the weights of this model instead",
+        "json": JSON,
+    }
+)
+def verify(_: Context, prefix: str = "", model: str = "", json: bool = False) -> None:
     """Compare every file of the environment with its lock; list what was added, changed or is missing."""
+    from jingxiang.commands import fetch
     from jingxiang.commands.verify import verify
 
-    verify(here(), prefix=prefix, as_json=json)
+    if model:
+        fetch.verify(here(), model, as_json=json)
+    else:
+        verify(here(), prefix=prefix, as_json=json)
 
 
 @task()
@@ -177,18 +233,29 @@ def mirrors(_: Context, probe: bool = False, space: str = "", json: bool = False
 
 
 @task(
-    iterable=["upgrade"],
+    iterable=["upgrade", "models"],
     help={
         "mirror": MIRROR,
         "check": "only say whether the locks are fresh",
         "upgrade": "package to bring up to its newest version; may be repeated",
+        "models": "only lock the weights of this model again, as the hub has them now; may be repeated",
     },
 )
-def lock(_: Context, mirror: str = "auto", check: bool = False, upgrade: Sequence[str] = ()) -> None:
+def lock(
+    _: Context,
+    mirror: str = "auto",
+    check: bool = False,
+    upgrade: Optional[Sequence[str]] = None,
+    models: Optional[Sequence[str]] = None,
+) -> None:
     """Renew the locks in envs/locks from the specs in envs."""
+    from jingxiang.commands.fetch import relock
     from jingxiang.commands.lock import lock
 
-    lock(here(), mirror=mirror, check=check, upgrade=upgrade)
+    if models:
+        relock(here(), models, mirror=mirror)
+    else:
+        lock(here(), mirror=mirror, check=check, upgrade=upgrade or ())
 
 
 @task(

@@ -98,7 +98,7 @@ def _spec(arguments: argparse.Namespace) -> models.ModelSpec:
 
 def _ensure(spec: models.ModelSpec, folder: Path) -> None:
     """Make a model that the app makes by itself, if it is not there yet."""
-    if spec.source == "made" and not (folder / spec.name / "model_index.json").exists():
+    if spec.weights is None and not (folder / spec.name / "model_index.json").exists():
         from app import smoke
 
         smoke.make(folder / spec.name)

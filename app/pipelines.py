@@ -84,7 +84,10 @@ class I2VGenXL:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         try:
-            pipe = _Stepping.from_pretrained(str(folder), dtype=dtype, local_files_only=True, use_safetensors=True)
+            half = "fp16" if any(folder.glob("*/*.fp16.safetensors")) else None  # half the bytes to fetch and to read
+            pipe = _Stepping.from_pretrained(
+                str(folder), dtype=dtype, variant=half, local_files_only=True, use_safetensors=True
+            )
         except Exception as error:  # diffusers raises nearly anything for a folder that is not whole
             reason = (str(error).splitlines() or [""])[0]
             raise WeightsMissing(folder, f"{type(error).__name__}: {reason}") from error

@@ -35,7 +35,7 @@ CONFIGURED = ("pypi", "torch", "apt")
 FIELDS = {"torch": "build", "conda": "channel", "oci": "registry", "apt": "archive"}
 NEEDED = ("conda", "apt")
 # Where a bundle has the spaces; see `commands.bundle`.
-BUNDLE = {"pypi": "pypi/simple", "torch": "torch/{build}", "conda": "conda/{channel}"}
+BUNDLE = {"pypi": "pypi/simple", "torch": "torch/{build}", "conda": "conda/{channel}", "hub": "hub"}
 # Keys of one space alone.
 KEYS = {"pypi": ("files",), "hub": ("send_token", "ids")}
 

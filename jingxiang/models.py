@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jingxiang import tables
-from jingxiang.errors import UnknownName
-from jingxiang.language import LANGUAGES, chosen
+from jingxiang import tables, weights
+from jingxiang.errors import UnknownName, UsageError
+from jingxiang.language import LANGUAGES, chosen, tr
 from jingxiang.tables import Table
+from jingxiang.weights import Weights
 
 FILE = "app/models.toml"
 PRESETS = ("standard", "fast")
-PIPELINES = ("i2vgen-xl",)
-SOURCES = ("made",)
+PIPELINES = ("i2vgen-xl", "svd", "animatediff")
+RUNS = ("i2vgen-xl",)  # those that the app has an adapter for
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Preset:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model: who runs it, where its weights come from, how it is used."""
+    """One model: who runs it, where its weights come from (None: the app makes them itself), how it is used."""
 
     name: str
     titles: Mapping[str, str]
     pipeline: str
-    source: str
+    weights: Weights | None
     notices: Mapping[str, str]
     threads: int
     presets: Mapping[str, Preset]
@@ -48,6 +49,13 @@ class ModelSpec:
     @property
     def notice(self) -> str:
         return self.notices[chosen()]
+
+    def check_runnable(self) -> None:
+        """Raise `UsageError` if the app has no adapter for it yet."""
+        if self.pipeline not in RUNS:
+            text = tr("{model}: can be fetched, but the app cannot run it yet; it can run {names}", model=self.name,
+                      names=", ".join(RUNS))  # fmt: skip
+            raise UsageError(text)
 
     def preset(self, name: str) -> Preset:
         if name not in self.presets:
@@ -75,12 +83,13 @@ class Catalog:
     @property
     def without_gpu(self) -> ModelSpec:
         """What a machine without a CUDA GPU runs: the first model that needs no weights from outside."""
-        return next(model for model in self.models.values() if model.source == "made")
+        return next(model for model in self.models.values() if model.weights is None)
 
     @property
     def with_gpu(self) -> ModelSpec:
-        """What a machine with one runs: the first real model, as soon as there is one."""
-        return next((model for model in self.models.values() if model.source != "made"), self.without_gpu)
+        """What a machine with one runs: the first real model that the app can run."""
+        real = (model for model in self.models.values() if model.weights and model.pipeline in RUNS)
+        return next(real, self.without_gpu)
 
 
 def load(file: Path) -> Catalog:
@@ -89,15 +98,15 @@ def load(file: Path) -> Catalog:
 
 
 def _model(name: str, table: Table) -> ModelSpec:
-    table.only("title", "pipeline", "source", "notice", "threads", "presets")
+    table.only("title", "pipeline", "weights", "notice", "threads", "presets")
     presets = table.table("presets")
     presets.only(*PRESETS)
     return ModelSpec(
         name=name,
         titles=_texts(table.table("title")),
         pipeline=table.choice("pipeline", PIPELINES),
-        source=table.choice("source", SOURCES),
-        notices=_texts(table.table("notice")),
+        weights=weights.read(table.table("weights")) if "weights" in table.values else None,
+        notices=_texts(table.table("notice")) if "notice" in table.values else dict.fromkeys(LANGUAGES, ""),
         threads=table.integer("threads", 0),
         presets={preset: _preset(presets.table(preset)) for preset in PRESETS},
     )

@@ -6,7 +6,7 @@ import difflib
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import invoke.program
@@ -18,12 +18,25 @@ from jingxiang import __version__, console
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.language import tr
 
+VALUED = ("--mirror", "--model", "--lang")  # flags of `fetch` that are followed by a value
 INTERRUPTED = 128 + signal.SIGINT
 
 
 def after_dashes() -> list[str]:
     """The words of the command line after `--`, as they were given: invoke joins them with blanks."""
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+
+
+def with_flags(words: Sequence[str]) -> list[str]:
+    """The words that follow `fetch` as values of its flag: invoke knows no list of words without one."""
+    if "fetch" not in words[1:]:
+        return list(words)
+    start = words.index("fetch") + 1
+    found = list(words[:start])
+    for before, word in zip(words[start - 1 :], words[start:], strict=False):
+        value = before in VALUED
+        found += [word] if word.startswith("-") or value else ["--model", word]
+    return found
 
 
 def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
@@ -73,7 +86,7 @@ class Program(invoke.program.Program):
     def _steps(self) -> None:
         """invoke's own `run`, without its error handling, which ends in other exit codes than ours."""
         self.create_config()
-        self.parse_core(None)
+        self.parse_core(with_flags(sys.argv))
         self.parse_collection()
         try:
             self.parse_tasks()

@@ -51,6 +51,13 @@ class Table:
             raise self.error(key, tr("'{value}' is not one of {allowed}", value=value, allowed=", ".join(allowed)))
         return value
 
+    def strings(self, key: str) -> tuple[str, ...]:
+        """A list of strings with at least one in it."""
+        found = self._read(key, list, None)
+        if not found or not all(isinstance(each, str) for each in found):
+            raise self.error(key, tr("should be a list of strings"))
+        return tuple(found)
+
     def table(self, key: str) -> Table:
         return Table(self.file, self._at(key), self._read(key, dict, None))
 

@@ -81,6 +81,7 @@ def install(requirements: Path, python: Path, *, links: Path, cache: Path, show:
     argv: list[str | Path] = [
         binary(), "pip", "install", "--python", python, "--require-hashes", "--no-deps", "--no-build", "--no-index",
         "--find-links", links, "--requirements", requirements,
+        "--break-system-packages",  # a Python of conda may say that another manager is in charge; in our folders we are
     ]  # fmt: skip
     return process.run(argv, env=env, show=show)
 

@@ -69,7 +69,10 @@ def test_a_terminal_sees_a_bar(models: Path, photo: Path, tmp_path: Path) -> Non
         ({"--out": "{folder}/o.avi"}, "error: {folder}/o.avi: the output must end in .mp4"),
         ({"--out": "{folder}/none/o.mp4"}, "error: {folder}/none/o.mp4: cannot be written: No such file or directory"),
         ({"--out": "/proc/o.mp4"}, "error: /proc/o.mp4: cannot be written: No such file or directory"),
-        ({"--model": "sd"}, "error: app/models.toml: no model named 'sd'; there is smoke"),
+        (
+            {"--model": "wan"},
+            "error: app/models.toml: no model named 'wan'; there is animatediff, i2vgen-xl, smoke, svd-xt",
+        ),
         ({"--seed": "-1"}, "error: the seed must be between 0 and 4294967295"),
         ({"--seed": "x"}, "error: argument --seed: invalid int value: 'x'"),
     ],

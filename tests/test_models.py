@@ -16,7 +16,6 @@ SMOKE = """
 [smoke]
 title = { en = "Smoke model", zh = "冒烟测试模型" }
 pipeline = "i2vgen-xl"
-source = "made"
 notice = { en = "Noise.", zh = "噪声。" }
 threads = 1
 
@@ -51,7 +50,7 @@ def test_a_model_is_read_with_its_presets(tmp_path: Path) -> None:
                 name="smoke",
                 titles={"en": "Smoke model", "zh": "冒烟测试模型"},
                 pipeline="i2vgen-xl",
-                source="made",
+                weights=None,
                 notices={"en": "Noise.", "zh": "噪声。"},
                 threads=1,
                 presets={
@@ -85,10 +84,20 @@ def test_a_model_speaks_the_users_language(tmp_path: Path, monkeypatch: pytest.M
     assert (smoke.title, smoke.notice) == ("冒烟测试模型", "噪声。")
 
 
-def test_a_machine_with_a_gpu_runs_the_first_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+WEIGHTS = f"""
+[real.weights]
+licence = {{ name = "MIT", url = "https://example.org", commercial = true, free = true }}
+
+[real.weights.parts.model]
+repository = "org/real"
+revision = "{"0" * 40}"
+files = ["*.safetensors"]
+"""
+
+
+def test_a_machine_with_a_gpu_runs_the_first_real_model(tmp_path: Path) -> None:
     assert load(tmp_path, SMOKE).with_gpu.name == "smoke"
-    monkeypatch.setattr(models, "SOURCES", ("made", "hub"))
-    real = SMOKE.replace("smoke", "real").replace('"made"', '"hub"')
+    real = SMOKE.replace("smoke", "real") + WEIGHTS
     for text in (SMOKE + real, real + SMOKE):
         catalog = load(tmp_path, text)
         assert (catalog.with_gpu.name, catalog.without_gpu.name) == ("real", "smoke")
@@ -109,10 +118,9 @@ def test_an_unknown_preset_is_refused_with_those_that_are_there(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("threads", "thread", "smoke.thread: no key named 'thread'; there is notice, pipeline, presets, source, "
-         "threads, title (did you mean 'threads'?)"),
-        ('"i2vgen-xl"', '"svd"', "smoke.pipeline: 'svd' is not one of i2vgen-xl"),
-        ('"made"', '"found"', "smoke.source: 'found' is not one of made"),
+        ("threads", "thread", "smoke.thread: no key named 'thread'; there is notice, pipeline, presets, "
+         "threads, title, weights (did you mean 'threads'?)"),
+        ('"i2vgen-xl"', '"wan"', "smoke.pipeline: 'wan' is not one of i2vgen-xl, svd, animatediff"),
         ('"Noise.", zh', '"Noise.", fr', "smoke.notice.fr: no key named 'fr'; there is en, zh"),
         (', zh = "噪声。"', "", "smoke.notice.zh: is missing; it should be a string"),
         ("[smoke.presets.fast]", "[smoke.presets.quick]",
@@ -133,7 +141,8 @@ def test_a_broken_model_is_said_with_the_place(tmp_path: Path, old: str, new: st
 
 def test_without_a_name_the_machine_decides() -> None:
     catalog = models.load(ROOT / "app" / "models.toml")
-    assert catalog.choose("", gpu=False).source == "made"
+    assert catalog.choose("", gpu=False).name == "smoke"
+    assert catalog.choose("", gpu=True).name == "i2vgen-xl"
     assert catalog.choose("smoke", gpu=True).name == "smoke"
     with pytest.raises(UnknownName):
         catalog.choose("smok", gpu=True)

@@ -3,6 +3,7 @@
 pypi/simple/PROJECT/…     an index (PEP 503) with its files beside each page
 torch/BUILD/PROJECT/…     the same for PyTorch's own builds
 conda/CHANNEL/SUBDIR/…    a channel: packages, and the list of them (repodata.json)
+hub/ORG/NAME/resolve/…    weights of models, by the Hub's own paths
 bundle.json               what is in it: path, SHA-256 and size of every file
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from jingxiang import __version__, bootstrap, conda_packages, console, gpu, locks, mirrors, profiles, views
-from jingxiang.commands import engines, setup, wheels
+from jingxiang.commands import engines, fetch, setup, wheels
 from jingxiang.digest import sha256_file
 from jingxiang.environments import Environment
 from jingxiang.errors import UsageError
@@ -58,7 +59,9 @@ class NotABundle(UsageError):
         super().__init__(tr("{folder}: is not empty and no bundle; choose another folder", folder=folder))
 
 
-def bundle(places: Places, *, out: str, mirror: str, profile: str, engine: str = engines.AUTO) -> None:
+def bundle(
+    places: Places, *, out: str, mirror: str, profile: str, engine: str = engines.AUTO, models: Sequence[str] = ()
+) -> None:
     """Write the folder; its path is what goes to stdout. What is not in the store yet is fetched.
 
     `engine`: the one that machines without a network are to use; `venv` needs no conda packages. Raises `NotABundle`,
@@ -76,6 +79,7 @@ def bundle(places: Places, *, out: str, mirror: str, profile: str, engine: str =
         console.line("plan", tr("no conda packages in it: {reason}", reason=choice.reason))
     beside = (TOOLKIT, engines.TOOLS) if choice.name == engines.RATTLER else (TOOLKIT,)
     entries = {entry.path: entry for entry in _entries(places, known, mirror, environment, beside)}
+    entries |= {entry.path: entry for name in models for entry in _weights(places, mirror, name)}
     with tempfile.TemporaryDirectory(prefix="jingxiang-bundle-") as scratch:
         pages = dict(_pages(entries, Path(scratch)))
         sources = {path: entry.source for path, entry in entries.items()} | pages
@@ -112,6 +116,15 @@ def _entries(
             yield Entry(f"{CONDA}/{each.channel}/{each.path}", blob, each.sha256)
 
 
+def _weights(places: Places, mirror: str, name: str) -> Iterator[Entry]:
+    """The files of a model, which is fetched if it is not here."""
+    store = Store(places.store)
+    for part in fetch.locked(places, name, mirror=mirror):
+        for file in part.files:
+            path = f"hub/{part.repository}/resolve/{part.revision}/{file.path}"
+            yield Entry(path, store.blob(file.sha256), file.sha256)
+
+
 def _files(found: Wheels, lock: Lock) -> Iterator[Entry]:
     packages = {canonicalize_name(package.name): package for package in lock.packages}
     for name, sha256 in found.digests.items():
@@ -130,6 +143,8 @@ def _pages(entries: Mapping[str, Entry], scratch: Path) -> Iterator[tuple[str, P
     for folder in (f"{channel}/{subdir}" for channel in channels for subdir in SUBDIRS):  # clients ask for both
         folders.setdefault(folder, [])
     for number, (folder, files) in enumerate(sorted(folders.items())):
+        if folder.startswith("hub/"):
+            continue
         if folder.startswith(f"{CONDA}/"):
             listed = scratch / f"{number}.json"
             listed.write_text(_repodata(folder, files), encoding="utf-8")

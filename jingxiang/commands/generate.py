@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jingxiang import gpu, models, process
+from jingxiang.commands import fetch
 from jingxiang.commands.setup import setup
 from jingxiang.errors import UsageError
 from jingxiang.language import tr
@@ -19,6 +20,7 @@ def generate(
     """Check what can be checked without the app's environment, set it up, and become the app's own command."""
     catalog = models.load(places.root / "app" / "models.toml")
     spec = catalog.choose(model, gpu=bool(gpu.detect().cards))
+    spec.check_runnable()
     spec.preset(preset)
     if not prompt.strip():
         raise UsageError(tr("the prompt is empty: say in English what should move and how"))
@@ -27,6 +29,8 @@ def generate(
     if not Path(image).is_file():
         raise UsageError(tr("{name}: no such file", name=image))
     environment = setup(places, mirror=mirror, profile=profile)
+    if spec.weights:
+        fetch.get(places, spec, mirror=mirror)
     argv: list[str | Path] = [
         environment.python, "-m", "app", "generate", "--model", spec.name, "--models", places.models,
         "--image", Path(image).absolute(), f"--prompt={prompt}", "--out", Path(out).absolute(), "--preset", preset,

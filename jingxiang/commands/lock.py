@@ -10,7 +10,9 @@ from pathlib import Path
 
 from jingxiang import conda_locks, console, locks, mirrors, pip_client, process, uv_client
 from jingxiang.commands import conda_lock, engines
+from jingxiang.environments import PYTHON
 from jingxiang.errors import JingxiangError, UnknownName
+from jingxiang.fetch import resolve
 from jingxiang.language import tr
 from jingxiang.locks import Lock
 from jingxiang.mirrors import OFFICIAL, MirrorSet, Source
@@ -46,7 +48,7 @@ SPECS = (
     Spec("cuda12", LINUX, constraints=("cpu",)),
     Spec("cuda13", LINUX, constraints=("cpu",)),
     Spec("toolkit", ANYWHERE, constraints=("cpu",)),
-    Spec("conda", ANYWHERE, constraints=("toolkit",)),
+    Spec("conda", ANYWHERE),  # shares nothing: conda-lock wants an older filelock than huggingface_hub
     Spec("dev", LINUX, "cpu", ("toolkit", "cpu")),
 )
 
@@ -124,13 +126,13 @@ def _check(places: Places) -> None:
 
 
 def _differences(lock: Lock, other: Lock) -> Iterator[tuple[str, str, str]]:
-    """Packages that both have in different versions; where a marker tells several versions apart, any will do."""
-    shared: dict[str, set[str]] = {}
-    for package in other.of_space("pypi"):
-        shared.setdefault(package.name, set()).add(package.version)
+    """Packages that both have in different versions, for the Python that both are for."""
+    target = resolve.target(PYTHON)
+    shared = {package.name: package.version for package in other.of_space("pypi") if target.wants(package)}
     for package in lock.of_space("pypi"):
-        if package.version not in (versions := shared.get(package.name, {package.version})):
-            yield package.name, package.version, min(versions)
+        theirs = shared.get(package.name, package.version)
+        if target.wants(package) and package.version != theirs:
+            yield package.name, package.version, theirs
 
 
 def _files(places: Places, spec: Spec) -> tuple[Path, Path]:
@@ -183,10 +185,15 @@ def _compiled(places: Places, spec: Spec, known: MirrorSet, mirror: str, upgrade
 
 
 def _shared(places: Places, spec: Spec) -> Iterator[str]:
-    """The versions that a spec must share, as pip's constraints; PyTorch's own builds are named by the specs."""
+    """The versions that a spec must share, as pip's constraints; PyTorch's own builds are named by the specs.
+
+    A lock for one Python says nothing of older ones, which the newest versions may not support any more.
+    """
+    pythons = {each.name: "" if each.options == ANYWHERE else f'python_full_version >= "{PYTHON}"' for each in SPECS}
     for name in spec.constraints:
         for package in locks.read(places.locks / f"{name}.txt").of_space("pypi"):
-            yield f"{package.name}=={package.version}" + (f" ; {package.marker}\n" if package.marker else "\n")
+            markers = " and ".join(f"({marker})" for marker in (package.marker, pythons.get(name, "")) if marker)
+            yield f"{package.name}=={package.version}" + (f" ; {markers}\n" if markers else "\n")
 
 
 def _torch_sources(known: MirrorSet, mirror: str, settings: dict[str, str]) -> list[Source | None]:

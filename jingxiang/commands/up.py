@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jingxiang import gpu, models, ports, process
+from jingxiang.commands import fetch
 from jingxiang.commands.setup import setup
 from jingxiang.places import Places
 
@@ -15,8 +16,11 @@ def up(places: Places, *, mirror: str, model: str, profile: str, host: str, port
     """Check what was asked for, set up, and become the app, which prints READY and takes Ctrl-C itself."""
     catalog = models.load(places.root / "app" / "models.toml")
     spec = catalog.choose(model, gpu=bool(gpu.detect().cards))
+    spec.check_runnable()
     ports.bind(host, port).close()  # say now what would else be found out after the installation
     environment = setup(places, mirror=mirror, profile=profile)
+    if spec.weights:
+        fetch.get(places, spec, mirror=mirror)
     argv: list[str | Path] = [
         environment.python, "-m", "app", "serve", "--model", spec.name, "--models", places.models,
         "--outputs", places.outputs, "--host", host, "--port", str(port), *(["--open"] if open_browser else []),

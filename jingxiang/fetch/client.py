@@ -66,9 +66,11 @@ class Client:
             raise
         return response
 
-    def page(self, url: str, *, seconds: float, accept: str = "*/*") -> Reply:
+    def page(self, url: str, *, seconds: float, accept: str = "*/*", authorization: str = "") -> Reply:
         """A whole small file within so many seconds, come what may. Raises `Fault`."""
-        reply = self.sample(url, seconds=seconds, limit=PAGE_BYTES, accept=accept, compressed=True)
+        reply = self.sample(
+            url, seconds=seconds, limit=PAGE_BYTES, accept=accept, compressed=True, authorization=authorization
+        )
         if reply.fault:
             raise reply.fault
         if reply.late:
@@ -84,6 +86,7 @@ class Client:
         ranged: bool = False,
         accept: str = "*/*",
         compressed: bool = False,
+        authorization: str = "",
     ) -> Reply:
         """At most `limit` bytes of a file, and an answer after so many seconds, come what may.
 
@@ -100,7 +103,11 @@ class Client:
         def exchange() -> None:
             flow = sampler.flow
             sampler.receive(
-                lambda: FileBody(url, 0, None, flow) if url.startswith("file://") else self._get(url, headers, "", flow)
+                lambda: (
+                    FileBody(url, 0, None, flow)
+                    if url.startswith("file://")
+                    else self._get(url, headers, authorization, flow)
+                )
             )
 
         return sampler.run(exchange, seconds)

@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from jingxiang import locks
+from jingxiang.fetch import resolve
+from jingxiang.locks import LockedPackage
 from tests.peers import checkout, index
 from tests.peers.checkout import Checkout, Done
 from tests.peers.system import pythons
@@ -97,13 +100,13 @@ def test_a_bare_python_makes_the_toolkit_once(version: str, bare: Checkout, tmp_
     assert (wrong.code, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("错误：没有名为“setpu”的任务；可选：bench, ")
     # what is installed is what the lock says
-    lock = {package.name: package.version for package in locks.read(bare.folder / "envs/locks/toolkit.txt").packages}
+    lock = {each.name: each.version for each in wanted(bare, version)}
     listed = bare.run(
         bare.folder / ".venv/bin/python", "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"
     )
-    installed = {each["name"].lower(): each["version"] for each in json.loads(listed.stdout)}
+    installed = {canonicalize_name(each["name"]): each["version"] for each in json.loads(listed.stdout)}
     installed = {name: found for name, found in installed.items() if name not in ("pip", "setuptools")}
-    assert installed.items() <= lock.items()
+    assert installed == lock
     assert {"invoke", "uv", "docker", "psutil"} <= installed.keys()
     assert ("tomli" in installed) == (version == "3.10")
 
@@ -259,8 +262,10 @@ def own_store(folder: Path) -> dict[str, str]:
     return {**FIREWALL, "JINGXIANG_STORE": str(folder)}
 
 
-def wanted(bare: Checkout) -> list[str]:
-    return [each.name for each in locks.read(bare.folder / "envs/locks/toolkit.txt").packages if not each.marker]
+def wanted(bare: Checkout, version: str = "3.11") -> list[LockedPackage]:
+    """What the toolkit needs on that Python."""
+    packages, target = locks.read(bare.folder / "envs/locks/toolkit.txt").packages, resolve.target(version)
+    return [package for package in packages if target.wants(package)]
 
 
 def test_the_mirror_asked_for_gives_every_package(bare: Checkout, local: index.Index, tmp_path: Path) -> None:
@@ -277,7 +282,7 @@ def test_the_mirror_asked_for_gives_every_package(bare: Checkout, local: index.I
         f"toolkit  {count} packages installed, every hash checked",
     ]
     asked = local.log.read_text()
-    assert [name for name in wanted(bare) if f"/simple/{name}/" not in asked] == []
+    assert [each.name for each in wanted(bare) if f"/simple/{each.name}/" not in asked] == []
     # another checkout on the same machine needs no mirror any more
     shutil.rmtree(bare.folder / ".venv")
     before = local.log.read_text()

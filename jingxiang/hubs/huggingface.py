@@ -1,0 +1,113 @@
+"""The Hub's own protocol, which its mirrors speak too: the files of a repository, by the names that git has for them.
+
+Through the fetch engine's client, because huggingface_hub asks a dead mirror for 23 seconds, tells only its log why,
+and believes whatever has the right length. Routes: https://huggingface.co/docs/hub/api
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jingxiang.errors import JingxiangError
+from jingxiang.fetch import faults
+from jingxiang.fetch.client import Client
+from jingxiang.fetch.faults import Fault, Kind
+from jingxiang.language import tr
+from jingxiang.mirrors import Source
+
+TIMEOUT_S = 20.0
+NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="next"')
+# What a hub answers to those who have not accepted a licence.
+CLOSED = (401, 403)
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository. `sha256` is empty for small ones, of which a hub only knows git's own name (`git`)."""
+
+    path: str
+    size: int
+    sha256: str
+    git: str
+
+
+class Refused(JingxiangError):
+    """The repository is there, and its owner wants to know who you are."""
+
+    def __init__(self, repository: str, *, token: bool) -> None:
+        if token:
+            text = tr("{repository}: your token may not see it: accept its licence first", repository=repository)
+        else:
+            text = tr("{repository}: is only for those who have accepted its licence", repository=repository)
+        super().__init__(
+            text,
+            hints=(
+                tr("log in and accept at {url}", url=f"https://huggingface.co/{repository}"),
+                tr("make a token at {url}, then: export HF_TOKEN=…", url="https://huggingface.co/settings/tokens"),
+            ),
+        )
+
+
+def token() -> str:
+    """What the user has for the Hub: HF_TOKEN, else what `hf auth login` has left; empty if nothing."""
+    if found := os.environ.get("HF_TOKEN", "").strip():
+        return found
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or caches / "huggingface")
+    try:
+        return Path(os.environ.get("HF_TOKEN_PATH") or home / "token").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def listed(client: Client, source: Source, repository: str, revision: str, *, token: str) -> list[HubFile]:
+    """All files of a repository at a revision. `token` is shown only where the source may see it.
+
+    Raises `Fault`.
+    """
+    name = source.repository(repository)
+    url = f"{source.url.rstrip('/')}/api/models/{name}/tree/{revision}?recursive=true&expand=false"
+    found: list[HubFile] = []
+    while url:
+        reply = client.page(url, seconds=TIMEOUT_S, authorization=_authorization(source, token))
+        try:
+            found += [_file(each) for each in json.loads(reply.body) if each["type"] == "file"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise faults.of_body(reply.status, reply.body) from None
+        following = NEXT.search(reply.headers.get("Link") or "")
+        url = following[1] if following else ""
+    return found
+
+
+def content(client: Client, source: Source, repository: str, revision: str, file: HubFile, *, token: str) -> bytes:
+    """A small file, checked by git's name of it. Raises `Fault`."""
+    url = f"{source.url.rstrip('/')}/{source.repository(repository)}/resolve/{revision}/{quote(file.path)}"
+    body = client.page(url, seconds=TIMEOUT_S, authorization=_authorization(source, token)).body
+    if git_name(body) != file.git:
+        raise Fault(Kind.CORRUPT, tr("checksum differs"))
+    return body
+
+
+def closed(reason: str) -> bool:
+    """Whether a mirror's words mean that it wants to know who asks."""
+    return reason.startswith(tuple(map(str, CLOSED)))
+
+
+def git_name(body: bytes) -> str:
+    """What git calls a file of that content."""
+    return hashlib.sha1(b"blob %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
+
+
+def _authorization(source: Source, token: str) -> str:
+    return f"Bearer {token}" if token and source.send_token else ""
+
+
+def _file(entry: dict[str, Any]) -> HubFile:
+    return HubFile(str(entry["path"]), int(entry["size"]), str((entry.get("lfs") or {}).get("oid", "")), entry["oid"])
