@@ -238,5 +238,6 @@ def test_unknown_arguments_are_one_line(models: Path) -> None:
     assert (code, out, err) == (2, "", "error: unrecognized arguments: --prot 1\n")
     assert run("serve", "--model", "smok")[::2] == (
         2,
-        "error: app/models.toml: no model named 'smok'; there is animatediff, i2vgen-xl, smoke, svd-xt (did you mean 'smoke'?)\n",
+        "error: app/models.toml: no model named 'smok'; there is animatediff, i2vgen-xl, smoke, svd-xt "
+        "(did you mean 'smoke'?)\n",
     )

@@ -134,7 +134,8 @@ def test_generate_uses_the_same_environment_from_any_folder(up: Up, photo: Path)
 PICTURE = ["generate", "--image", "README.md", "--prompt", "b", "--out", "c.mp4"]
 WRONG = {
     "error: no task named 'upp'; there is bench, bundle, check, doctor, ": ["upp"],
-    "error: app/models.toml: no model named 'smok'; there is smoke (did you mean 'smoke'?)": ["up", "--model", "smok"],
+    "error: app/models.toml: no model named 'smok'; there is animatediff, i2vgen-xl, smoke, svd-xt "
+    "(did you mean 'smoke'?)": ["up", "--model", "smok"],
     "error: mirrors.toml: no mirror named 'tunna'; there is ": ["up", "--mirror", "tunna"],
     "error: a whole number was expected, not 'x'": ["up", "--port", "x"],
     "error: port 70000 is not between 0 and 65535": ["up", "--port", "70000"],
