@@ -43,3 +43,20 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError):
         disk.measure(tmp_path / "file")
+
+
+def test_a_file_system_is_named_with_what_speaks_against_it(
+    mounted: Callable[[str, int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert disk.filesystem(mounted("tmpfs", 10) / "not" / "yet") == "tmpfs"
+    assert disk.caution("tmpfs") == "tmpfs: is in memory, and gone after a restart"
+    place = tmp_path / "a share"
+    place.mkdir()
+    escaped = str(place).replace(" ", "\\040")
+    (tmp_path / "mounts").write_text(f"/dev/a / ext4 rw 0 0\nhost:/x {escaped} nfs4 rw 0 0\n")
+    monkeypatch.setattr(disk, "MOUNTS", tmp_path / "mounts")
+    assert (disk.filesystem(place / "store"), disk.filesystem(tmp_path)) == ("nfs4", "ext4")
+    assert disk.caution("nfs4") == "nfs4: is on another machine, across a network"
+    assert disk.caution("ext4") == ""
+    monkeypatch.setattr(disk, "MOUNTS", tmp_path / "none")
+    assert disk.filesystem(place) == ""

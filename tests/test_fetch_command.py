@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from jingxiang import inventory, locks, weights
-from jingxiang.commands import fetch as command
 from jingxiang.commands.bundle import bundle
 from jingxiang.commands.fetch import DamagedWeights, LicenceNotAccepted, NotFetched, fetch, relock, verify
 from jingxiang.digest import sha256_bytes
@@ -69,7 +68,6 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: Mirror, far: M
             monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr(command, "_warn_of_disk", lambda places: None)  # it takes a second
     found = Places(tmp_path / "checkout", tmp_path / "home", tmp_path / "store")
     (found.root / "app").mkdir(parents=True)
     revision = hub.add(near, REPOSITORY, FILES)

@@ -33,7 +33,6 @@ from jingxiang.sinks import docker_engine
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 MARKS = {OK: console.GREEN, NOTE: console.YELLOW, PROBLEM: console.RED}
-SLOW_MB_S = 200.0  # weights of 5 GB would take 25 s
 LITTLE_BYTES = 20_000_000_000  # environment, weights of one model, and room to build an image
 
 
@@ -156,7 +155,9 @@ def _disk_below(wanted: Path, folder: Path, variable: str) -> Finding:
     speed = disk.measure(folder)
     text = tr("{folder}: writes {write:.0f} MB/s, reads {read:.0f} MB/s, {free} free",
               folder=wanted, write=speed.write_mb_s, read=speed.read_mb_s, free=console.size(free))  # fmt: skip
-    poor = min(speed.write_mb_s, speed.read_mb_s) < SLOW_MB_S or free < LITTLE_BYTES
+    if caution := disk.caution(disk.filesystem(folder)):
+        text += f"; {caution}"
+    poor = min(speed.write_mb_s, speed.read_mb_s) < disk.SLOW_MB_S or free < LITTLE_BYTES or bool(caution)
     return Finding("disk", NOTE if poor else OK, text, fix if poor else "")
 
 

@@ -28,7 +28,7 @@ from jingxiang.progress import Bar
 from jingxiang.store import Store
 from jingxiang.weights import LockedFile, LockedPart, Part, Weights
 
-SLOW_MB_S = 500.0
+LARGE_BYTES = 1_000_000_000  # from here on the disk's speed is worth a second
 ACCEPTED = "licences"  # in our home: names of models whose licence the user has accepted
 READY, PARTIAL, ABSENT, UNLOCKED, MADE = "ready", "partial", "absent", "unlocked", "made"
 
@@ -134,7 +134,7 @@ def get(places: Places, spec: ModelSpec, *, mirror: str, dry_run: bool = False, 
     if dry_run:
         return places.models / spec.name
     if missing:
-        _warn_of_disk(places)
+        _warn_of_disk(places, sum(each.size_bytes or 0 for each in missing))
         try:
             with Session(Store(places.store), orders, settings, {"hub": token}) as session, Bar() as bar:
                 report = session.fetch(artifacts, bar)
@@ -305,14 +305,18 @@ def _link(places: Places, spec: ModelSpec, parts: Sequence[LockedPart]) -> None:
                                count=len(files), size=size, how=how))  # fmt: skip
 
 
-def _warn_of_disk(places: Places) -> None:
+def _warn_of_disk(places: Places, size_bytes: int) -> None:
+    """Say what is wrong with the store's disk, before gigabytes go there. Raises `StoreFull`."""
+    storage.check_room(places.store, size_bytes)
+    fix = tr("set JINGXIANG_STORE to a folder on a fast local disk")
+    if caution := disk.caution(disk.filesystem(places.store)):
+        console.line("disk", f"{caution}: {fix}")
+    if size_bytes < LARGE_BYTES:
+        return
     speed = disk.measure(places.store)
     slowest = min(speed.write_mb_s, speed.read_mb_s)
-    if slowest < SLOW_MB_S:
-        text = tr(
-            "the store's disk does {speed:.0f} MB/s: set JINGXIANG_STORE to a folder on a faster one", speed=slowest
-        )
-        console.line("disk", text)
+    if slowest < disk.SLOW_MB_S:
+        console.line("disk", tr("{speed:.0f} MB/s: {fix}", speed=slowest, fix=fix))
 
 
 def _list(places: Places, specs: Mapping[str, ModelSpec], *, as_json: bool) -> None:

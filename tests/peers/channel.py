@@ -111,6 +111,8 @@ def python(channel: Path) -> Path:
         "lib/placed.bin": File(b"\0\1" + f"{PLACEHOLDER}/share:{PLACEHOLDER}/lib\0\0 end\0".encode(), mode="binary"),
         f"lib/{name}/site-packages/README.txt": File(b"packages go here\n"),
     }
+    if b"dist-packages" in (library / "site.py").read_bytes():  # Debian's, which is compiled into the program
+        files["lib/python3/dist-packages"] = File(link=f"../{name}/site-packages")
     for folder, below, found in os.walk(library):
         below[:] = [each for each in below if each not in LEFT_OUT and not each.startswith("config-")]
         for each in found:
@@ -127,8 +129,8 @@ def index(channel: Path) -> None:
 
 def _of_library(path: Path, base: str) -> File:
     body = path.read_bytes()
-    if path.name in ("site.py", "sysconfig.py"):  # Debian has places of its own for packages
-        body = body.replace(b"dist-packages", b"site-packages").replace(b"'posix_local'", b"'posix_prefix'")
+    if path.name == "sysconfig.py":  # Debian has places of its own for packages, but not in environments
+        body = body.replace(b'sys.base_prefix != sys.prefix or hasattr(sys, "real_prefix")', b"True")
     if path.name.startswith("_sysconfigdata"):
         return File(body.replace(base.encode(), PLACEHOLDER.encode()), mode="text")
     return File(body)
