@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -15,6 +17,7 @@ from jingxiang.language import tr
 SAMPLE_BYTES = 256 << 20
 BLOCK_BYTES = 4 << 20
 SLOW_MB_S = 500.0  # weights of 5 GB take 10 s at that speed
+NOTE, KEPT_S = "disk.json", 24 * 3600.0
 MEMORY = ("tmpfs", "ramfs")
 NETWORK = (
     "9p", "ceph", "cifs", "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3",
@@ -52,6 +55,27 @@ def caution(kind: str) -> str:
     if kind in MEMORY:
         return tr("{kind}: is in memory, and gone after a restart", kind=kind)
     return tr("{kind}: is on another machine, across a network", kind=kind) if kind in NETWORK else ""
+
+
+def remembered(home: Path, folder: Path) -> float:
+    """The slower of both speeds, in MB/s, of the disk of a folder: as measured within `KEPT_S`, or now.
+
+    It is kept in our home: measuring takes a second, which a second fetch need not spend again.
+    """
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    device, note, now = str(there.stat().st_dev), home / NOTE, time.time()
+    known: dict[str, list[float]] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = dict(json.loads(note.read_text(encoding="utf-8")))
+        slowest, measured = known.get(device, [0.0, 0.0])
+        if 0 <= now - measured < KEPT_S:
+            return float(slowest)
+    speed = measure(folder)
+    slowest = min(speed.write_mb_s, speed.read_mb_s)
+    with contextlib.suppress(OSError):  # what cannot be kept is measured again
+        home.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps({**known, device: [round(slowest, 1), now]}) + "\n", encoding="utf-8")
+    return slowest
 
 
 def measure(folder: Path, sample_bytes: int = SAMPLE_BYTES) -> Disk:

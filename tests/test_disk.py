@@ -60,3 +60,15 @@ def test_a_file_system_is_named_with_what_speaks_against_it(
     assert disk.caution("ext4") == ""
     monkeypatch.setattr(disk, "MOUNTS", tmp_path / "none")
     assert disk.filesystem(place) == ""
+
+
+def test_a_measurement_is_kept_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, store = tmp_path / "home", tmp_path / "store"
+    speeds = iter([(300.0, 400.0), (700.0, 600.0), (10.0, 20.0)])
+    monkeypatch.setattr(disk, "measure", lambda folder: disk.Disk(*next(speeds), 0))
+    assert [disk.remembered(home, store) for _ in range(3)] == [300.0] * 3
+    note = home / "disk.json"
+    note.write_text(note.read_text().replace("[300.0, ", "[300.0, 1"))  # in a future that is not to be believed
+    assert disk.remembered(home, store) == 600.0
+    note.write_text("{")
+    assert disk.remembered(home, store) == 10.0

@@ -47,8 +47,10 @@ def prepared(folder: Path, repository: str, revision: str, url: str) -> Checkout
 
 
 def fetched_s(copied: Checkout, home: Path) -> float:
-    """Seconds of `tasks.py fetch` into an own home and store."""
-    env = copied.environment({"JINGXIANG_HOME": str(home), "JINGXIANG_STORE": str(home / "store")})
+    """Seconds of `tasks.py fetch` into an own store, in a home where the disk has been measured already."""
+    variables = {"JINGXIANG_HOME": str(copied.folder / "home"), "JINGXIANG_STORE": str(home / "store")}
+    shutil.rmtree(copied.folder / "home" / "models", ignore_errors=True)
+    env = copied.environment(variables)
     start = time.monotonic()
     done = copied.run(sys.executable, "tasks.py", "fetch", "bench", "--mirror", "near", env=env)
     if done.code:
@@ -82,7 +84,7 @@ def loopback(folder: Path, notes: list[str]) -> Figure:
 def slow_connections(folder: Path, notes: list[str]) -> list[Figure]:
     """Eight files from a server each of whose connections brings 4 MB/s, with as many connections as we make to one;
     then again, when all of them are here."""
-    files = {f"shard-{number}.safetensors": data(8 * MB, number) for number in range(8)}
+    files = {f"shard-{number}.safetensors": data(16 * MB, number) for number in range(8)}
     with ExitStack() as stack:
         served = stack.enter_context(mirror.serving())
         revision = hub.add(served, "org/shards", files)
@@ -98,7 +100,7 @@ def slow_connections(folder: Path, notes: list[str]) -> list[Figure]:
         requests = served.connections - before
     total = sum(map(len, files.values()))
     link = CONNECTION_BYTES_PER_S * served.most
-    notes.append(f"8 files of 8 MiB, {served.most} connections of 4 MB/s: {seconds:.2f} s, ideal {total / link:.2f} s")
+    notes.append(f"8 files of 16 MiB, {served.most} connections of 4 MB/s: {seconds:.2f} s, ideal {total / link:.2f} s")
     return [
         Figure("link_use", round(total / link / seconds, 2), "", 0.9, "higher"),
         Figure("noop_requests", requests, "", 0),

@@ -313,8 +313,7 @@ def _warn_of_disk(places: Places, size_bytes: int) -> None:
         console.line("disk", f"{caution}: {fix}")
     if size_bytes < LARGE_BYTES:
         return
-    speed = disk.measure(places.store)
-    slowest = min(speed.write_mb_s, speed.read_mb_s)
+    slowest = disk.remembered(places.home, places.store)
     if slowest < disk.SLOW_MB_S:
         console.line("disk", tr("{speed:.0f} MB/s: {fix}", speed=slowest, fix=fix))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import json
 import os
 import platform
+import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conda_package_streaming.create import conda_builder
-from rattler.index import index_fs
 
 TIME_MS = 1_700_000_000_000
 # What conda-build fills the path of its own environment up to: 255 bytes.
@@ -122,9 +121,16 @@ def python(channel: Path) -> Path:
 
 
 def index(channel: Path) -> None:
-    """Write repodata.json and repodata.json.zst of each platform."""
+    """Write repodata.json and repodata.json.zst of each platform.
+
+    In a process that ends at once: py-rattler's threads may crash a Python that takes its time.
+    """
     (channel / "noarch").mkdir(parents=True, exist_ok=True)
-    asyncio.run(index_fs(channel, write_zst=True, write_shards=False))
+    code = (
+        "import asyncio, os, sys; from rattler.index import index_fs; "
+        "asyncio.run(index_fs(sys.argv[1], write_zst=True, write_shards=False)); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, channel], check=True, capture_output=True)
 
 
 def _of_library(path: Path, base: str) -> File:
