@@ -86,8 +86,10 @@ class CondaFiles:
         for path in sorted((folder / META).glob("*.json")):
             record = json.loads(path.read_text(encoding="utf-8"))
             for entry in record["paths_data"]["paths"]:
-                if entry.get("sha256_in_prefix") not in (None, entry.get("sha256")):  # it holds the path
-                    entry["sha256_in_prefix"] = _startable(folder / entry["_path"], os.fsencode(final))
+                file = folder / entry["_path"]
+                holds_path = entry.get("sha256_in_prefix") not in (None, entry.get("sha256"))
+                if holds_path and file.is_file() and not file.is_symlink():
+                    entry["sha256_in_prefix"] = _startable(file, os.fsencode(final))
             package = names[record["fn"]]
             kept = {key: value for key, value in record.items() if key not in OF_THE_MACHINE}
             origin = package.url.removesuffix(f"/{package.path}")

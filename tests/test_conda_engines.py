@@ -45,7 +45,10 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             files={"site-packages/tool/__init__.py": File(b"def main():\n    print('tool')\n"),
                    "python-scripts/script": File(script, mode="text", executable=True)},
         ),
-        channel.write(root, "older", "1.0", {"share/older.txt": File(b"older\n")}, old=True),
+        channel.write(
+            root, "older", "1.0", old=True,
+            files={"share/older.txt": File(b"older\n"), "lib/older": File(link="../share")},  # to a folder
+        ),
     ]  # fmt: skip
 
 

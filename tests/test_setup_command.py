@@ -150,7 +150,7 @@ def test_after_it_a_dry_run_has_nothing_to_do(places: Places, capsys: pytest.Cap
     first = json.loads(capsys.readouterr().out)
     setup_app(places, mirror="near", profile="cpu", dry_run=True, as_json=True)
     out, err = capsys.readouterr()
-    assert json.loads(out) == first
+    assert {**json.loads(out), "free_bytes": 0} == {**first, "free_bytes": 0}  # others write to the disk, too
     assert (first["in_place"], first["fetch_files"]) == (True, 0)
     assert err == f"ready    {name(places, 'cpu')} is in place\n"
 
