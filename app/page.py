@@ -46,7 +46,8 @@ def build(engine: Engine, outputs: Path) -> FastAPI:
 
 def _model_texts(spec: ModelSpec) -> dict[str, str]:
     """The model's own texts, which come from its table."""
-    return {spec.titles["en"]: spec.titles["zh"], spec.notices["en"]: spec.notices["zh"]}
+    found = {spec.titles["en"]: spec.titles["zh"], spec.notices["en"]: spec.notices["zh"]}
+    return {english: chinese for english, chinese in found.items() if english}
 
 
 def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
@@ -77,7 +78,8 @@ def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
     with gr.Blocks(title="jingxiang", analytics_enabled=False, delete_cache=(3600, KEEP_S)) as blocks:
         gr.Markdown("# jingxiang 镜像")
         gr.Markdown(i18n(spec.titles["en"]), elem_id="model")
-        gr.Markdown(i18n(spec.notices["en"]), elem_id="notice")
+        if spec.notices["en"]:
+            gr.Markdown(i18n(spec.notices["en"]), elem_id="notice")
         with gr.Row():
             with gr.Column():
                 image = gr.Image(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jingxiang import inventory, locks, weights
+from jingxiang import locks, weights
 from jingxiang.commands.bundle import bundle
 from jingxiang.commands.fetch import DamagedWeights, LicenceNotAccepted, NotFetched, fetch, relock, verify
 from jingxiang.digest import sha256_bytes
@@ -209,6 +209,7 @@ def test_a_licence_with_conditions_is_asked_for_once(
         get(places)
     assert caught.value.hints == ("read it; if you accept it: python3 tasks.py fetch video --accept-license",)
     assert near.connections == 0
+    get(places, dry_run=True)  # looking is free
     get(places, accept=True)
     Store(places.store).remove(sha256_bytes(SHARD))
     get(places)
@@ -275,6 +276,8 @@ def test_the_list_says_what_is_here(places: Places, capsys: pytest.CaptureFixtur
     assert states() == {"video": "ready"}
     Store(places.store).remove(sha256_bytes(SHARD))
     assert states() == {"video": "partial"}
+    edit(places, revision(places), "0" * 40)
+    assert states() == {"video": "stale"}
 
 
 def test_a_damaged_file_is_named_and_fetched_again(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,10 +293,31 @@ def test_a_damaged_file_is_named_and_fetched_again(places: Places, capsys: pytes
         verify(places, "video", as_json=False)
     assert capsys.readouterr().out == "changed  unet/model-00001.fp16.safetensors\n"
     assert caught.value.hints == ("python3 tasks.py fetch video",)
+    shard = places.models / "video" / "unet" / "model-00001.fp16.safetensors"
+    assert (shard.exists(), blob.exists()) == (False, False)  # nothing loads it any more
     get(places)
     assert contents(places.models / "video") == WANTED
     verify(places, "video", as_json=False)
-    assert inventory.looks(places.models / "video")
+
+
+def test_a_folder_in_which_somebody_has_worked_is_not_as_locked(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    get(places)
+    folder = places.models / "video"
+    (folder / "unet" / "config.json").unlink()
+    (folder / "unet" / "config.json").write_text("[]")
+    (folder / "model_index.json").unlink()
+    (folder / "unet" / "other.bin").write_bytes(b"pickle")
+    capsys.readouterr()
+    with pytest.raises(DamagedWeights):
+        verify(places, "video", as_json=False)
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "added    unet/other.bin", "changed  unet/config.json", "missing  model_index.json",
+    ]  # fmt: skip
+    get(places)
+    assert contents(folder) == WANTED
+    verify(places, "video", as_json=False)
 
 
 def test_a_bundle_with_weights_is_a_hub(

@@ -355,7 +355,7 @@ def test_a_file_that_nobody_has_right_is_an_error_that_names_everybody(
         "       official 404: not there, or not synced yet",
         "       what was fetched is kept",
     ]
-    assert caught.value.hints == ("python3 tasks.py mirrors --probe", "python3 tasks.py setup --mirror NAME")
+    assert caught.value.hints == ("python3 tasks.py mirrors --probe", "the same command with --mirror NAME")
     assert [Store(site.places.store).has(each.sha256) for each in (ONE, TWO)] == [True, False]
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from jingxiang import console, disk, mirrors, models, ordering, pip_client, samples, storage, weights
+from jingxiang import console, disk, inventory, mirrors, models, ordering, pip_client, samples, storage, weights
 from jingxiang.digest import sha256_bytes
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.fetch import network
@@ -19,7 +19,7 @@ from jingxiang.fetch.faults import Fault, Kind
 from jingxiang.fetch.report import Missed, Unavailable
 from jingxiang.fetch.session import Session
 from jingxiang.hubs import huggingface
-from jingxiang.inventory import CHANGED, MISSING
+from jingxiang.inventory import ADDED, CHANGED, MISSING
 from jingxiang.language import tr
 from jingxiang.mirrors import MirrorSet, Source
 from jingxiang.models import ModelSpec
@@ -30,12 +30,13 @@ from jingxiang.weights import LockedFile, LockedPart, Part, Weights
 
 LARGE_BYTES = 1_000_000_000  # from here on the disk's speed is worth a second
 ACCEPTED = "licences"  # in our home: names of models whose licence the user has accepted
-READY, PARTIAL, ABSENT, UNLOCKED, MADE = "ready", "partial", "absent", "unlocked", "made"
+READY, PARTIAL, ABSENT, STALE, UNLOCKED, MADE = "ready", "partial", "absent", "stale", "unlocked", "made"
 
 
 @dataclass(frozen=True)
 class State:
-    """One line of `fetch --list`: `state` is one of ready, partial, absent, unlocked, made."""
+    """One line of `fetch --list`: `state` is one of ready, partial, absent, stale (its lock does not fit the table any
+    more), unlocked, made."""
 
     name: str
     title: str
@@ -116,7 +117,7 @@ def get(places: Places, spec: ModelSpec, *, mirror: str, dry_run: bool = False, 
         if _in_place(places, spec, parts):
             _link(places, spec, parts)
             return places.models / spec.name
-    _allowed(places, spec, spec.weights, accept=accept)
+    _allowed(places, spec, spec.weights, accept=accept, dry_run=dry_run)
     token = huggingface.token()
     if spec.weights.gated and not token:
         raise huggingface.Refused(spec.weights.parts[0].repository, token=False)
@@ -190,7 +191,8 @@ def relock(places: Places, names: Sequence[str], *, mirror: str) -> None:
 
 
 def verify(places: Places, name: str, *, as_json: bool) -> None:
-    """Read every file of a model again; those that are not as locked are listed, and taken out of the store.
+    """Read every file of a model again, in its folder and in the store; what is not as locked is listed, and taken
+    out of both, so that nothing loads it.
 
     Raises `DamagedWeights`, `NotFetched`.
     """
@@ -200,14 +202,18 @@ def verify(places: Places, name: str, *, as_json: bool) -> None:
     locked = weights.load(places.root / weights.LOCK).get(name)
     if locked is None:
         raise NotFetched(name)
-    store, files = Store(places.store), _files(spec, weights.fitting(name, spec.weights, locked))
-    wrong = {}
+    folder, store = places.models / name, Store(places.store)
+    files = _files(spec, weights.fitting(name, spec.weights, locked))
+    found = inventory.looks(folder) if folder.is_dir() else {}
+    wrong = dict.fromkeys(sorted(found.keys() - files), ADDED)
     for path, sha256 in files.items():
-        if not store.has(sha256):
-            wrong[path] = MISSING
-        elif not store.is_sound(sha256):
-            wrong[path] = CHANGED
+        if store.has(sha256) and not store.is_sound(sha256):
             store.remove(sha256)
+        if path not in found:
+            wrong[path] = MISSING
+        elif found[path] != sha256:
+            wrong[path] = CHANGED
+            (folder / path).unlink()
     if as_json:
         console.data_json({"model": name, "files": len(files), "differences": wrong})
     else:
@@ -248,11 +254,12 @@ def _locked(client: Client, spec: ModelSpec, part: Part, sources: Sequence[Sourc
     raise Unavailable([Missed(part.repository, tuple(reasons))])
 
 
-def _allowed(places: Places, spec: ModelSpec, wanted: Weights, *, accept: bool) -> None:
+def _allowed(places: Places, spec: ModelSpec, wanted: Weights, *, accept: bool, dry_run: bool) -> None:
+    """Show the licence; raise `LicenceNotAccepted` where its conditions have to be accepted before anything comes."""
     licence = wanted.licence
     use = tr("commercial use allowed") if licence.commercial else tr("no commercial use, or only on conditions")
     console.line("licence", f"{licence.name}, {use}: {licence.url}")
-    if licence.free:
+    if licence.free or dry_run:
         return
     path = places.home / ACCEPTED
     accepted = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -325,8 +332,8 @@ def _list(places: Places, specs: Mapping[str, ModelSpec], *, as_json: bool) -> N
         console.data_json([asdict(each) for each in states])
         return
     said = {
-        READY: tr("here"), PARTIAL: tr("partly here"), ABSENT: tr("not here"), UNLOCKED: tr("not locked yet"),
-        MADE: tr("made here"),
+        READY: tr("here"), PARTIAL: tr("partly here"), ABSENT: tr("not here"), STALE: tr("to be locked again"),
+        UNLOCKED: tr("not locked yet"), MADE: tr("made here"),
     }  # fmt: skip
     rows = [(tr("model"), tr("size"), tr("state"), tr("licence"), "")]
     for each in states:
@@ -342,7 +349,10 @@ def _state(places: Places, spec: ModelSpec, locked: Sequence[LockedPart] | None)
     licence, gated = spec.weights.licence, spec.weights.gated
     if locked is None:
         return State(spec.name, spec.title, UNLOCKED, None, licence.name, licence.commercial, gated)
-    parts = weights.fitting(spec.name, spec.weights, locked)
+    try:
+        parts = weights.fitting(spec.name, spec.weights, locked)
+    except weights.OtherFiles:  # told by whoever wants to use it
+        return State(spec.name, spec.title, STALE, None, licence.name, licence.commercial, gated)
     here = [Store(places.store).has(sha256) for sha256 in _files(spec, parts).values()]
     state = READY if all(here) else PARTIAL if any(here) else ABSENT
     size = sum(part.size_bytes for part in parts)

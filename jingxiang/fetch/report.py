@@ -12,10 +12,6 @@ from jingxiang.redaction import redact
 
 SHOWN = 3  # files whose failures are listed in full
 MIRROR_COLUMNS = 9
-HINTS = (
-    "python3 tasks.py mirrors --probe",
-    "python3 tasks.py setup --mirror NAME",
-)
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,8 @@ class Unavailable(JingxiangError):
             rest = sum(len(names) for names in list(groups.values())[SHOWN:])
             lines.append(tr("and {count} other files", count=rest))
         lines.append(tr("what was fetched is kept"))
-        super().__init__("\n       ".join(lines), hints=HINTS)
+        hints = ("python3 tasks.py mirrors --probe", tr("the same command with --mirror NAME"))
+        super().__init__("\n       ".join(lines), hints=hints)
 
 
 def _files(count: int) -> str:

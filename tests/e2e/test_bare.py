@@ -334,7 +334,7 @@ def test_a_corrupt_file_is_never_installed(bare: Checkout, wheels: Path, tmp_pat
         "       official no answer (Connection refused)",
         "       what was fetched is kept",
         "try:   python3 tasks.py mirrors --probe",
-        "try:   python3 tasks.py setup --mirror NAME",
+        "try:   the same command with --mirror NAME",
     ]
     assert tree(bare.folder) == before
 
