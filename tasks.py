@@ -249,8 +249,8 @@ def lock(
     models: Optional[Sequence[str]] = None,
 ) -> None:
     """Renew the locks in envs/locks from the specs in envs."""
-    from jingxiang.commands.fetch import relock
     from jingxiang.commands.lock import lock
+    from jingxiang.commands.model_locks import relock
 
     if models:
         relock(here(), models, mirror=mirror)

@@ -31,6 +31,27 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a model can make: at most so many pixels, frames and steps; sides are multiples of `multiple` pixels."""
+
+    width: int
+    height: int
+    multiple: int
+    frames: int
+    steps: int
+
+    def excess(self, preset: Preset) -> tuple[str, str] | None:
+        """The first of the settings that is out of bounds, with what it should be; None if all are in."""
+        for name in ("width", "height", "frames", "steps"):
+            if not 1 <= getattr(preset, name) <= getattr(self, name):
+                return name, tr("should be from 1 to {most}", most=getattr(self, name))
+        for name in ("width", "height"):
+            if getattr(preset, name) % self.multiple:
+                return name, tr("should be a multiple of {number}", number=self.multiple)
+        return None
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model: who runs it, where its weights come from (None: the app makes them itself), how it is used."""
 
@@ -40,6 +61,7 @@ class ModelSpec:
     weights: Weights | None
     notices: Mapping[str, str]
     threads: int
+    limits: Limits
     presets: Mapping[str, Preset]
 
     @property
@@ -98,8 +120,8 @@ def load(file: Path) -> Catalog:
 
 
 def _model(name: str, table: Table) -> ModelSpec:
-    table.only("title", "pipeline", "weights", "notice", "threads", "presets")
-    presets = table.table("presets")
+    table.only("title", "pipeline", "weights", "notice", "threads", "limits", "presets")
+    limits, presets = _limits(table.table("limits")), table.table("presets")
     presets.only(*PRESETS)
     return ModelSpec(
         name=name,
@@ -108,7 +130,8 @@ def _model(name: str, table: Table) -> ModelSpec:
         weights=weights.read(table.table("weights")) if "weights" in table.values else None,
         notices=_texts(table.table("notice")) if "notice" in table.values else dict.fromkeys(LANGUAGES, ""),
         threads=table.integer("threads", 0),
-        presets={preset: _preset(presets.table(preset)) for preset in PRESETS},
+        limits=limits,
+        presets={preset: _preset(presets.table(preset), limits) for preset in PRESETS},
     )
 
 
@@ -117,9 +140,14 @@ def _texts(table: Table) -> dict[str, str]:
     return {language: table.string(language) for language in LANGUAGES}
 
 
-def _preset(table: Table) -> Preset:
+def _limits(table: Table) -> Limits:
+    table.only("width", "height", "multiple", "frames", "steps")
+    return Limits(*(table.integer(name) for name in ("width", "height", "multiple", "frames", "steps")))
+
+
+def _preset(table: Table, limits: Limits) -> Preset:
     table.only("width", "height", "frames", "steps", "fps", "guidance")
-    return Preset(
+    preset = Preset(
         width=table.integer("width"),
         height=table.integer("height"),
         frames=table.integer("frames"),
@@ -127,3 +155,6 @@ def _preset(table: Table) -> Preset:
         fps=table.integer("fps"),
         guidance=table.number("guidance"),
     )
+    if excess := limits.excess(preset):
+        raise table.error(*excess)
+    return preset

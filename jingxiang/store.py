@@ -5,6 +5,7 @@ incoming/abcdef…         what has come so far of one that is being fetched, ke
 incoming/abcdef….journal what the fetch engine notes about it
 incoming/abcdef….lock    there while a process works on it
 resolved/…               which files the locks of Python packages mean on this machine (`wheels`)
+quarantine/abcdef…       a blob whose bytes had changed on the disk: nothing uses it, somebody may want to look at it
 derived/…                what was made of blobs and can be made again: wheels unpacked (by uv) and compiled (`bytecode`)
 """
 
@@ -14,6 +15,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -40,12 +42,12 @@ class NotADigest(JingxiangError):
 
 
 class Damaged(JingxiangError):
-    """Bytes that are not those that were asked for; they have been thrown away."""
+    """Bytes that are not those that were asked for; nothing uses them."""
 
     def __init__(self, expected: str, actual: str) -> None:
         self.expected, self.actual = expected, actual
         super().__init__(
-            tr("what came as sha256:{expected} is sha256:{actual}; thrown away", expected=expected, actual=actual)
+            tr("what came as sha256:{expected} is sha256:{actual}; it is not used", expected=expected, actual=actual)
         )
 
 
@@ -75,17 +77,18 @@ class Blob:
 @dataclass(frozen=True)
 class Sizes:
     """What the store holds. `linked` counts those of the blobs that are in views too; `partial` what is half here;
-    `derived` what was made of blobs, whether or not environments share it."""
+    `derived` what was made of blobs, whether or not environments share it; `quarantine` what was damaged."""
 
     blobs: Tally
     linked: Tally
     partial: Tally
     derived: Tally = NOTHING
+    quarantine: Tally = NOTHING
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was read, and the digests of those that were not what they are called; these are gone now."""
+    """What was read, and the digests of those that were not what they are called; these are in quarantine now."""
 
     checked: Tally
     damaged: tuple[str, ...]
@@ -93,7 +96,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was removed, and what was not wanted but stayed: in a view, or being fetched."""
+    """What was removed (the quarantine too), and what was not wanted but stayed: in a view, or being fetched."""
 
     removed: Tally
     partial: Tally
@@ -160,6 +163,10 @@ class Store:
     @property
     def blob_folder(self) -> Path:
         return self.root / "sha256"
+
+    @property
+    def quarantine_folder(self) -> Path:
+        return self.root / "quarantine"
 
     @property
     def derived(self) -> Path:
@@ -251,7 +258,7 @@ class Store:
             linked += blob.tally if blob.linked else NOTHING
         for sha256 in self._incoming_digests():
             partial += _tally(Incoming(self, sha256).path)
-        return Sizes(blobs, linked, partial, storage.below(self.derived))
+        return Sizes(blobs, linked, partial, storage.below(self.derived), storage.below(self.quarantine_folder))
 
     def is_sound(self, sha256: str) -> bool:
         """Whether a blob is there, and is what it is called: it is read."""
@@ -261,22 +268,26 @@ class Store:
             return False
 
     def check(self, sha256: str) -> None:
-        """Read a blob; raises `Missing`, or `Damaged` if it is not what it is called, and then it is gone."""
+        """Read a blob; raises `Missing`, or `Damaged` if it is not what it is called."""
         try:
             actual = sha256_file(self.blob(sha256))
         except FileNotFoundError:
             raise Missing([sha256]) from None
         if actual != sha256:
-            self.remove(sha256)
+            self.quarantine(sha256)
             raise Damaged(sha256, actual)
 
-    def remove(self, sha256: str) -> None:
-        """Forget a damaged blob, so that it is fetched again."""
+    def quarantine(self, sha256: str, path: Path | None = None) -> None:
+        """Put a damaged blob, or the file in a view that should be it, where nothing uses it; `prune` removes it."""
         with storage.writing(self.root):
-            self.blob(sha256).unlink(missing_ok=True)
+            self.quarantine_folder.mkdir(parents=True, exist_ok=True)
+            target = self.quarantine_folder / sha256
+            target.unlink(missing_ok=True)  # renaming one name of a file to another of its names does nothing
+            with contextlib.suppress(FileNotFoundError):
+                shutil.move(path or self.blob(sha256), target)
 
     def verify(self) -> Verified:
-        """Read every blob and remove those that are damaged, so that they are fetched again.
+        """Read every blob and put those into quarantine that are damaged, so that they are fetched again.
 
         The file itself stays damaged in the views that it is linked into; making these again, after the fetch, puts
         them right.
@@ -288,17 +299,20 @@ class Store:
                 if actual not in ("", blob.sha256):
                     damaged.append(blob.sha256)
         for sha256 in damaged:
-            self.remove(sha256)
+            self.quarantine(sha256)
         return Verified(checked, tuple(sorted(damaged)))
 
     def prune(self, keep: Collection[str]) -> Pruned:
-        """Remove the blobs that are neither in `keep` nor linked into a view, and partial files of yesterday.
+        """Remove the blobs that are neither in `keep` nor linked into a view, damaged ones, and partial files of
+        yesterday.
 
         A process of another checkout that has fetched a blob and not yet linked it may lose it: its view then says
         `Missing`, and the next fetch gets it again.
         """
         keep = set(keep)
-        removed = stayed = NOTHING
+        removed, stayed = storage.below(self.quarantine_folder), NOTHING
+        with storage.writing(self.root):
+            shutil.rmtree(self.quarantine_folder, ignore_errors=True)
         for blob in self.blobs():
             if blob.sha256 not in keep:
                 if self._removed(blob):

@@ -1,6 +1,11 @@
 """Weights of models: which files of which repositories a model is made of, and the lock of their hashes.
 
-app/models.lock (JSON): for each model each of its repositories with its revision and every file with size and SHA-256.
+app/models.lock (JSON), for each model:
+
+spec    digest of what app/models.toml takes, as it was when this was locked
+digest  of `parts`: an entry that somebody edited or merged by hand is noticed
+parts   its repositories, each with its revision and files: path, size, and sha256 or, until it is fetched for the first
+        time, git: hubs know small files by the name that git has for their content
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jingxiang.digest import canonical_json, sha256_bytes
 from jingxiang.errors import JingxiangError, TableError
 from jingxiang.language import tr
 from jingxiang.tables import Table
@@ -20,6 +26,7 @@ from jingxiang.tables import Table
 LOCK = "app/models.lock"
 REVISION = re.compile("[0-9a-f]{40}")
 SHA256 = re.compile("[0-9a-f]{64}")
+GIT = REVISION  # a name that git has for content, like that of a commit, is a SHA-1
 REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 # Formats in which a file can run a program when it is loaded.
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
@@ -61,14 +68,24 @@ class Weights:
     gated: bool
     allow_pickle: bool
 
+    @property
+    def digest(self) -> str:
+        """Of what is taken from where: a lock made for something else is stale."""
+        return sha256_bytes(canonical_json([asdict(part) for part in self.parts]))
+
 
 @dataclass(frozen=True, order=True)
 class LockedFile:
-    """One file of a repository."""
+    """One file of a repository, by its SHA-256, or by git's name (`git`) as long as nobody has read it."""
 
     path: str
     size: int
-    sha256: str
+    sha256: str = ""
+    git: str = ""
+
+    def to_json(self) -> dict[str, str | int]:
+        named = {"sha256": self.sha256} if self.sha256 else {"git": self.git}
+        return {"path": self.path, "size": self.size, **named}
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,37 @@ class LockedPart:
     def size_bytes(self) -> int:
         return sum(file.size for file in self.files)
 
+    def to_json(self) -> dict[str, object]:
+        files = [file.to_json() for file in self.files]
+        return {"repository": self.repository, "revision": self.revision, "files": files}
+
+
+@dataclass(frozen=True)
+class ModelLock:
+    """What a model is made of. `spec`: the digest of the weights that it was made for; `digest`: that of the parts."""
+
+    spec: str
+    digest: str
+    parts: tuple[LockedPart, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(part.size_bytes for part in self.parts)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every file is known by its SHA-256."""
+        return all(file.sha256 for part in self.parts for file in part.files)
+
+    def to_json(self) -> dict[str, object]:
+        return {"spec": self.spec, "digest": self.digest, "parts": [part.to_json() for part in self.parts]}
+
+
+def lock(weights: Weights, parts: Iterable[LockedPart]) -> ModelLock:
+    """The lock of a model, whose parts are in the order of its weights'."""
+    found = tuple(parts)
+    return ModelLock(weights.digest, _digest(found), found)
+
 
 class Pickle(JingxiangError):
     """A file that can run a program when it is loaded."""
@@ -93,12 +141,11 @@ class Pickle(JingxiangError):
         super().__init__(text, hints=(hint,))
 
 
-class OtherFiles(JingxiangError):
-    """The lock of a model was made for another revision, or other files, than the model asks for now."""
+class StaleLock(JingxiangError):
+    """A model's lock that was made for other files than app/models.toml takes now, or edited by hand."""
 
-    def __init__(self, model: str, repository: str) -> None:
-        text = tr("{lock}: {model}: does not fit what app/models.toml takes from {repository}", lock=LOCK, model=model,
-                  repository=repository)  # fmt: skip
+    def __init__(self, model: str, reason: str) -> None:
+        text = tr("{lock}: {model}: {reason}", lock=LOCK, model=model, reason=reason)
         super().__init__(text, hints=(f"python3 tasks.py lock --models {model}",))
 
 
@@ -125,11 +172,11 @@ def check(model: str, weights: Weights, paths: Iterable[str]) -> None:
             raise Pickle(model, path)
 
 
-def load(file: Path) -> dict[str, tuple[LockedPart, ...]]:
+def load(file: Path) -> dict[str, ModelLock]:
     """The lock; nothing is locked where there is none. Raises `TableError`."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        return {str(model): tuple(map(_locked, parts)) for model, parts in values.items()}
+        return {str(model): _locked(entry) for model, entry in values.items()}
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -138,23 +185,19 @@ def load(file: Path) -> dict[str, tuple[LockedPart, ...]]:
         raise TableError(LOCK, "", tr("is not a lock of models")) from error
 
 
-def written(locks: Mapping[str, Iterable[LockedPart]]) -> str:
+def written(locks: Mapping[str, ModelLock]) -> str:
     """The lock as a file, the same for the same content."""
-    values = {model: [asdict(part) for part in parts] for model, parts in sorted(locks.items())}
-    return json.dumps(values, indent=1) + "\n"
+    return json.dumps({model: lock.to_json() for model, lock in sorted(locks.items())}, indent=1) + "\n"
 
 
-def fitting(model: str, weights: Weights, locked: Iterable[LockedPart]) -> tuple[LockedPart, ...]:
-    """The locked parts in the order of the model's; raises `OtherFiles` where they are not of what it asks for."""
-    by_name = {(each.repository, each.revision): each for each in locked}
-    found = []
-    for part in weights.parts:
-        each = by_name.get((part.repository, part.revision))
-        if each is None or not all(part.wants(file.path) for file in each.files):
-            raise OtherFiles(model, part.repository)
-        check(model, weights, (file.path for file in each.files))
-        found.append(each)
-    return tuple(found)
+def check_fits(model: str, weights: Weights, lock: ModelLock) -> None:
+    """Raise `StaleLock` if it is not what was written for these weights, `Pickle` if it has what they do not allow."""
+    if lock.digest != _digest(lock.parts):
+        raise StaleLock(model, tr("was edited by hand"))
+    if lock.spec != weights.digest:
+        raise StaleLock(model, tr("does not fit what app/models.toml takes"))
+    for part in lock.parts:
+        check(model, weights, (file.path for file in part.files))
 
 
 def _part(table: Table) -> Part:
@@ -167,9 +210,16 @@ def _part(table: Table) -> Part:
     return Part(repository, revision, table.strings("files"), table.string("folder", ""))
 
 
-def _locked(values: Mapping[str, Any]) -> LockedPart:
-    files = tuple(LockedFile(str(each["path"]), int(each["size"]), str(each["sha256"])) for each in values["files"])
-    found = LockedPart(str(values["repository"]), str(values["revision"]), files)
-    if not REVISION.fullmatch(found.revision) or not all(SHA256.fullmatch(file.sha256) for file in files):
-        raise ValueError(found.repository)
-    return found
+def _locked(entry: Mapping[str, Any]) -> ModelLock:
+    parts = []
+    for part in entry["parts"]:
+        files = [LockedFile(**file) for file in part["files"]]
+        named = (SHA256.fullmatch(file.sha256) or GIT.fullmatch(file.git) for file in files)
+        if not REVISION.fullmatch(part["revision"]) or not all(named):
+            raise ValueError(part["repository"])
+        parts.append(LockedPart(part["repository"], part["revision"], tuple(files)))
+    return ModelLock(entry["spec"], entry["digest"], tuple(parts))
+
+
+def _digest(parts: Iterable[LockedPart]) -> str:
+    return sha256_bytes(canonical_json([part.to_json() for part in parts]))

@@ -39,10 +39,10 @@ class Wheels:
         return all(self.store.has(sha256) for sha256 in self.digests.values())
 
     def discard_damaged(self) -> int:
-        """Read the files again and remove those from the store that are not what they are called; says how many."""
+        """Read the files again and put those into quarantine that are not what they are called; says how many."""
         damaged = [sha256 for sha256 in self.digests.values() if not self.store.is_sound(sha256)]
         for sha256 in damaged:
-            self.store.remove(sha256)
+            self.store.quarantine(sha256)
         return len(damaged)
 
     @contextlib.contextmanager

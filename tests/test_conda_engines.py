@@ -262,7 +262,7 @@ def test_without_the_packages_the_stamp_is_compared(places: Places, packages: li
     environments.build(environment, engine, wheels, show=False)
     assert environment.conda
     for each in environment.conda.packages:
-        wheels.store.remove(each.sha256)
+        wheels.store.blob(each.sha256).unlink()
     found = environments.check(environment, wheels)
     assert (found.differences, found.wheels) == ((), False)
     (environment.folder / "lib" / "placed.bin").unlink()

@@ -13,14 +13,15 @@ import pytest
 
 from jingxiang import locks, weights
 from jingxiang.commands.bundle import bundle
-from jingxiang.commands.fetch import DamagedWeights, LicenceNotAccepted, NotFetched, fetch, relock, verify
+from jingxiang.commands.fetch import DamagedWeights, LicenceNotAccepted, NotFetched, fetch, verify
+from jingxiang.commands.model_locks import relock
 from jingxiang.digest import sha256_bytes
 from jingxiang.errors import TableError
 from jingxiang.fetch.report import Unavailable
 from jingxiang.hubs.huggingface import Refused
 from jingxiang.places import Places
 from jingxiang.store import Store
-from jingxiang.weights import OtherFiles, Pickle
+from jingxiang.weights import Pickle, StaleLock
 from tests.peers import hub
 from tests.peers.mirror import Mirror, serving
 
@@ -36,6 +37,7 @@ FILES = {
     "README.md": b"words",
 }
 WANTED = {path: body for path, body in FILES.items() if path.endswith((".json", ".fp16.safetensors"))}
+LIMITS = "width = 64\nheight = 64\nmultiple = 8\nframes = 8\nsteps = 4\n"
 PRESET = "width = 64\nheight = 64\nframes = 8\nsteps = 4\nfps = 8\nguidance = 9.0\n"
 
 
@@ -44,7 +46,7 @@ def table(revision: str, *, free: bool = True, files: str = '"*.json", "*.fp16.s
         '[video]\ntitle = { en = "Video", zh = "视频" }\npipeline = "i2vgen-xl"\n[video.weights]\n'
         f'licence = {{ name = "L", url = "https://example.org", commercial = true, free = {str(free).lower()} }}\n'
         f'[video.weights.parts.model]\nrepository = "{REPOSITORY}"\nrevision = "{revision}"\nfiles = [{files}]\n'
-        f"[video.presets.standard]\n{PRESET}[video.presets.fast]\n{PRESET}"
+        f"[video.limits]\n{LIMITS}[video.presets.standard]\n{PRESET}[video.presets.fast]\n{PRESET}"
     )
 
 
@@ -115,7 +117,7 @@ def test_weights_are_locked_fetched_and_linked(places: Places, capsys: pytest.Ca
     ]
     assert lines[4] == "plan     video: 4 of 4 files to fetch, 4.2 MB"
     assert lines[-1] == f"weights  {folder}   4 files, 4.2 MB, every hash checked, no copy (hard links)"
-    (part,) = weights.load(places.root / "app" / "models.lock")["video"]
+    (part,) = weights.load(places.root / "app" / "models.lock")["video"].parts
     assert (part.repository, part.revision) == (REPOSITORY, revision(places))
     assert {file.path: (file.size, file.sha256) for file in part.files} == {
         path: (len(body), sha256_bytes(body)) for path, body in WANTED.items()
@@ -166,7 +168,7 @@ def test_what_the_lock_says_is_enforced_and_a_flipped_byte_is_fetched_elsewhere(
     assert "near: checksum differs (1 file)" in capsys.readouterr().err
     for mirror in (near, far):
         mirror.files[path] = bytes(body)
-    Store(places.store).remove(sha256_bytes(FILES["unet/model-00002.fp16.safetensors"]))
+    Store(places.store).blob(sha256_bytes(FILES["unet/model-00002.fp16.safetensors"])).unlink()
     with pytest.raises(Unavailable, match=r"model-00002\.fp16\.safetensors could not be had from any of 2 mirrors"):
         get(places)
 
@@ -211,7 +213,7 @@ def test_a_licence_with_conditions_is_asked_for_once(
     assert near.connections == 0
     get(places, dry_run=True)  # looking is free
     get(places, accept=True)
-    Store(places.store).remove(sha256_bytes(SHARD))
+    Store(places.store).blob(sha256_bytes(SHARD)).unlink()
     get(places)
     assert contents(places.models / "video") == WANTED
 
@@ -241,7 +243,7 @@ def test_a_gated_model_says_where_to_accept_and_what_to_set(
 def test_a_lock_of_another_revision_or_other_files_is_refused(places: Places, near: Mirror) -> None:
     relock(places, ["video"], mirror="near")
     edit(places, revision(places), "0" * 40)
-    with pytest.raises(OtherFiles) as caught:
+    with pytest.raises(StaleLock) as caught:
         get(places)
     assert caught.value.hints == ("python3 tasks.py lock --models video",)
 
@@ -274,7 +276,7 @@ def test_the_list_says_what_is_here(places: Places, capsys: pytest.CaptureFixtur
     get(places)
     capsys.readouterr()
     assert states() == {"video": "ready"}
-    Store(places.store).remove(sha256_bytes(SHARD))
+    Store(places.store).blob(sha256_bytes(SHARD)).unlink()
     assert states() == {"video": "partial"}
     edit(places, revision(places), "0" * 40)
     assert states() == {"video": "stale"}

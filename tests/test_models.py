@@ -8,7 +8,7 @@ import pytest
 
 from jingxiang import models
 from jingxiang.errors import JingxiangError, UnknownName
-from jingxiang.models import Catalog, ModelSpec, Preset
+from jingxiang.models import Catalog, Limits, ModelSpec, Preset
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,6 +18,13 @@ title = { en = "Smoke model", zh = "冒烟测试模型" }
 pipeline = "i2vgen-xl"
 notice = { en = "Noise.", zh = "噪声。" }
 threads = 1
+
+[smoke.limits]
+width = 256
+height = 256
+multiple = 8
+frames = 32
+steps = 100
 
 [smoke.presets.standard]
 width = 128
@@ -53,6 +60,7 @@ def test_a_model_is_read_with_its_presets(tmp_path: Path) -> None:
                 weights=None,
                 notices={"en": "Noise.", "zh": "噪声。"},
                 threads=1,
+                limits=Limits(width=256, height=256, multiple=8, frames=32, steps=100),
                 presets={
                     "standard": Preset(width=128, height=96, frames=16, steps=10, fps=8, guidance=9.0),
                     "fast": Preset(width=64, height=48, frames=8, steps=4, fps=8, guidance=9.0),
@@ -71,9 +79,8 @@ def test_the_file_of_the_repository_can_be_used() -> None:
     assert catalog.without_gpu == catalog.model("smoke")
     assert catalog.with_gpu in catalog.models.values()
     for spec in catalog.models.values():
-        for preset in map(spec.preset, models.PRESETS):
-            assert (preset.width % 8, preset.height % 8) == (0, 0)  # the VAE's scale
-            assert min(preset.width, preset.height, preset.frames, preset.steps, preset.fps) > 0
+        assert spec.limits.multiple % 8 == 0  # the VAE's scale
+        assert all(preset.fps > 0 for preset in map(spec.preset, models.PRESETS))
 
 
 def test_a_model_speaks_the_users_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,8 +125,8 @@ def test_an_unknown_preset_is_refused_with_those_that_are_there(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("threads", "thread", "smoke.thread: no key named 'thread'; there is notice, pipeline, presets, "
-         "threads, title, weights (did you mean 'threads'?)"),
+        ("threads", "thread", "smoke.thread: no key named 'thread'; there is limits, notice, pipeline, "
+         "presets, threads, title, weights (did you mean 'threads'?)"),
         ('"i2vgen-xl"', '"wan"', "smoke.pipeline: 'wan' is not one of i2vgen-xl, svd, animatediff"),
         ('"Noise.", zh', '"Noise.", fr', "smoke.notice.fr: no key named 'fr'; there is en, zh"),
         (', zh = "噪声。"', "", "smoke.notice.zh: is missing; it should be a string"),
@@ -127,6 +134,10 @@ def test_an_unknown_preset_is_refused_with_those_that_are_there(tmp_path: Path) 
          "smoke.presets.quick: no key named 'quick'; there is fast, standard"),
         ("frames = 8\n", "", "smoke.presets.fast.frames: is missing; it should be a whole number"),
         ("height = 96", "height = 96.5", "smoke.presets.standard.height: should be a whole number, not a number"),
+        ("height = 96", "height = 100", "smoke.presets.standard.height: should be a multiple of 8"),
+        ("frames = 16", "frames = 33", "smoke.presets.standard.frames: should be from 1 to 32"),
+        ("steps = 4", "steps = 0", "smoke.presets.fast.steps: should be from 1 to 100"),
+        ("multiple = 8\n", "", "smoke.limits.multiple: is missing; it should be a whole number"),
         ("guidance = 9.0", 'guidance = "9"', "smoke.presets.standard.guidance: should be a number, not a string"),
         ("fps = 8\nguidance = 9\n", "fsp = 8\n", "smoke.presets.fast.fsp: no key named 'fsp'; there is fps, frames, "
          "guidance, height, steps, width (did you mean 'fps'?)"),

@@ -113,7 +113,7 @@ def test_other_bytes_are_refused_and_forgotten(store: Store) -> None:
             file.commit()
         assert (file.path.exists(), file.journal.exists()) == (False, False)
     actual = sha256_bytes(b"hellO")
-    assert caught.value.message == f"what came as sha256:{DIGEST} is sha256:{actual}; thrown away"
+    assert caught.value.message == f"what came as sha256:{DIGEST} is sha256:{actual}; it is not used"
     assert (store.has(DIGEST), left(store)) == (False, [])
 
 

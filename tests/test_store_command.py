@@ -69,6 +69,7 @@ def test_there_is_a_table_for_people_and_the_folder_for_scripts(
         "kind                   files  size",
         "Python packages        1      5 B",
         "conda packages         0      0 B",
+        "model weights          0      0 B",
         "other                  2      37 B",
         "half fetched           1      1.5 kB",
         "of all, linked         1      18 B",
@@ -87,6 +88,7 @@ def test_it_speaks_chinese(places: Places, capsys: pytest.CaptureFixture[str], m
         "种类          文件数  大小",
         "Python 包     1       5 B",
         "conda 包      0       0 B",
+        "模型权重      0       0 B",
         "其他          1       18 B",
         "未下载完      0       0 B",
         "其中已链接    1       18 B",
@@ -137,7 +139,7 @@ def test_verify_passes_a_sound_store_and_fails_a_damaged_one_once(
     with pytest.raises(FilesDamaged) as caught:
         store(places, **VERIFY)
     assert caught.value.message == (
-        f"1 damaged files were removed; the next fetch gets them again\n       sha256:{digest}"
+        f"1 damaged files are in quarantine now; the next fetch gets them again\n       sha256:{digest}"
     )
     assert caught.value.exit_code == 1
     assert holds(places) == [OTHER, LINKED]
@@ -152,10 +154,11 @@ def test_json_is_one_object_that_says_all(places: Places, capsys: pytest.Capture
     none, wheel, linked = ({"files": files, "size_bytes": size} for files, size in ((0, 0), (1, 5), (1, 18)))
     assert json.loads(out) == {
         "store": str(places.store),
-        "kinds": {"packages": wheel, "conda": {"files": 0, "size_bytes": 0}, "other": linked},
-        "sizes": {"blobs": {"files": 2, "size_bytes": 23}, "linked": linked, "partial": none, "derived": none},
+        "kinds": {"packages": wheel, "conda": none, "weights": none, "other": linked},
+        "sizes": {"blobs": {"files": 2, "size_bytes": 23}, "linked": linked, "partial": none, "derived": none,
+                  "quarantine": none},
         "verified": {"checked": {"files": 3, "size_bytes": 42}, "damaged": [digest]},
-        "pruned": {"removed": none, "partial": none, "stayed": linked},
+        "pruned": {"removed": {"files": 1, "size_bytes": 19}, "partial": none, "stayed": linked},
     }
     assert err == ""
     store(places, verify=False, prune=False, as_json=True)

@@ -118,7 +118,7 @@ def test_without_the_wheels_its_own_lists_are_compared_and_the_packages_with_the
 ) -> None:
     store = Store(places.store)
     for blob in list(store.blobs()):
-        store.remove(blob.sha256)
+        store.blob(blob.sha256).unlink()
     capsys.readouterr()
     verify(places, as_json=False)
     words = "not all of its packages are in the store: compared with its own lists, bytecode left out"

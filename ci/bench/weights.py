@@ -21,6 +21,7 @@ from tests.peers.site import MB, data
 LARGE_BYTES = 1 << 30
 RUNS = 5
 CONNECTION_BYTES_PER_S = 4e6
+LIMITS = "width = 64\nheight = 64\nmultiple = 8\nframes = 8\nsteps = 4\n"
 PRESET = "width = 64\nheight = 64\nframes = 8\nsteps = 4\nfps = 8\nguidance = 9.0\n"
 
 
@@ -41,7 +42,7 @@ def prepared(folder: Path, repository: str, revision: str, url: str) -> Checkout
             '\n[bench]\ntitle = { en = "B", zh = "B" }\npipeline = "i2vgen-xl"\n[bench.weights]\n'
             'licence = { name = "L", url = "https://example.org", commercial = true, free = true }\n'
             f'[bench.weights.parts.model]\nrepository = "{repository}"\nrevision = "{revision}"\n'
-            f'files = ["*.safetensors"]\n[bench.presets.standard]\n{PRESET}[bench.presets.fast]\n{PRESET}'
+            f'files = ["*.safetensors"]\n[bench.limits]\n{LIMITS}[bench.presets.standard]\n{PRESET}[bench.presets.fast]\n{PRESET}'
         )
     return copied
 
@@ -84,7 +85,7 @@ def loopback(folder: Path, notes: list[str]) -> Figure:
 def slow_connections(folder: Path, notes: list[str]) -> list[Figure]:
     """Eight files from a server each of whose connections brings 4 MB/s, with as many connections as we make to one;
     then again, when all of them are here."""
-    files = {f"shard-{number}.safetensors": data(16 * MB, number) for number in range(8)}
+    files = {f"shard-{number}.safetensors": data(32 * MB, number) for number in range(8)}
     with ExitStack() as stack:
         served = stack.enter_context(mirror.serving())
         revision = hub.add(served, "org/shards", files)
@@ -100,7 +101,7 @@ def slow_connections(folder: Path, notes: list[str]) -> list[Figure]:
         requests = served.connections - before
     total = sum(map(len, files.values()))
     link = CONNECTION_BYTES_PER_S * served.most
-    notes.append(f"8 files of 16 MiB, {served.most} connections of 4 MB/s: {seconds:.2f} s, ideal {total / link:.2f} s")
+    notes.append(f"8 files of 32 MiB, {served.most} connections of 4 MB/s: {seconds:.2f} s, ideal {total / link:.2f} s")
     return [
         Figure("link_use", round(total / link / seconds, 2), "", 0.9, "higher"),
         Figure("noop_requests", requests, "", 0),

@@ -119,7 +119,7 @@ def _entries(
 def _weights(places: Places, mirror: str, name: str) -> Iterator[Entry]:
     """The files of a model, which is fetched if it is not here."""
     store = Store(places.store)
-    for part in fetch.locked(places, name, mirror=mirror):
+    for part in fetch.locked(places, name, mirror=mirror).parts:
         for file in part.files:
             path = f"hub/{part.repository}/resolve/{part.revision}/{file.path}"
             yield Entry(path, store.blob(file.sha256), file.sha256)

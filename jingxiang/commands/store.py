@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from jingxiang import conda_locks, console, locks, wheels
+from jingxiang import conda_locks, console, locks, weights, wheels
 from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -36,17 +36,23 @@ def _conda(places: Places) -> set[str]:
     return {each.sha256 for each in found}
 
 
+def _weights(places: Places) -> set[str]:
+    found = weights.load(places.root / weights.LOCK)
+    return {file.sha256 for lock in found.values() for part in lock.parts for file in part.files if file.sha256}
+
+
 KINDS = (
     Kind("packages", "Python packages", _packages),
     Kind("conda", "conda packages", _conda),
+    Kind("weights", "model weights", _weights),
 )
 
 
 class FilesDamaged(JingxiangError):
-    """Some files were not what they are called; they are gone now."""
+    """Some files were not what they are called; nothing uses them any more."""
 
     def __init__(self, digests: tuple[str, ...]) -> None:
-        text = tr("{count} damaged files were removed; the next fetch gets them again", count=len(digests))
+        text = tr("{count} damaged files are in quarantine now; the next fetch gets them again", count=len(digests))
         super().__init__("\n       ".join([text, *(f"sha256:{digest}" for digest in digests)]))
 
 
@@ -98,6 +104,7 @@ def _show(report: Report) -> None:
     rows = [(tr(titles.get(name, name)), tally) for name, tally in report.kinds.items()]
     rows += [(tr("half fetched"), report.sizes.partial), (tr("of all, linked"), report.sizes.linked)]
     rows += [(tr("unpacked and compiled"), report.sizes.derived)]
+    rows += [(tr("in quarantine"), report.sizes.quarantine)] if report.sizes.quarantine.files else []
     cells = [(name, str(tally.files), console.size(tally.size_bytes)) for name, tally in rows]
     console.table([(tr("kind"), tr("files"), tr("size")), *cells])
 

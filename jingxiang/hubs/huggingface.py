@@ -10,32 +10,22 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from jingxiang.errors import JingxiangError
-from jingxiang.fetch import faults
+from jingxiang.fetch import artifacts, faults
+from jingxiang.fetch.artifacts import Artifact
 from jingxiang.fetch.client import Client
 from jingxiang.fetch.faults import Fault, Kind
 from jingxiang.language import tr
 from jingxiang.mirrors import Source
+from jingxiang.weights import LockedFile
 
 TIMEOUT_S = 20.0
 NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="next"')
 # What a hub answers to those who have not accepted a licence.
 CLOSED = (401, 403)
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """A file of a repository. `sha256` is empty for small ones, of which a hub only knows git's own name (`git`)."""
-
-    path: str
-    size: int
-    sha256: str
-    git: str
 
 
 class Refused(JingxiangError):
@@ -67,14 +57,14 @@ def token() -> str:
         return ""
 
 
-def listed(client: Client, source: Source, repository: str, revision: str, *, token: str) -> list[HubFile]:
-    """All files of a repository at a revision. `token` is shown only where the source may see it.
+def listed(client: Client, source: Source, repository: str, revision: str, *, token: str) -> list[LockedFile]:
+    """All files of a repository at a revision, large ones by SHA-256, others by git's name.
 
-    Raises `Fault`.
+    `token` is shown only where the source may see it. Raises `Fault`.
     """
     name = source.repository(repository)
     url = f"{source.url.rstrip('/')}/api/models/{name}/tree/{revision}?recursive=true&expand=false"
-    found: list[HubFile] = []
+    found: list[LockedFile] = []
     while url:
         reply = client.page(url, seconds=TIMEOUT_S, authorization=_authorization(source, token))
         try:
@@ -86,9 +76,9 @@ def listed(client: Client, source: Source, repository: str, revision: str, *, to
     return found
 
 
-def content(client: Client, source: Source, repository: str, revision: str, file: HubFile, *, token: str) -> bytes:
-    """A small file, checked by git's name of it. Raises `Fault`."""
-    url = f"{source.url.rstrip('/')}/{source.repository(repository)}/resolve/{revision}/{quote(file.path)}"
+def content(client: Client, source: Source, repository: str, revision: str, file: LockedFile, *, token: str) -> bytes:
+    """A small file, from a hub of any layout, checked by git's name of it. Raises `Fault`."""
+    url = artifacts.address(source, Artifact("hub", file.path, (), file.size, repository, revision, file.path))
     body = client.page(url, seconds=TIMEOUT_S, authorization=_authorization(source, token)).body
     if git_name(body) != file.git:
         raise Fault(Kind.CORRUPT, tr("checksum differs"))
@@ -109,5 +99,6 @@ def _authorization(source: Source, token: str) -> str:
     return f"Bearer {token}" if token and source.send_token else ""
 
 
-def _file(entry: dict[str, Any]) -> HubFile:
-    return HubFile(str(entry["path"]), int(entry["size"]), str((entry.get("lfs") or {}).get("oid", "")), entry["oid"])
+def _file(entry: dict[str, Any]) -> LockedFile:
+    sha256 = str((entry.get("lfs") or {}).get("oid", ""))
+    return LockedFile(str(entry["path"]), int(entry["size"]), sha256, "" if sha256 else str(entry["oid"]))

@@ -1,0 +1,149 @@
+"""What models are made of, from the hubs into app/models.lock: believed once, enforced from then on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from jingxiang import console, mirrors, models, ordering, pip_client, samples, storage, weights
+from jingxiang.digest import sha256_bytes
+from jingxiang.errors import UsageError
+from jingxiang.fetch import network
+from jingxiang.fetch.client import Client
+from jingxiang.fetch.faults import Fault, Kind
+from jingxiang.fetch.report import Missed, Unavailable
+from jingxiang.hubs import huggingface
+from jingxiang.hubs.huggingface import Refused
+from jingxiang.language import tr
+from jingxiang.mirrors import Source
+from jingxiang.places import Places
+from jingxiang.weights import LockedFile, LockedPart, ModelLock, Part, Weights
+
+T = TypeVar("T")
+
+
+class NoWeights(UsageError):
+    """A model that is made here."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(tr("{name}: is made on this machine; there is nothing to fetch", name=name))
+
+
+@dataclass(frozen=True)
+class Hubs:
+    """Whom to ask for weights, in this order, and how. The user's `token` is for those sources that may see it."""
+
+    sources: tuple[Source, ...]
+    settings: Mapping[str, str]
+    token: str = field(repr=False)
+
+
+def hubs(places: Places, mirror: str) -> Hubs:
+    """The hubs of mirrors.toml, that of `mirror` first."""
+    settings = pip_client.settings(Path(sys.executable))
+    wanted = samples.wanted((), settings["index-url"])
+    known = mirrors.chosen(places.root, mirror)
+    orders = ordering.orders(known, mirror, ["hub"], home=places.home, wanted=wanted, settings=settings)
+    console.line("mirrors", f"hub {', '.join(source.mirror for source in orders['hub'])}")
+    return Hubs(orders["hub"], settings, huggingface.token())
+
+
+def relock(places: Places, names: Sequence[str], *, mirror: str) -> None:
+    """Believe the hubs once more: for another revision in app/models.toml, or other files."""
+    catalog = models.load(places.root / models.FILE)
+    specs = [*map(catalog.model, names)]
+    found = hubs(places, mirror)
+    for spec in specs:
+        if spec.weights is None:
+            raise NoWeights(spec.name)
+        write(places, spec.name, asked(found, spec.name, spec.weights))
+
+
+def write(places: Places, name: str, lock: ModelLock) -> None:
+    """Put a model's entry into the lock, and say so."""
+    path = places.root / weights.LOCK
+    locks = {**weights.load(path), name: lock}
+    with storage.writing(path.parent):
+        path.write_text(weights.written(locks), encoding="utf-8")
+    console.line("lock", tr("{model} is written to {lock}: commit it", model=name, lock=weights.LOCK))
+
+
+def asked(found: Hubs, name: str, wanted: Weights) -> ModelLock:
+    """What the hubs say that the model's files are. Raises `Pickle`, `Refused`, `Unavailable`.
+
+    Of small files hubs know only git's names: they are read now, and locked by SHA-256 like the others.
+    """
+
+    def look(client: Client, part: Part, source: Source) -> LockedPart:
+        if source.layout != "hf":
+            raise Fault(Kind.ABSENT, tr("has revisions of its own"))
+        files = huggingface.listed(client, source, part.repository, part.revision, token=found.token)
+        chosen = sorted(file for file in files if part.wants(file.path))
+        weights.check(name, wanted, (file.path for file in chosen))
+        if not chosen:
+            raise Fault(Kind.ABSENT, tr("has none of the files: {files}", files=", ".join(part.files)))
+        whole = LockedPart(part.repository, part.revision, tuple(chosen))
+        return _read(client, found.token, whole, source)
+
+    parts = []
+    with _client(found) as client:
+        for part in wanted.parts:
+            mirror, locked = _first(found, part.repository, partial(look, client, part), gated=wanted.gated)
+            text = tr("{model}: not locked yet: files and hashes of {repository} as {mirror} says, revision {revision}",
+                      model=name, repository=part.repository, mirror=mirror,
+                      revision=part.revision[:8])  # fmt: skip
+            console.line("lock", text)
+            parts.append(locked)
+    return weights.lock(wanted, parts)
+
+
+def completed(found: Hubs, name: str, wanted: Weights, lock: ModelLock) -> ModelLock:
+    """The lock with the SHA-256 of every file: those known by git's name are read, from any hub, and compared with it.
+
+    Raises `Refused`, `Unavailable`.
+    """
+    unnamed = sum(not file.sha256 for part in lock.parts for file in part.files)
+    with _client(found) as client:
+        asks = [(part.repository, partial(_read, client, found.token, part)) for part in lock.parts]
+        parts = [_first(found, repository, ask, gated=wanted.gated)[1] for repository, ask in asks]
+    console.line("lock", tr("{model}: {count} small files are as git names them", model=name, count=unnamed))
+    return weights.lock(wanted, parts)
+
+
+def _read(client: Client, token: str, part: LockedPart, source: Source) -> LockedPart:
+    """The part with the SHA-256 of its small files, which are read. Raises `Fault`."""
+
+    def named(file: LockedFile) -> LockedFile:
+        if file.sha256:
+            return file
+        body = huggingface.content(client, source, part.repository, part.revision, file, token=token)
+        return LockedFile(file.path, len(body), sha256_bytes(body))
+
+    return replace(part, files=tuple(map(named, part.files)))
+
+
+def _first(found: Hubs, repository: str, ask: Callable[[Source], T], *, gated: bool) -> tuple[str, T]:
+    """What the first of the hubs that has it answers, and its name."""
+    reasons: list[tuple[str, str]] = []
+    for source in found.sources:
+        try:
+            return source.mirror, ask(source)
+        except Fault as fault:
+            reasons.append((source.mirror, fault.text))
+    if gated and any(huggingface.closed(reason) for _, reason in reasons):
+        raise Refused(repository, token=bool(found.token))
+    raise Unavailable([Missed(repository, tuple(reasons))])
+
+
+@contextmanager
+def _client(found: Hubs) -> Iterator[Client]:
+    client = Client(network.of(found.settings))
+    try:
+        yield client
+    finally:
+        client.close()
