@@ -129,7 +129,7 @@ class ModelLock:
 def lock(weights: Weights, parts: Iterable[LockedPart]) -> ModelLock:
     """The lock of a model, whose parts are in the order of its weights'."""
     found = tuple(parts)
-    return ModelLock(weights.digest, _digest(found), found)
+    return ModelLock(weights.digest, digest(found), found)
 
 
 class Pickle(JingxiangError):
@@ -172,6 +172,11 @@ def check(model: str, weights: Weights, paths: Iterable[str]) -> None:
             raise Pickle(model, path)
 
 
+def digest(parts: Iterable[LockedPart]) -> str:
+    """Of what a model is made of."""
+    return sha256_bytes(canonical_json([part.to_json() for part in parts]))
+
+
 def load(file: Path) -> dict[str, ModelLock]:
     """The lock; nothing is locked where there is none. Raises `TableError`."""
     try:
@@ -192,7 +197,7 @@ def written(locks: Mapping[str, ModelLock]) -> str:
 
 def check_fits(model: str, weights: Weights, lock: ModelLock) -> None:
     """Raise `StaleLock` if it is not what was written for these weights, `Pickle` if it has what they do not allow."""
-    if lock.digest != _digest(lock.parts):
+    if lock.digest != digest(lock.parts):
         raise StaleLock(model, tr("was edited by hand"))
     if lock.spec != weights.digest:
         raise StaleLock(model, tr("does not fit what app/models.toml takes"))
@@ -219,7 +224,3 @@ def _locked(entry: Mapping[str, Any]) -> ModelLock:
             raise ValueError(part["repository"])
         parts.append(LockedPart(part["repository"], part["revision"], tuple(files)))
     return ModelLock(entry["spec"], entry["digest"], tuple(parts))
-
-
-def _digest(parts: Iterable[LockedPart]) -> str:
-    return sha256_bytes(canonical_json([part.to_json() for part in parts]))

@@ -155,8 +155,13 @@ def test_json_is_one_object_that_says_all(places: Places, capsys: pytest.Capture
     assert json.loads(out) == {
         "store": str(places.store),
         "kinds": {"packages": wheel, "conda": none, "weights": none, "other": linked},
-        "sizes": {"blobs": {"files": 2, "size_bytes": 23}, "linked": linked, "partial": none, "derived": none,
-                  "quarantine": none},
+        "sizes": {
+            "blobs": {"files": 2, "size_bytes": 23},
+            "linked": linked,
+            "partial": none,
+            "derived": none,
+            "quarantine": none,
+        },
         "verified": {"checked": {"files": 3, "size_bytes": 42}, "damaged": [digest]},
         "pruned": {"removed": {"files": 1, "size_bytes": 19}, "partial": none, "stayed": linked},
     }

@@ -42,7 +42,8 @@ def prepared(folder: Path, repository: str, revision: str, url: str) -> Checkout
             '\n[bench]\ntitle = { en = "B", zh = "B" }\npipeline = "i2vgen-xl"\n[bench.weights]\n'
             'licence = { name = "L", url = "https://example.org", commercial = true, free = true }\n'
             f'[bench.weights.parts.model]\nrepository = "{repository}"\nrevision = "{revision}"\n'
-            f'files = ["*.safetensors"]\n[bench.limits]\n{LIMITS}[bench.presets.standard]\n{PRESET}[bench.presets.fast]\n{PRESET}'
+            f'files = ["*.safetensors"]\n[bench.limits]\n{LIMITS}'
+            f"[bench.presets.standard]\n{PRESET}[bench.presets.fast]\n{PRESET}"
         )
     return copied
 

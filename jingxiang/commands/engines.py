@@ -163,15 +163,15 @@ def micromamba(places: Places) -> Path:
     return binary
 
 
-def tools(places: Places, known: MirrorSet, *, mirror: str) -> Path:
-    """A Python with py-rattler and conda-lock, made if it is not there."""
-    found = locks.read(places.locks / f"{TOOLS}.txt")
-    found.check_fresh(places.root / "envs" / f"{TOOLS}.in")
+def tools(places: Places, known: MirrorSet, *, mirror: str, name: str = TOOLS) -> Path:
+    """The Python of a tool environment (py-rattler and conda-lock), made if it is not there."""
+    found = locks.read(places.locks / f"{name}.txt")
+    found.check_fresh(places.root / "envs" / f"{name}.in")
     version = ".".join(platform.python_version_tuple()[:2])
-    folder = places.environments / f"tools-{TOOLS}-{version}-{short(found.digest)}"
-    environment = Environment(folder, TOOLS, found, version=version)
+    folder = places.environments / f"tools-{name}-{version}-{short(found.digest)}"
+    environment = Environment(folder, name, found, version=version)
     if not environment.in_place:
-        console.line("plan", tr("tools for conda packages ({count} packages)", count=len(found.packages)))
+        console.line("plan", tr("tools of envs/{name}.in ({count} packages)", name=name, count=len(found.packages)))
         build = partial(_build, environment)
         wheels.install(places, known, found, build, mirror=mirror, python=version, pip=Path(sys.executable))
     return environment.python

@@ -49,6 +49,7 @@ SPECS = (
     Spec("cuda13", LINUX, constraints=("cpu",)),
     Spec("toolkit", ANYWHERE, constraints=("cpu",)),
     Spec("conda", ANYWHERE),  # shares nothing: conda-lock wants an older filelock than huggingface_hub
+    Spec("peers", LINUX),  # shares nothing either
     Spec("dev", LINUX, "cpu", ("toolkit", "cpu")),
 )
 
@@ -163,7 +164,7 @@ def _compiled(places: Places, spec: Spec, known: MirrorSet, mirror: str, upgrade
     offered = mirror in {source.mirror for source in known.offering("pypi")}
     index = known.order("pypi", mirror if offered else OFFICIAL)[0]
     options = [*spec.options, *(f"--upgrade-package={name}" for name in upgrade)]
-    done = None
+    failed = []
     for torch in _torch_sources(known, mirror, settings) if spec.build else [None]:
         env = uv_client.environment(index, settings)
         env.pop("UV_FIND_LINKS", None)
@@ -180,8 +181,10 @@ def _compiled(places: Places, spec: Spec, known: MirrorSet, mirror: str, upgrade
             done = uv_client.compile_lock(source, output, [*options, "--constraints", str(shared)], env)
             if not done.code:
                 return output.read_text(encoding="utf-8")
-    assert done is not None
-    raise process.ProcessFailed(f"uv pip compile envs/{spec.name}.in", done)
+            failed.append(done)
+    # That one of several sources does not answer says less than that the packages do not fit together.
+    told = next((each for each in failed if "No solution found" in each.stderr), failed[-1])
+    raise process.ProcessFailed(f"uv pip compile envs/{spec.name}.in", told)
 
 
 def _shared(places: Places, spec: Spec) -> Iterator[str]:

@@ -12,13 +12,18 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 REPOSITORY, NAME = "org/large", "weights.safetensors"
 REVISION = "1" * 40
+BLOCK_BYTES = 16 << 20
+LOCK = threading.Lock()
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
@@ -30,6 +35,11 @@ class Large:
     sha256: str
     size_bytes: int
 
+    def sent_bytes(self) -> int:
+        """How much of the file it has sent so far, in all."""
+        with urllib.request.urlopen(f"{self.url}/sent", timeout=20) as answer:
+            return int(answer.read())
+
     @property
     def file_url(self) -> str:
         return f"{self.url}/{REPOSITORY}/resolve/{REVISION}/{NAME}"
@@ -39,6 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     file: Path
     sha256: str
+    sent_bytes: ClassVar[int] = 0
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -51,6 +62,8 @@ class Handler(BaseHTTPRequestHandler):
             self._json([{"type": "file", "path": NAME, "size": size, "oid": "2" * 40, "lfs": lfs}])
         elif path.startswith(f"/api/models/{REPOSITORY}"):
             self._json({"id": REPOSITORY, "modelId": REPOSITORY, "sha": REVISION, "siblings": [{"rfilename": NAME}]})
+        elif path == "/sent":
+            self._json(Handler.sent_bytes)
         elif path.endswith(f"/{NAME}"):
             self._file(size)
         else:
@@ -85,7 +98,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         with self.file.open("rb") as stream, contextlib.suppress(OSError):  # the client has what it wanted
             while start < end:
-                start += os.sendfile(self.connection.fileno(), stream.fileno(), start, end - start)
+                sent = os.sendfile(self.connection.fileno(), stream.fileno(), start, min(end - start, BLOCK_BYTES))
+                with LOCK:
+                    Handler.sent_bytes += sent
+                start += sent
 
 
 @contextlib.contextmanager

@@ -211,6 +211,9 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Mirror]:
         def do_HEAD(self) -> None:
             mirror.get(self)
 
+        def do_POST(self) -> None:
+            mirror.get(self)
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
