@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from jingxiang import locks, weights
+from jingxiang import locks, models, weights
 from jingxiang.commands.bundle import bundle
-from jingxiang.commands.fetch import DamagedWeights, LicenceNotAccepted, NotFetched, fetch, verify
+from jingxiang.commands.fetch import DamagedWeights, LicenceNotAccepted, NoModel, NotFetched, fetch, ready, verify
 from jingxiang.commands.model_locks import relock
 from jingxiang.digest import sha256_bytes
 from jingxiang.errors import TableError
@@ -257,6 +257,59 @@ def test_a_broken_lock_is_one_line(places: Places, text: str) -> None:
         get(places)
 
 
+def test_an_app_without_weights_says_which_model_needs_none(places: Places, near: Mirror, far: Mirror) -> None:
+    smoke = (Path(__file__).parent.parent / "app" / "models.toml").read_text(encoding="utf-8").partition("[smoke]")
+    with (places.root / "app" / "models.toml").open("a", encoding="utf-8") as tables:
+        tables.write("\n" + "".join(smoke[1:]))
+    catalog = models.load(places.root / "app" / "models.toml")
+    for mirror in (near, far):
+        mirror.answers[""] = mirror.status(503)
+    with pytest.raises(NoModel, match=r"^org/video could not be had from any of 2 mirrors") as caught:
+        ready(places, catalog, catalog.model("video"), mirror="near")
+    assert caught.value.hints[-1] == "try the app with a model that needs no weights: --model smoke"
+    for mirror in (near, far):
+        mirror.answers.clear()
+    ready(places, catalog, catalog.model("video"), mirror="near")
+    ready(places, catalog, catalog.model("smoke"), mirror="near")
+    assert contents(places.models / "video") == WANTED
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"size": 2097152', '"size": 2097153', "was edited by hand"),
+        ('"spec": "', '"spec": "0', "does not fit what app/models.toml takes"),
+    ],
+)
+def test_a_lock_that_was_edited_by_hand_is_noticed(places: Places, old: str, new: str, said: str) -> None:
+    relock(places, ["video"], mirror="near")
+    path = places.root / "app" / "models.lock"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(StaleLock, match=f"^app/models.lock: video: {said}$"):
+        get(places)
+    relock(places, ["video"], mirror="near")
+    get(places)
+
+
+def test_files_that_the_table_takes_since_then_are_asked_for(places: Places) -> None:
+    get(places)
+    edit(places, '"*.json"', '"*.md", "*.json"')
+    with pytest.raises(StaleLock):
+        get(places)
+    relock(places, ["video"], mirror="near")
+    get(places)
+    assert contents(places.models / "video") == {**WANTED, "README.md": FILES["README.md"]}
+
+
+def test_the_lock_of_the_repository_fits_its_models() -> None:
+    root = Path(__file__).resolve().parent.parent
+    catalog = models.load(root / "app" / "models.toml")
+    for name, lock in weights.load(root / weights.LOCK).items():
+        wanted = catalog.model(name).weights
+        assert wanted
+        weights.check_fits(name, wanted, lock)
+
+
 def test_a_dry_run_writes_nothing(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
     get(places, dry_run=True)
     out, err = capsys.readouterr()
@@ -297,6 +350,8 @@ def test_a_damaged_file_is_named_and_fetched_again(places: Places, capsys: pytes
     assert caught.value.hints == ("python3 tasks.py fetch video",)
     shard = places.models / "video" / "unet" / "model-00001.fp16.safetensors"
     assert (shard.exists(), blob.exists()) == (False, False)  # nothing loads it any more
+    quarantine = Store(places.store).quarantine_folder / blob.name
+    assert quarantine.read_bytes() == SHARD[:-1] + b"x"  # but somebody may look at it
     get(places)
     assert contents(places.models / "video") == WANTED
     verify(places, "video", as_json=False)

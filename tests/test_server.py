@@ -58,14 +58,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(models: Path, folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[App]:
+def serving(
+    models: Path, folder: Path, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> Iterator[App]:
     """An app that has just been started; ended with Ctrl-C if the test has not ended it."""
     port = free_port()
     log = folder / "app.log"
     argv = [sys.executable, "-m", "app", "serve", "--models", str(models), "--outputs", str(folder / "outputs")]
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [*argv, "--port", str(port), *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT,
+            [*argv, "--port", str(port), *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=cwd,
             env={**os.environ, **(env or {})},
         )  # fmt: skip
     try:

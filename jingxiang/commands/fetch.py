@@ -18,7 +18,7 @@ from jingxiang.hubs import huggingface
 from jingxiang.hubs.huggingface import Refused
 from jingxiang.inventory import ADDED, CHANGED, MISSING
 from jingxiang.language import tr
-from jingxiang.models import ModelSpec
+from jingxiang.models import Catalog, ModelSpec
 from jingxiang.places import Places
 from jingxiang.progress import Bar
 from jingxiang.store import Store
@@ -93,6 +93,23 @@ def fetch(
     elif not dry_run:
         for folder in folders.values():
             console.data(folder)
+
+
+class NoModel(JingxiangError):
+    """The app cannot start, because the weights of its model are not here and no hub has them for us now."""
+
+    def __init__(self, reason: Unavailable, other: ModelSpec) -> None:
+        hint = tr("try the app with a model that needs no weights: --model {name}", name=other.name)
+        super().__init__(reason.message, hints=(*reason.hints, hint))
+
+
+def ready(places: Places, catalog: Catalog, spec: ModelSpec, *, mirror: str) -> None:
+    """Have the weights that the app is about to load, if it loads any. Raises `NoModel`."""
+    if spec.weights:
+        try:
+            get(places, spec, mirror=mirror)
+        except Unavailable as error:
+            raise NoModel(error, catalog.without_gpu) from error
 
 
 def get(places: Places, spec: ModelSpec, *, mirror: str, dry_run: bool = False, accept: bool = False) -> Path:

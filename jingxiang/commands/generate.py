@@ -29,8 +29,7 @@ def generate(
     if not Path(image).is_file():
         raise UsageError(tr("{name}: no such file", name=image))
     environment = setup(places, mirror=mirror, profile=profile)
-    if spec.weights:
-        fetch.get(places, spec, mirror=mirror)
+    fetch.ready(places, catalog, spec, mirror=mirror)
     argv: list[str | Path] = [
         environment.python, "-m", "app", "generate", "--model", spec.name, "--models", places.models,
         "--image", Path(image).absolute(), f"--prompt={prompt}", "--out", Path(out).absolute(), "--preset", preset,

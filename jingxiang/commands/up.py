@@ -19,8 +19,7 @@ def up(places: Places, *, mirror: str, model: str, profile: str, host: str, port
     spec.check_runnable()
     ports.bind(host, port).close()  # say now what would else be found out after the installation
     environment = setup(places, mirror=mirror, profile=profile)
-    if spec.weights:
-        fetch.get(places, spec, mirror=mirror)
+    fetch.ready(places, catalog, spec, mirror=mirror)
     argv: list[str | Path] = [
         environment.python, "-m", "app", "serve", "--model", spec.name, "--models", places.models,
         "--outputs", places.outputs, "--host", host, "--port", str(port), *(["--open"] if open_browser else []),

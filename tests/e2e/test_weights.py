@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import av
@@ -26,6 +28,7 @@ from tests.peers.checkout import ROOT, Checkout
 from tests.peers.mirror import Mirror, serving
 from tests.peers.site import MB, data
 from tests.test_fetch_command import LIMITS, PRESET, contents
+from tests.test_server import serving as page
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("no_proxy")]
 REPOSITORY = "org/sharded"
@@ -115,11 +118,15 @@ def test_a_hub_that_wants_it_slower_is_left_for_the_next(
     busy, closed, good = three
     for mirror in three:
         revision = hub.add(mirror, REPOSITORY, FILES)
-    plain, count = dict(busy.answers), iter(range(1 << 30))
-    for path, answer in plain.items():
-        busy.answers[path] = lambda request, answer=answer: (  # type: ignore[misc]
-            answer if next(count) % 2 else lambda each: faults.status(429, {"Retry-After": "1"})(busy, each)
-        )(request)
+    count = iter(range(1 << 30))
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if next(count) % 2:
+            busy.send(request, busy.files[request.path])
+        else:
+            faults.status(429, {"Retry-After": "1"})(busy, request)
+
+    busy.answers = {"": answer}
     closed.answers = {"": faults.always(closed, faults.status(429, {"Retry-After": "3600"}))}
     urls = {"closed": closed.url, "busy": busy.url, "good": good.url}
     found = places(tmp_path, table("model", REPOSITORY, revision), sources(urls))
@@ -236,6 +243,12 @@ def test_a_fine_tune_of_ones_own_is_a_table_and_runs(
     assert done.code == 0, done.stderr
     with av.open(str(tmp_path / "video.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == 8
+    with page(found.models, tmp_path, "--model", "custom", cwd=copied.folder) as app:
+        assert app.process.stdout is not None
+        assert app.process.stdout.readline() == f"READY {app.url}\n"
+        shown = {each["props"].get("elem_id") for each in json.loads(app.get("/config")[1])["components"]}
+        assert "model" in shown
+        assert "notice" not in shown  # it has none: a table need not say one
 
 
 def test_a_lock_by_gits_names_is_completed_from_a_hub_with_other_names(

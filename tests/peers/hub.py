@@ -45,7 +45,7 @@ def add(
     for path in mirror.files:
         if path.startswith("/api/"):
             mirror.headers[path] = commit
-        if f"/{repository}/" in f"{path}/":
+        if (token or cdn) and f"/{repository}/" in f"{path}/":
             mirror.answers[path] = _guarded(mirror, token, cdn)
     return revision
 
