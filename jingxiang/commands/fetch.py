@@ -62,7 +62,7 @@ class DamagedWeights(JingxiangError):
 
 
 class NotFetched(UsageError):
-    """Nobody knows yet what the model is made of."""
+    """Nobody has seen yet all of what the model is made of."""
 
     def __init__(self, name: str) -> None:
         super().__init__(tr("{name}: has not been fetched yet", name=name), hints=(f"python3 tasks.py fetch {name}",))
@@ -183,7 +183,7 @@ def verify(places: Places, name: str, *, as_json: bool) -> None:
     if spec.weights is None:
         raise NoWeights(name)
     lock = weights.load(places.root / weights.LOCK).get(name)
-    if lock is None:
+    if lock is None or not lock.is_complete:
         raise NotFetched(name)
     weights.check_fits(name, spec.weights, lock)
     folder, store = places.models / name, Store(places.store)

@@ -81,7 +81,7 @@ def asked(found: Hubs, name: str, wanted: Weights) -> ModelLock:
 
     def look(client: Client, part: Part, source: Source) -> LockedPart:
         if source.layout != "hf":
-            raise Fault(Kind.ABSENT, tr("has revisions of its own"))
+            raise Fault(Kind.ABSENT, tr("can only be asked when the model is locked: its revisions have other names"))
         files = huggingface.listed(client, source, part.repository, part.revision, token=found.token)
         chosen = sorted(file for file in files if part.wants(file.path))
         weights.check(name, wanted, (file.path for file in chosen))

@@ -19,7 +19,7 @@ import av
 import pytest
 
 from jingxiang import weights
-from jingxiang.commands.fetch import fetch, verify
+from jingxiang.commands.fetch import NotFetched, fetch, verify
 from jingxiang.hubs.huggingface import Refused
 from jingxiang.places import Places
 from jingxiang.store import Store
@@ -280,6 +280,8 @@ def test_a_lock_by_gits_names_is_completed_from_a_hub_with_other_names(
     )
     partial = weights.ModelLock(lock.spec, weights.digest([part]), (part,))
     path.write_text(weights.written({"model": partial}))
+    with pytest.raises(NotFetched):
+        verify(found, "model", as_json=False)
     capsys.readouterr()
     fetch(found, names=["model"], mirror="scope")
     assert contents(found.models / "model") == FILES
