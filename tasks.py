@@ -233,12 +233,13 @@ def mirrors(_: Context, probe: bool = False, space: str = "", json: bool = False
 
 
 @task(
-    iterable=["upgrade", "models"],
+    iterable=["upgrade", "models", "base"],
     help={
         "mirror": MIRROR,
         "check": "only say whether the locks are fresh",
         "upgrade": "package to bring up to its newest version; may be repeated",
         "models": "only lock the weights of this model again, as the hub has them now; may be repeated",
+        "base": "only lock this base image, such as debian:bookworm-slim; may be repeated",
     },
 )
 def lock(
@@ -247,14 +248,17 @@ def lock(
     check: bool = False,
     upgrade: Optional[Sequence[str]] = None,
     models: Optional[Sequence[str]] = None,
+    base: Optional[Sequence[str]] = None,
 ) -> None:
     """Renew the locks in envs/locks from the specs in envs."""
+    from jingxiang.commands import bases, model_locks
     from jingxiang.commands.lock import lock
-    from jingxiang.commands.model_locks import relock
 
     if models:
-        relock(here(), models, mirror=mirror)
-    else:
+        model_locks.relock(here(), models, mirror=mirror)
+    if base:
+        bases.relock(here(), base, mirror=mirror)
+    if not (models or base):
         lock(here(), mirror=mirror, check=check, upgrade=upgrade or ())
 
 

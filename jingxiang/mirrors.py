@@ -26,7 +26,7 @@ LAYOUTS = {
     "torch": ("pep503", "flat"),
     "conda": ("conda",),
     "hub": ("hf", "modelscope"),
-    "oci": ("oci",),
+    "oci": ("oci", "oci-layout"),
     "apt": ("apt",),
 }
 # Where `official` is the client's own configuration, and so has no address.
@@ -34,8 +34,11 @@ CONFIGURED = ("pypi", "torch", "apt")
 # What is filled into an address, and whether one without it could serve nothing but one part of the space.
 FIELDS = {"torch": "build", "conda": "channel", "oci": "registry", "apt": "archive"}
 NEEDED = ("conda", "apt")
-# Where a bundle has the spaces; see `commands.bundle`.
-BUNDLE = {"pypi": "pypi/simple", "torch": "torch/{build}", "conda": "conda/{channel}", "hub": "hub"}
+# In which layout and where a bundle has the spaces; see `commands.bundle`.
+BUNDLE = {
+    "pypi": ("pep503", "pypi/simple"), "torch": ("pep503", "torch/{build}"), "conda": ("conda", "conda/{channel}"),
+    "hub": ("hf", "hub"), "oci": ("oci-layout", "oci"),
+}  # fmt: skip
 # Keys of one space alone.
 KEYS = {"pypi": ("files",), "hub": ("send_token", "ids")}
 
@@ -122,8 +125,8 @@ def chosen(root: Path, name: str) -> MirrorSet:
     if "@" in rest.partition("/")[0]:
         text = tr("{url}: an address with a password belongs into mirrors.local.toml", url=redact(name))
         raise UsageError(text)
-    urls = {space: f"{name.rstrip('/')}/{path}" for space, path in BUNDLE.items()}
-    own = tuple(Source(name, name, space, LAYOUTS[space][0], url) for space, url in urls.items())
+    root_url = name.rstrip("/")
+    own = tuple(Source(name, name, space, layout, f"{root_url}/{path}") for space, (layout, path) in BUNDLE.items())
     return MirrorSet((*own, *known.sources), (name, *known.names))
 
 

@@ -225,7 +225,7 @@ def _paths(siblings: Iterable[object]) -> list[str]:
 def _oci(source: Source, asker: Asker) -> tuple[Reply, str]:
     """Whether a registry answers there: 200, or 401 with where to get a token (OCI distribution-spec, end-1)."""
     parts = urllib.parse.urlsplit(source.address(registry=REGISTRY))
-    if parts.scheme == "file":  # a folder in the OCI image layout
+    if source.layout == "oci-layout" or parts.scheme == "file":
         reply = asker.page(f"{source.url.rstrip('/')}/oci-layout")
         if "imageLayoutVersion" not in _object(reply):
             raise faults.of_body(reply.status, reply.body)

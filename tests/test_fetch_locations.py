@@ -108,6 +108,7 @@ SUFFIX = f"resolve/{REVISION}/unet/config.json"
         (source("conda", "file:///mnt/{channel}"), CONDA, "file:///mnt/conda-forge/linux-64/a-1.0%2Bx-h1_0.conda"),
         (source("oci", "file:///mnt/images/{registry}"), image(), f"file:///mnt/images/docker.io/blobs/sha256/{SHA}"),
         (source("oci", "file:///mnt/images"), image(), f"file:///mnt/images/blobs/sha256/{SHA}"),
+        (source("oci", "file:///mnt/images"), ELSEWHERE, f"file:///mnt/images/blobs/sha256/{SHA}"),
         (source("hub", "file:///mnt/hub"), HUB, f"file:///mnt/hub/Other/model.v2/{SUFFIX}"),
     ],
 )  # fmt: skip
@@ -120,7 +121,6 @@ def test_a_files_address_follows_from_its_space(made: Made, at: Source, artifact
     ("at", "artifact", "text"),
     [
         (source("oci", "https://a.example/docker.io"), ELSEWHERE, "has only images of docker.io"),
-        (source("oci", "file:///mnt/images"), ELSEWHERE, "has only images of docker.io"),
         (source("apt", ""), APT, "no address"),
     ],
 )

@@ -28,6 +28,7 @@ LAYERS = {
     "jingxiang.tables": 0,
     "jingxiang.vendored": 0,
     "jingxiang.weights": 0,
+    "jingxiang.base_images": 1,
     "jingxiang.locks": 1,
     "jingxiang.mirrors": 1,
     "jingxiang.models": 1,

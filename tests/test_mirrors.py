@@ -287,7 +287,7 @@ def test_an_unknown_mirror_is_refused_with_the_nearest(tmp_path: Path) -> None:
             '[tuna]\nhub = { layout = "xet", url = "https://x" }\n',
             "tuna.hub.layout: 'xet' is not one of hf, modelscope",
         ),
-        ('[tuna]\noci = { layout = "v2", url = "https://x" }\n', "tuna.oci.layout: 'v2' is not one of oci"),
+        ('[tuna]\noci = { layout = "v2", url = "https://x" }\n', "tuna.oci.layout: 'v2' is not one of oci, oci-layout"),
         ('[tuna]\napt = { layout = "deb", url = "https://x/{archive}" }\n', "tuna.apt.layout: 'deb' is not one of apt"),
         (
             '[tuna]\npypi = { layout = "pep503", url = "https://x", files = "/x" }\n',

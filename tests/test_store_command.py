@@ -69,6 +69,7 @@ def test_there_is_a_table_for_people_and_the_folder_for_scripts(
         "kind                   files  size",
         "Python packages        1      5 B",
         "conda packages         0      0 B",
+        "base images            0      0 B",
         "model weights          0      0 B",
         "other                  2      37 B",
         "half fetched           1      1.5 kB",
@@ -88,6 +89,7 @@ def test_it_speaks_chinese(places: Places, capsys: pytest.CaptureFixture[str], m
         "种类          文件数  大小",
         "Python 包     1       5 B",
         "conda 包      0       0 B",
+        "基础镜像      0       0 B",
         "模型权重      0       0 B",
         "其他          1       18 B",
         "未下载完      0       0 B",
@@ -154,7 +156,7 @@ def test_json_is_one_object_that_says_all(places: Places, capsys: pytest.Capture
     none, wheel, linked = ({"files": files, "size_bytes": size} for files, size in ((0, 0), (1, 5), (1, 18)))
     assert json.loads(out) == {
         "store": str(places.store),
-        "kinds": {"packages": wheel, "conda": none, "weights": none, "other": linked},
+        "kinds": {"packages": wheel, "conda": none, "bases": none, "weights": none, "other": linked},
         "sizes": {
             "blobs": {"files": 2, "size_bytes": 23},
             "linked": linked,

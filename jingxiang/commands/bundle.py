@@ -4,6 +4,7 @@ pypi/simple/PROJECT/…     an index (PEP 503) with its files beside each page
 torch/BUILD/PROJECT/…     the same for PyTorch's own builds
 conda/CHANNEL/SUBDIR/…    a channel: packages, and the list of them (repodata.json)
 hub/ORG/NAME/resolve/…    weights of models, by the Hub's own paths
+oci/blobs/sha256/…        base images, in the OCI image layout (skopeo and others read it, too)
 bundle.json               what is in it: path, SHA-256 and size of every file
 """
 
@@ -21,8 +22,9 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from jingxiang import __version__, bootstrap, conda_packages, console, gpu, locks, mirrors, profiles, views
-from jingxiang.commands import engines, fetch, setup, wheels
+from jingxiang import __version__, base_images, bootstrap, conda_packages, console, gpu, locks, mirrors, profiles, views
+from jingxiang.base_images import BaseImage
+from jingxiang.commands import bases, engines, fetch, setup, wheels
 from jingxiang.digest import sha256_file
 from jingxiang.environments import Environment
 from jingxiang.errors import UsageError
@@ -36,6 +38,8 @@ from jingxiang.wheels import Wheels
 MANIFEST = "bundle.json"
 TOOLKIT = "toolkit"
 CONDA = "conda"
+OCI = "oci"
+LAYOUT = {"imageLayoutVersion": "1.0.0"}
 SUBDIRS = ("linux-64", "noarch")
 
 
@@ -80,8 +84,10 @@ def bundle(
     beside = (TOOLKIT, engines.TOOLS) if choice.name == engines.RATTLER else (TOOLKIT,)
     entries = {entry.path: entry for entry in _entries(places, known, mirror, environment, beside)}
     entries |= {entry.path: entry for name in models for entry in _weights(places, mirror, name)}
+    images = bases.get(places, mirror=mirror)
+    entries |= {entry.path: entry for image in images for entry in _blobs(places, image)}
     with tempfile.TemporaryDirectory(prefix="jingxiang-bundle-") as scratch:
-        pages = dict(_pages(entries, Path(scratch)))
+        pages = dict(_pages(entries, Path(scratch))) | dict(_layout(images, Path(scratch)))
         sources = {path: entry.source for path, entry in entries.items()} | pages
         manifest = Path(scratch) / MANIFEST
         manifest.write_text(json.dumps(_manifest(entries, pages, chosen), indent=2) + "\n", encoding="utf-8")
@@ -125,6 +131,24 @@ def _weights(places: Places, mirror: str, name: str) -> Iterator[Entry]:
             yield Entry(path, store.blob(file.sha256), file.sha256)
 
 
+def _blobs(places: Places, image: BaseImage) -> Iterator[Entry]:
+    for blob in (image.manifest, *image.blobs):
+        yield Entry(f"{OCI}/blobs/sha256/{blob.sha256}", Store(places.store).blob(blob.sha256), blob.sha256)
+
+
+def _layout(images: Sequence[BaseImage], scratch: Path) -> Iterator[tuple[str, Path]]:
+    """The files that make a folder of blobs an OCI image layout."""
+    listed = [
+        {**image.manifest.to_json(), "annotations": {"org.opencontainers.image.ref.name": str(image.reference)}}
+        for image in images
+    ]
+    index = {"schemaVersion": 2, "mediaType": base_images.INDEXES[0], "manifests": listed}
+    for name, value in (("oci-layout", LAYOUT), ("index.json", index)) if images else ():
+        path = scratch / name
+        path.write_text(json.dumps(value) + "\n", encoding="utf-8")
+        yield f"{OCI}/{name}", path
+
+
 def _files(found: Wheels, lock: Lock) -> Iterator[Entry]:
     packages = {canonicalize_name(package.name): package for package in lock.packages}
     for name, sha256 in found.digests.items():
@@ -143,7 +167,7 @@ def _pages(entries: Mapping[str, Entry], scratch: Path) -> Iterator[tuple[str, P
     for folder in (f"{channel}/{subdir}" for channel in channels for subdir in SUBDIRS):  # clients ask for both
         folders.setdefault(folder, [])
     for number, (folder, files) in enumerate(sorted(folders.items())):
-        if folder.startswith("hub/"):
+        if folder.startswith(("hub/", f"{OCI}/")):
             continue
         if folder.startswith(f"{CONDA}/"):
             listed = scratch / f"{number}.json"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jingxiang import console, disk, inventory, models, storage, weights
 from jingxiang.commands import model_locks
-from jingxiang.commands.model_locks import Hubs, NoWeights
+from jingxiang.commands.model_locks import NoWeights
+from jingxiang.commands.sources import Sources
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.fetch.artifacts import Artifact
 from jingxiang.fetch.report import Unavailable
@@ -145,7 +146,7 @@ def get(places: Places, spec: ModelSpec, *, mirror: str, dry_run: bool = False, 
     return folder
 
 
-def _fetch(places: Places, found: Hubs, missing: Sequence[tuple[LockedPart, LockedFile]], *, gated: bool) -> None:
+def _fetch(places: Places, found: Sources, missing: Sequence[tuple[LockedPart, LockedFile]], *, gated: bool) -> None:
     _warn_of_disk(places, sum(each.size for _, each in missing))
     wanted = [
         Artifact("hub", each.path, (each.sha256,), each.size, part.repository, part.revision, each.path)
@@ -153,7 +154,7 @@ def _fetch(places: Places, found: Hubs, missing: Sequence[tuple[LockedPart, Lock
     ]
     try:
         with (
-            Session(Store(places.store), {"hub": found.sources}, found.settings, {"hub": found.token}) as session,
+            Session(Store(places.store), {"hub": found.order}, found.settings, {"hub": found.token}) as session,
             Bar() as bar,
         ):
             report = session.fetch(wanted, bar)

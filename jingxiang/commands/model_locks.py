@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
-from jingxiang import console, mirrors, models, ordering, pip_client, samples, storage, weights
+from jingxiang import console, models, storage, weights
+from jingxiang.commands import sources
+from jingxiang.commands.sources import Sources
 from jingxiang.digest import sha256_bytes
 from jingxiang.errors import UsageError
-from jingxiang.fetch import network
 from jingxiang.fetch.client import Client
 from jingxiang.fetch.faults import Fault, Kind
-from jingxiang.fetch.report import Missed, Unavailable
+from jingxiang.fetch.report import Unavailable
 from jingxiang.hubs import huggingface
 from jingxiang.hubs.huggingface import Refused
 from jingxiang.language import tr
@@ -34,23 +32,9 @@ class NoWeights(UsageError):
         super().__init__(tr("{name}: is made on this machine; there is nothing to fetch", name=name))
 
 
-@dataclass(frozen=True)
-class Hubs:
-    """Whom to ask for weights, in this order, and how. The user's `token` is for those sources that may see it."""
-
-    sources: tuple[Source, ...]
-    settings: Mapping[str, str]
-    token: str = field(repr=False)
-
-
-def hubs(places: Places, mirror: str) -> Hubs:
-    """The hubs of mirrors.toml, that of `mirror` first."""
-    settings = pip_client.settings(Path(sys.executable))
-    wanted = samples.wanted((), settings["index-url"])
-    known = mirrors.chosen(places.root, mirror)
-    orders = ordering.orders(known, mirror, ["hub"], home=places.home, wanted=wanted, settings=settings)
-    console.line("mirrors", f"hub {', '.join(source.mirror for source in orders['hub'])}")
-    return Hubs(orders["hub"], settings, huggingface.token())
+def hubs(places: Places, mirror: str) -> Sources:
+    """The hubs of mirrors.toml, that of `mirror` first, with the user's token."""
+    return sources.of(places, mirror, "hub", token=huggingface.token())
 
 
 def relock(places: Places, names: Sequence[str], *, mirror: str) -> None:
@@ -73,7 +57,7 @@ def write(places: Places, name: str, lock: ModelLock) -> None:
     console.line("lock", tr("{model} is written to {lock}: commit it", model=name, lock=weights.LOCK))
 
 
-def asked(found: Hubs, name: str, wanted: Weights) -> ModelLock:
+def asked(found: Sources, name: str, wanted: Weights) -> ModelLock:
     """What the hubs say that the model's files are. Raises `Pickle`, `Refused`, `Unavailable`.
 
     Of small files hubs know only git's names: they are read now, and locked by SHA-256 like the others.
@@ -91,7 +75,7 @@ def asked(found: Hubs, name: str, wanted: Weights) -> ModelLock:
         return _read(client, found.token, whole, source)
 
     parts = []
-    with _client(found) as client:
+    with found.client() as client:
         for part in wanted.parts:
             mirror, locked = _first(found, part.repository, partial(look, client, part), gated=wanted.gated)
             text = tr("{model}: not locked yet: files and hashes of {repository} as {mirror} says, revision {revision}",
@@ -102,13 +86,13 @@ def asked(found: Hubs, name: str, wanted: Weights) -> ModelLock:
     return weights.lock(wanted, parts)
 
 
-def completed(found: Hubs, name: str, wanted: Weights, lock: ModelLock) -> ModelLock:
+def completed(found: Sources, name: str, wanted: Weights, lock: ModelLock) -> ModelLock:
     """The lock with the SHA-256 of every file: those known by git's name are read, from any hub, and compared with it.
 
     Raises `Refused`, `Unavailable`.
     """
     unnamed = sum(not file.sha256 for part in lock.parts for file in part.files)
-    with _client(found) as client:
+    with found.client() as client:
         asks = [(part.repository, partial(_read, client, found.token, part)) for part in lock.parts]
         parts = [_first(found, repository, ask, gated=wanted.gated)[1] for repository, ask in asks]
     console.line("lock", tr("{model}: {count} small files are as git names them", model=name, count=unnamed))
@@ -127,23 +111,12 @@ def _read(client: Client, token: str, part: LockedPart, source: Source) -> Locke
     return replace(part, files=tuple(map(named, part.files)))
 
 
-def _first(found: Hubs, repository: str, ask: Callable[[Source], T], *, gated: bool) -> tuple[str, T]:
-    """What the first of the hubs that has it answers, and its name."""
-    reasons: list[tuple[str, str]] = []
-    for source in found.sources:
-        try:
-            return source.mirror, ask(source)
-        except Fault as fault:
-            reasons.append((source.mirror, fault.text))
-    if gated and any(huggingface.closed(reason) for _, reason in reasons):
-        raise Refused(repository, token=bool(found.token))
-    raise Unavailable([Missed(repository, tuple(reasons))])
-
-
-@contextmanager
-def _client(found: Hubs) -> Iterator[Client]:
-    client = Client(network.of(found.settings))
+def _first(found: Sources, repository: str, ask: Callable[[Source], T], *, gated: bool) -> tuple[str, T]:
+    """See `Sources.first`; raises `Refused` if a hub wants to know who asks."""
     try:
-        yield client
-    finally:
-        client.close()
+        return found.first(repository, ask)
+    except Unavailable as error:
+        reasons = [reason for missed in error.missed for _, reason in missed.reasons]
+        if gated and any(map(huggingface.closed, reasons)):
+            raise Refused(repository, token=bool(found.token)) from error
+        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from jingxiang import conda_locks, console, locks, weights, wheels
+from jingxiang import base_images, conda_locks, console, locks, weights, wheels
 from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -41,9 +41,15 @@ def _weights(places: Places) -> set[str]:
     return {file.sha256 for lock in found.values() for part in lock.parts for file in part.files if file.sha256}
 
 
+def _bases(places: Places) -> set[str]:
+    found = base_images.load(places.root / base_images.LOCK).values()
+    return {blob.sha256 for image in found for blob in (image.manifest, *image.blobs)}
+
+
 KINDS = (
     Kind("packages", "Python packages", _packages),
     Kind("conda", "conda packages", _conda),
+    Kind("bases", "base images", _bases),
     Kind("weights", "model weights", _weights),
 )
 

@@ -94,17 +94,41 @@ def _hub(source: Source, artifact: Artifact) -> str:
     return _joined(source.url, f"{repository}/resolve/{artifact.version}/{artifact.path}")
 
 
+def manifest(source: Source, group: str, what: str) -> str:
+    """Where a source has the manifest of an image by tag or digest; empty if that cannot be asked of a layout.
+
+    Raises `Fault` if the source does not offer such images.
+    """
+    if _is_layout(source):
+        _, _, digest = what.rpartition("sha256:")
+        return _blob(source, group, digest) if digest != what else ""
+    return _registry(source, group, f"manifests/{what}")
+
+
 def _oci(source: Source, artifact: Artifact) -> str:
-    """OCI distribution-spec, end-2; in a folder, the OCI image layout."""
-    registry, _, repository = artifact.group.partition("/")
+    digest = artifact.hashes[0]
+    if _is_layout(source):
+        return _blob(source, artifact.group, digest)
+    return _registry(source, artifact.group, f"blobs/sha256:{digest}")
+
+
+def _is_layout(source: Source) -> bool:
+    """Whether it is a folder of blobs, on this machine or behind a plain web server, and no registry."""
+    return source.layout == "oci-layout" or source.url.startswith("file://")
+
+
+def _blob(source: Source, group: str, digest: str) -> str:
+    """OCI image layout: whatever image a blob belongs to, its digest is its name."""
+    return _joined(source.address(registry=group.partition("/")[0]), f"blobs/sha256/{digest}")
+
+
+def _registry(source: Source, group: str, path: str) -> str:
+    """OCI distribution-spec, end-2 and end-3."""
+    registry, _, repository = group.partition("/")
     if registry != REGISTRY and "{registry}" not in source.url:
         raise Fault(Kind.ABSENT, tr("has only images of {registry}", registry=REGISTRY))
     parts = urllib.parse.urlsplit(source.address(registry=registry))
-    digest = artifact.hashes[0]
-    if parts.scheme == "file":
-        return _joined(source.address(registry=registry), f"blobs/sha256/{digest}")
-    prefix = parts.path.strip("/")
-    path = "/".join(filter(None, ("v2", prefix, repository, "blobs", f"sha256:{digest}")))
+    path = "/".join(filter(None, ("v2", parts.path.strip("/"), repository, path)))
     return f"{parts.scheme}://{parts.netloc}/{path}"
 
 

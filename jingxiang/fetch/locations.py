@@ -53,23 +53,30 @@ class Locations:
         return Location(url, f"Bearer {token}" if token else "")
 
     def challenged(self, source: Source, artifact: Artifact, fault: Fault) -> Location:
-        """What to ask after a registry has said 401: with the token that its token server gives to anybody.
-
-        https://distribution.github.io/distribution/spec/auth/token/. Raises `fault` again if there is no way in.
-        """
-        scheme, _, rest = fault.challenge.partition(" ")
-        asked = dict(PARAMETER.findall(rest))
-        realm = asked.pop("realm", "")
-        if artifact.space != "oci" or scheme.lower() != "bearer" or not realm.startswith(("https://", "http://")):
+        """What to ask after a registry has said 401, see `granted`."""
+        if artifact.space != "oci":
             raise fault
-        query = urllib.parse.urlencode({name: value for name, value in asked.items() if name in ("service", "scope")})
-        page = self._client.page(f"{realm}{'&' if '?' in realm else '?'}{query}" if query else realm, seconds=TOKEN_S)
-        token = _token(page.body)
-        if not token:
-            raise fault
+        token = granted(self._client, fault)
         with self._lock:
             self._granted[source.mirror, artifact.group] = token
         return self.of(source, artifact)
+
+
+def granted(client: Client, fault: Fault) -> str:
+    """The token that the token server of a registry that has said 401 gives to anybody.
+
+    https://distribution.github.io/distribution/spec/auth/token/. Raises `fault` again if there is no way in.
+    """
+    scheme, _, rest = fault.challenge.partition(" ")
+    asked = dict(PARAMETER.findall(rest))
+    realm = asked.pop("realm", "")
+    if scheme.lower() != "bearer" or not realm.startswith(("https://", "http://")):
+        raise fault
+    query = urllib.parse.urlencode({name: value for name, value in asked.items() if name in ("service", "scope")})
+    page = client.page(f"{realm}{'&' if '?' in realm else '?'}{query}" if query else realm, seconds=TOKEN_S)
+    if token := _token(page.body):
+        return token
+    raise fault
 
 
 def _token(body: bytes) -> str:

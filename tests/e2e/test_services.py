@@ -16,22 +16,24 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from docker import DockerClient
 
+from jingxiang.commands import bases
 from jingxiang.fetch.artifacts import Artifact
 from jingxiang.fetch.session import Session
 from jingxiang.mirrors import Source
+from jingxiang.places import Places
 from jingxiang.sinks import docker_engine
 from jingxiang.store import Store
-from tests.peers import faults, system
-from tests.peers.mirror import serving
+from tests.peers import faults, registry, system
+from tests.peers.mirror import Mirror, serving
 
 pytestmark = pytest.mark.e2e
 
 Answer = tuple[int, dict[str, str], bytes]
 
 
-def ask_registry(method: str, url: str, body: bytes | None = None) -> Answer:
+def ask_registry(method: str, url: str, body: bytes | None = None, kind: str = "application/octet-stream") -> Answer:
     """Status, headers (names in lower case) and body; loopback is never behind a proxy."""
-    request = Request(url, data=body, method=method, headers={"Content-Type": "application/octet-stream"})
+    request = Request(url, data=body, method=method, headers={"Content-Type": kind})
     with build_opener(ProxyHandler({})).open(request, timeout=30) as response:
         return response.status, {name.lower(): value for name, value in response.headers.items()}, response.read()
 
@@ -105,6 +107,37 @@ def test_layers_come_from_the_registry_when_a_mirror_of_it_fails(
             report = session.fetch(layers)
     assert [store.blob(layer.key).read_bytes() for layer in layers] == blobs
     assert {each.mirror for each in report.mirrors if each.failures} == {"bad"}
+
+
+def test_an_image_of_the_registry_is_locked_and_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Index, manifest and files as a real registry has them; a mirror before it is dead."""
+    system.without_proxy(monkeypatch)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    base, repository, layers = (
+        f"http://{system.registry()}/v2/",
+        "library/locked",
+        [os.urandom(3_000_000), os.urandom(9)],
+    )
+    peer = Mirror()
+    files = registry.add(peer, repository, "1.0", *layers)
+    *blobs, manifest = files
+    assert [f"sha256:{push(repository, files[digest])}" for digest in blobs] == blobs
+    named = {path.rpartition("/")[2]: body for path, body in peer.files.items() if "/manifests/" in path}
+    for tag, body in sorted(named.items(), key=lambda each: each[0] == "1.0"):  # what it names has to be there first
+        kind = json.loads(body)["mediaType"]
+        status, _, answer = ask_registry("PUT", f"{base}{repository}/manifests/{tag}", body, kind)
+        assert status == 201, answer
+    places = Places(tmp_path / "checkout", tmp_path / "home", tmp_path / "store")
+    places.root.mkdir()
+    urls = {"dead": f"http://127.0.0.1:{system.free_port()}", "real": f"http://{system.registry()}"}
+    (places.root / "mirrors.toml").write_text(
+        "".join(f'[{name}]\noci = {{ layout = "oci", url = "{url}" }}\n' for name, url in urls.items())
+    )
+    bases.relock(places, ["locked:1.0"], mirror="dead")
+    (image,) = bases.get(places, mirror="dead")
+    assert f"sha256:{image.manifest.sha256}" == manifest
+    store = Store(places.store)
+    assert {f"sha256:{each.sha256}": store.blob(each.sha256).read_bytes() for each in store.blobs()} == files
 
 
 def test_ssh_runs_a_command_without_asking_anything() -> None:
