@@ -264,7 +264,7 @@ def lock(
 
 @task(
     help={
-        "verify": "read every file again and remove those that are damaged",
+        "verify": "read every file again, and put those that are damaged into quarantine",
         "prune": "remove the files that no lock of this checkout names and no environment is linked to",
         "json": JSON,
     }

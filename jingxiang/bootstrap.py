@@ -194,7 +194,7 @@ def _install(known: "MirrorSet", mirror: str) -> None:
         with found.folder(links):
             pip_client.install(PYTHON, LOCK, links)
 
-    count = wheels.install(here(), known, lock, with_wheels, mirror=mirror, python=version, pip=PYTHON)
+    count = wheels.install(here(), known, wheels.Wanted(lock, version, PYTHON), with_wheels, mirror=mirror)
     _say("toolkit", tr("{count} packages installed, every hash checked", count=count))
 
 

@@ -61,10 +61,8 @@ class Site:
         self, mirror: str = "auto", pip: Path | None = None, meanwhile: wheels.Meanwhile = wheels.nothing
     ) -> Wheels:
         lock, known = locks.read(self.places.root / "cpu.txt"), mirrors.load(self.places.root)
-        return wheels.get(
-            self.places, known, lock, mirror=mirror, python="3.11", pip=pip or Path(sys.executable),
-            meanwhile=meanwhile,
-        )  # fmt: skip
+        wanted = wheels.Wanted(lock, "3.11", pip or Path(sys.executable))
+        return wheels.get(self.places, known, wanted, mirror=mirror, meanwhile=meanwhile)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from jingxiang import __version__, base_images, bootstrap, conda_packages, console, gpu, locks, mirrors, profiles, views
 from jingxiang.base_images import BaseImage
 from jingxiang.commands import bases, engines, fetch, setup, wheels
+from jingxiang.commands.wheels import Wanted
 from jingxiang.digest import sha256_file
 from jingxiang.environments import Environment
 from jingxiang.errors import UsageError
@@ -112,7 +113,7 @@ def _entries(
         lock = locks.read(places.locks / f"{name}.txt")
         wanted += [(lock, f"{major}.{minor}") for minor in range(oldest, newest + 1)]
     for lock, python in wanted:
-        found = wheels.get(places, known, lock, mirror=mirror, python=python, pip=Path(sys.executable))
+        found = wheels.get(places, known, Wanted(lock, python, Path(sys.executable)), mirror=mirror)
         yield from _files(found, lock)
     if environment.conda:
         packages = engines.needed(places, environment.conda.packages, program=True)

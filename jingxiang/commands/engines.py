@@ -173,7 +173,8 @@ def tools(places: Places, known: MirrorSet, *, mirror: str, name: str = TOOLS) -
     if not environment.in_place:
         console.line("plan", tr("tools of envs/{name}.in ({count} packages)", name=name, count=len(found.packages)))
         build = partial(_build, environment)
-        wheels.install(places, known, found, build, mirror=mirror, python=version, pip=Path(sys.executable))
+        wanted = wheels.Wanted(found, version, Path(sys.executable))
+        wheels.install(places, known, wanted, build, mirror=mirror)
     return environment.python
 
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from jingxiang import console, environments, gpu, locks, mirrors, profiles
 from jingxiang.commands import engines, wheels
 from jingxiang.commands.engines import Choice
-from jingxiang.commands.wheels import Need
+from jingxiang.commands.wheels import Need, Wanted
 from jingxiang.conda_locks import CondaLock
 from jingxiang.environments import Engine, Environment
 from jingxiang.errors import UsageError
@@ -184,9 +185,8 @@ def _made(places: Places, chosen: Chosen, mirror: str, *, fresh: bool) -> None:
         _writable(environment.folder)
         engine = engines.ready(places, known, chosen.choice, environment, mirror=mirror)  # before gigabytes are fetched
         wheels.install(
-            places, known, environment.lock, partial(_build, environment, engine, fresh=fresh), mirror=mirror,
-            python=environment.version, pip=Path(sys.executable), also=_also(environment),
-            meanwhile=partial(environments.preparing, environment), planned=partial(_say_room, places),
+            places, known, _wanted(environment, _also(environment)), partial(_build, environment, engine, fresh=fresh),
+            mirror=mirror, meanwhile=partial(environments.preparing, environment), planned=partial(_say_room, places),
         )  # fmt: skip
     if environment.profile == DEVELOPMENT:
         return
@@ -208,12 +208,13 @@ def _looked(places: Places, mirror: str, profile: str, engine: str, prefix: str)
     also = _also(chosen.environment)
     if chosen.choice.name == engines.MAMBA:
         also += engines.artifacts(engines.needed(places, (), program=True))
-    need = wheels.look(
-        places, chosen.known, chosen.environment.lock, mirror=mirror, python=chosen.environment.version,
-        pip=Path(sys.executable), also=also,
-    )  # fmt: skip
+    need = wheels.look(places, chosen.known, _wanted(chosen.environment, also), mirror=mirror)
     _say_room(places, need)
     return _plan(chosen, in_place=False, need=need)
+
+
+def _wanted(environment: Environment, also: Sequence[Artifact]) -> Wanted:
+    return Wanted(environment.lock, environment.version, Path(sys.executable), also)
 
 
 def _also(environment: Environment) -> list[Artifact]:

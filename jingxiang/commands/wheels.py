@@ -75,62 +75,80 @@ def _installed(name: str, size_bytes: int) -> int:
     return int(size_bytes * (GROWTH_OF_LARGE if large else GROWTH))
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The packages of a lock that Python `python` (`3.11`) needs on this machine, and what else is to be in the store
+    with them (`also`). `pip`: the Python whose pip settings count."""
+
+    lock: Lock
+    python: str
+    pip: Path
+    also: Sequence[Artifact] = ()
+
+    @property
+    def target(self) -> Target:
+        return resolve.target(self.python)
+
+    @property
+    def packages(self) -> list[LockedPackage]:
+        target = self.target
+        return [package for package in self.lock.packages if target.wants(package)]
+
+    @property
+    def count(self) -> int:
+        return len(self.packages) + len(self.also)
+
+    def digests(self, found: Wheels) -> dict[str, str]:
+        """All files by name, those beside the wheels too."""
+        return {**found.digests, **{each.name: each.key for each in self.also}}
+
+
 def install(
     places: Places,
     known: MirrorSet,
-    lock: Lock,
+    wanted: Wanted,
     with_wheels: Callable[[Wheels], None],
     *,
     mirror: str,
-    python: str,
-    pip: Path,
-    also: Sequence[Artifact] = (),
     meanwhile: Meanwhile = nothing,
     planned: Callable[[Need], None] = lambda need: None,
 ) -> int:
     """Have the wheels and install them. A file that was damaged on the disk is fetched again, once.
 
-    Returns how many there are. For the other arguments, and what it raises, see `get`.
+    Returns how many there are. For `meanwhile` and `planned`, and what it raises, see `get`.
     """
-    found = get(
-        places, known, lock, mirror=mirror, python=python, pip=pip, also=also, meanwhile=meanwhile, planned=planned
-    )
+    found = get(places, known, wanted, mirror=mirror, meanwhile=meanwhile, planned=planned)
     try:
         with_wheels(found)
     except (ProcessFailed, Damaged) as error:
-        everything = Wheels(found.store, {**found.digests, **{each.name: each.key for each in also}})
-        damaged = everything.discard_damaged() + isinstance(error, Damaged)
+        damaged = Wheels(found.store, wanted.digests(found)).discard_damaged() + isinstance(error, Damaged)
         if not damaged:
             raise
-        console.more(tr("{count} damaged files were removed from the store, and are fetched again", count=damaged))
-        with_wheels(get(places, known, lock, mirror=mirror, python=python, pip=pip, also=also))
+        console.more(tr("{count} damaged files are in quarantine now, and are fetched again", count=damaged))
+        with_wheels(get(places, known, wanted, mirror=mirror))
     return len(found.digests)
 
 
 def get(
     places: Places,
     known: MirrorSet,
-    lock: Lock,
+    wanted: Wanted,
     *,
     mirror: str,
-    python: str,
-    pip: Path,
-    also: Sequence[Artifact] = (),
     meanwhile: Meanwhile = nothing,
     planned: Callable[[Need], None] = lambda need: None,
 ) -> Wheels:
-    """Those that Python `python` (`3.11`) needs on this machine. `pip`: the Python whose pip settings count; `also`:
-    what else is to be in the store then; `meanwhile`: what to do with wheels that are here while others are still
-    coming.
+    """The wheels, all in the store then. `meanwhile`: what to do with those that are here while others are still
+    coming; `planned`: is told what is needed before anything comes.
 
     Raises `Unavailable` when a file could be had from no mirror, `StoreFull`.
     """
-    store, target = Store(places.store), resolve.target(python)
-    packages = [package for package in lock.packages if target.wants(package)]
-    if found := _had(store, packages, target, also):
-        planned(Need.here(store, {**found.digests, **{each.name: each.key for each in also}}))
+    store, packages = Store(places.store), wanted.packages
+    if found := _had(store, wanted):
+        planned(Need.here(store, wanted.digests(found)))
         return found
-    with _session(places, known, packages, also, mirror, pip) as session, Bar() as bar, ExitStack() as stack:
+    with _session(places, known, packages, wanted.also, mirror, wanted.pip) as session, ExitStack() as stack:
+        bar = stack.enter_context(Bar())
 
         def found_out(artifacts: Sequence[Artifact]) -> None:
             need = Need.of(store, artifacts)
@@ -139,23 +157,21 @@ def get(
             stack.enter_context(_with_those_here(store, artifacts, stack.enter_context(meanwhile(store))))
 
         found, report = wheels.fetched(
-            session, store, packages, target, also=also, listed=lambda done: bar.listed(done, len(packages)),
-            planned=found_out, show=bar,
+            session, store, packages, wanted.target, also=wanted.also, planned=found_out, show=bar,
+            listed=lambda done: bar.listed(done, len(packages)),
         )  # fmt: skip
-    _told(report, len(packages) + len(also))
+    _told(report, wanted.count)
     return found
 
 
-def look(
-    places: Places, known: MirrorSet, lock: Lock, *, mirror: str, python: str, pip: Path, also: Sequence[Artifact] = ()
-) -> Need:
+def look(places: Places, known: MirrorSet, wanted: Wanted, *, mirror: str) -> Need:
     """What `get` would fetch, found out from the mirrors' lists alone. Raises `Unavailable`."""
-    store, target = Store(places.store), resolve.target(python)
-    packages = [package for package in lock.packages if target.wants(package)]
-    if found := _had(store, packages, target, also):
-        return Need.here(store, {**found.digests, **{each.name: each.key for each in also}})
-    with _session(places, known, packages, also, mirror, pip) as session, Bar() as bar:
-        artifacts = [*session.resolve(packages, target, lambda done: bar.listed(done, len(packages))), *also]
+    store, packages = Store(places.store), wanted.packages
+    if found := _had(store, wanted):
+        return Need.here(store, wanted.digests(found))
+    with _session(places, known, packages, wanted.also, mirror, wanted.pip) as session, Bar() as bar:
+        listed = session.resolve(packages, wanted.target, lambda done: bar.listed(done, len(packages)))
+    artifacts = [*listed, *wanted.also]
     need = Need.of(store, artifacts)
     _say(need, len(artifacts))
     return need
@@ -178,11 +194,11 @@ def _told(report: Report, count: int) -> None:
         console.more(line)
 
 
-def _had(store: Store, packages: Sequence[LockedPackage], target: Target, also: Sequence[Artifact]) -> Wheels | None:
-    found = wheels.known(store, packages, target)
-    if not found or not found.complete or not all(store.has(each.key) for each in also):
+def _had(store: Store, wanted: Wanted) -> Wheels | None:
+    found = wheels.known(store, wanted.packages, wanted.target)
+    if not found or not found.complete or not all(store.has(each.key) for each in wanted.also):
         return None
-    console.line("fetch", tr("all {count} files are in the store", count=len(packages) + len(also)))
+    console.line("fetch", tr("all {count} files are in the store", count=wanted.count))
     return found
 
 

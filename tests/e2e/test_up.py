@@ -152,6 +152,11 @@ WRONG = {
     "error: no profile named 'cuda11'; there is auto, cpu, cuda12, cuda13": ["setup", "--profile", "cuda11"],
     "error: ftp://host: should begin with https://, http:// or file://": ["setup", "--mirror", "ftp://host"],
     "error: nothing to run: python3 tasks.py run -- COMMAND": ["run"],
+    "error: envs/locks: no package named 'gradioo'; there is ": ["lock", "--upgrade", "numpy", "--upgrade", "gradioo"],
+    "error: 'Debian' is not the name of an image, such as debian:bookworm-slim": ["lock", "--base", "Debian"],
+    "error: app/models.toml: no model named 'svd'; there is ": ["lock", "--models", "smoke", "--models", "svd"],
+    "error: smoke: is made on this machine; there is nothing to fetch": ["verify", "--model", "smoke"],
+    "error: which model? one or more names, or --all": ["fetch"],
     "error: ci/bench: no bench named 'speed'; there is faults, fetch, setup, start": ["bench", "speed"],
 }  # fmt: skip
 
