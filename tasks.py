@@ -194,6 +194,21 @@ def verify(_: Context, prefix: str = "", model: str = "", json: bool = False) ->
         verify(here(), prefix=prefix, as_json=json)
 
 
+@task(
+    iterable=["model"],
+    help={
+        "profile": PROFILE,
+        "engine": ENGINE,
+        "model": "model whose weights are to be in it, too; may be repeated",
+    },
+)
+def sbom(_: Context, profile: str = "auto", engine: str = "auto", model: Optional[Sequence[str]] = None) -> None:
+    """Print what the environment, models and base images are made of (CycloneDX JSON)."""
+    from jingxiang.commands.sbom import sbom
+
+    sbom(here(), profile=profile, engine=engine, names=model or ())
+
+
 @task()
 def run(_: Context) -> None:
     """Run a program in the environment: run -- python train.py"""

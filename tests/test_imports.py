@@ -47,6 +47,7 @@ LAYERS = {
     "jingxiang.hubs.*": 3,
     "jingxiang.pip_client": 3,
     "jingxiang.inventory": 3,
+    "jingxiang.materials": 3,
     "jingxiang.ordering": 3,
     "jingxiang.process": 3,
     "jingxiang.profiles": 3,
