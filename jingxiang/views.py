@@ -86,14 +86,15 @@ def _build(target: Path, sources: Mapping[str, Path], folders: Iterable[str]) ->
     return View(**tallies)
 
 
-def place(source: Path, path: Path) -> str:
-    """Link, else clone, else copy one file; returns which."""
+def place(source: Path | str, path: Path | str) -> str:
+    """Link, else clone, else copy one file; returns which. Raises `FileExistsError`."""
     try:
-        path.hardlink_to(source)
+        os.link(source, path)
         return "linked"
     except OSError as error:
         if error.errno not in NO_LINK:
             raise
+    source, path = Path(source), Path(path)
     with source.open("rb") as reading, path.open("xb") as writing:
         cloned = storage.clone(reading, writing)
         if not cloned:

@@ -38,7 +38,7 @@ class Venv:
             raise PythonMissing(self.version)
 
     def make(self, folder: Path, final: Path, workshop: Path) -> None:
-        self.check()
         made = uv_client.make_environment(folder, self.version, cache=workshop / UNPACKED)
         if made.code:
+            self.check()
             raise process.ProcessFailed("uv venv", made)
