@@ -48,6 +48,7 @@ class Request:
 
     path: str
     headers: dict[str, str]
+    method: str = "GET"
 
 
 @dataclass
@@ -98,7 +99,7 @@ class Mirror:
                 self._open -= 1
 
     def get(self, request: BaseHTTPRequestHandler) -> None:
-        self.asked.append(Request(request.path, dict(request.headers.items())))
+        self.asked.append(Request(request.path, dict(request.headers.items()), request.command))
         answer = self.answers.get(request.path) or self.answers.get("")
         if answer:
             with contextlib.suppress(OSError):  # the client has gone
