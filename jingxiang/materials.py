@@ -55,7 +55,7 @@ def written(materials: Materials) -> str:
                                         bom_ref="jingxiang")  # fmt: skip
     bill.metadata.properties = [Property(name=f"jingxiang:lock:{name}", value=f"sha256:{digest}")
                                 for name, digest in materials.locks.items()]  # fmt: skip
-    bill.metadata.timestamp = None  # type: ignore[assignment]  # the schema wants none, and it would change every time
+    bill.metadata.timestamp = None  # type: ignore[assignment]  # the schema does not demand one, and it would change every time
     contents = sha256_bytes(canonical_json([__version__, dict(materials.locks)]))
     bill.serial_number = uuid.uuid5(NAMESPACE, contents)
     bill.register_dependency(bill.metadata.component, list(bill.components))

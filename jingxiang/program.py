@@ -18,7 +18,7 @@ from jingxiang import __version__, console
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.language import tr
 
-VALUED = ("--mirror", "--model", "--lang")  # flags of `fetch` that are followed by a value
+VALUED = ("--mirror", "--model", "--lang")  # flags before or after `fetch` that are followed by a value
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -29,9 +29,10 @@ def after_dashes() -> list[str]:
 
 def with_flags(words: Sequence[str]) -> list[str]:
     """The words that follow `fetch` as values of its flag: invoke knows no list of words without one."""
-    if "fetch" not in words[1:]:
+    place = next((at for at, word in enumerate(words) if at and word[:1] != "-" and words[at - 1] not in VALUED), 0)
+    if words[place : place + 1] != ["fetch"]:
         return list(words)
-    start = words.index("fetch") + 1
+    start = place + 1
     found = list(words[:start])
     for before, word in zip(words[start - 1 :], words[start:], strict=False):
         value = before in VALUED

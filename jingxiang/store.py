@@ -311,8 +311,8 @@ class Store:
         """
         keep = set(keep)
         removed, stayed = storage.below(self.quarantine_folder), NOTHING
-        with storage.writing(self.root):
-            shutil.rmtree(self.quarantine_folder, ignore_errors=True)
+        with storage.writing(self.root), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.quarantine_folder)
         for blob in self.blobs():
             if blob.sha256 not in keep:
                 if self._removed(blob):

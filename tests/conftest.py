@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.peers import site, system
+from tests.peers.mirror import Mirror, serving
 from tests.peers.site import Site
 
 # As the app sets them before its libraries read them.
@@ -69,6 +70,28 @@ def photo(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     system.without_proxy(monkeypatch)
+
+
+@pytest.fixture
+def no_pip_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`official` is nothing but what a test says."""
+    for name in list(os.environ):
+        if name.startswith("PIP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+
+
+@pytest.fixture
+def near(no_proxy: None) -> Iterator[Mirror]:
+    """A mirror of whatever a test puts there."""
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def far(no_proxy: None) -> Iterator[Mirror]:
+    with serving() as found:
+        yield found
 
 
 @pytest.fixture

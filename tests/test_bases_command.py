@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
-from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +18,7 @@ from jingxiang.fetch.report import Unavailable
 from jingxiang.places import Places
 from jingxiang.store import Store
 from tests.peers import faults, registry
-from tests.peers.mirror import Mirror, serving
+from tests.peers.mirror import Mirror
 from tests.peers.site import MB, data
 
 LAYERS = (data(2 * MB, 1), data(1000, 2))
@@ -28,24 +26,8 @@ NAME = "docker.io/library/debian:bookworm-slim"
 
 
 @pytest.fixture
-def near(no_proxy: None) -> Iterator[Mirror]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def far(no_proxy: None) -> Iterator[Mirror]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: Mirror, far: Mirror) -> Places:
+def places(tmp_path: Path, no_pip_settings: None, near: Mirror, far: Mirror) -> Places:
     """A checkout with a mirror of a registry, and the registry, which wants a token."""
-    for name in os.environ:
-        if name.startswith("PIP_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     found = Places(tmp_path / "checkout", tmp_path / "home", tmp_path / "store")
     found.root.mkdir()
     (found.root / "mirrors.toml").write_text(

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,9 @@ from jingxiang.commands.model_locks import relock
 from jingxiang.digest import sha256_bytes
 from jingxiang.errors import TableError
 from jingxiang.fetch.report import Unavailable
-from jingxiang.hubs.huggingface import Refused
+from jingxiang.hubs.huggingface import NotShown, Refused
 from jingxiang.places import Places
+from jingxiang.program import with_flags
 from jingxiang.store import Store
 from jingxiang.weights import Pickle, StaleLock
 from tests.peers import hub
@@ -51,24 +51,11 @@ def table(revision: str, *, free: bool = True, files: str = '"*.json", "*.fp16.s
 
 
 @pytest.fixture
-def near(no_proxy: None) -> Iterator[Mirror]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def far(no_proxy: None) -> Iterator[Mirror]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: Mirror, far: Mirror) -> Places:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pip_settings: None, near: Mirror, far: Mirror) -> Places:
     """A checkout with one model, a mirror of the hub and the hub itself, which may see tokens."""
     for name in os.environ:
-        if name.startswith(("PIP_", "HF_TOKEN", "HF_HOME")):
+        if name.startswith(("HF_TOKEN", "HF_HOME")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     found = Places(tmp_path / "checkout", tmp_path / "home", tmp_path / "store")
     (found.root / "app").mkdir(parents=True)
@@ -240,6 +227,57 @@ def test_a_gated_model_says_where_to_accept_and_what_to_set(
     assert contents(places.models / "video") == WANTED
 
 
+def test_a_token_that_nobody_was_shown_is_not_blamed(
+    places: Places, near: Mirror, far: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From China: the mirror wants to know who asks, the Hub cannot be reached."""
+    edit(places, "[video.weights.parts", "gated = true\n[video.weights.parts")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    near.answers[""], far.answers[""] = near.status(401), far.status(503)
+    with pytest.raises(NotShown, match="could not be had from any of 2 mirrors") as caught:
+        get(places)
+    assert "send_token = true" in caught.value.hints[0]
+    near.answers.clear()
+    relock(places, ["video"], mirror="near")
+    near.answers[""] = near.status(401)
+    with pytest.raises(NotShown):
+        get(places)
+    assert {request.headers.get("Authorization") for request in near.asked} == {None}
+
+
+def test_a_long_list_goes_on_at_the_same_hub(
+    places: Places, near: Mirror, far: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever host the link to the next page names: neither is it asked, nor does it see the token."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    tree = f"/api/models/{REPOSITORY}/tree/{revision(places)}"
+    first = f"{tree}?recursive=true&expand=false"
+    entries = json.loads(far.files[first])
+    far.files[first], far.files[f"{tree}?cursor=x"] = (json.dumps(part).encode() for part in (entries[:2], entries[2:]))
+    far.headers[first] = {"Link": f'<{near.url}{tree}?cursor=x>; rel="next"'}
+    fetch(places, names=["video"], mirror="official")
+    assert contents(places.models / "video") == WANTED
+    assert not near.asked
+    assert f"{tree}?cursor=x" in far.paths()
+
+
+def test_files_of_the_same_content_are_fetched_once(places: Places, near: Mirror) -> None:
+    files = {**FILES, "unet/model-00003.fp16.safetensors": SHARD}
+    edit(places, revision(places), hub.add(near, REPOSITORY, files))
+    get(places)
+    assert contents(places.models / "video") == {**WANTED, "unet/model-00003.fp16.safetensors": SHARD}
+
+
+def test_what_has_come_already_needs_no_room(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("jingxiang.storage.check_room", lambda folder, needed: asked.append(needed))
+    relock(places, ["video"], mirror="near")
+    with Store(places.store).incoming(sha256_bytes(SHARD)) as file:
+        file.path.write_bytes(SHARD[: 1 << 20])
+    get(places)
+    assert asked == [sum(map(len, WANTED.values())) - (1 << 20)]
+
+
 def test_a_lock_of_another_revision_or_other_files_is_refused(places: Places, near: Mirror) -> None:
     relock(places, ["video"], mirror="near")
     edit(places, revision(places), "0" * 40)
@@ -393,3 +431,17 @@ def test_a_bundle_with_weights_is_a_hub(
     fetch(other, names=["video"], mirror=(tmp_path / "bundle").as_uri())
     assert contents(other.models / "video") == WANTED
     assert near.connections == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("fetch a b", "fetch --model a --model b"),
+        ("--lang zh fetch a --mirror m b", "--lang zh fetch --model a --mirror m --model b"),
+        ("bench fetch x", "bench fetch x"),
+        ("test --match fetch x", "test --match fetch x"),
+        ("run -- fetch x", "run -- fetch x"),
+    ],
+)
+def test_words_after_fetch_are_models(typed: str, meant: str) -> None:
+    assert with_flags(["tasks.py", *typed.split()]) == ["tasks.py", *meant.split()]

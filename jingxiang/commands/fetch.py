@@ -69,6 +69,14 @@ class NotFetched(UsageError):
         super().__init__(tr("{name}: has not been fetched yet", name=name), hints=(f"python3 tasks.py fetch {name}",))
 
 
+class NoModel(JingxiangError):
+    """The app cannot start, because the weights of its model are not here and no hub has them for us now."""
+
+    def __init__(self, reason: Unavailable, other: ModelSpec) -> None:
+        hint = tr("try the app with a model that needs no weights: --model {name}", name=other.name)
+        super().__init__(reason.message, hints=(*reason.hints, hint))
+
+
 def fetch(
     places: Places,
     *,
@@ -94,14 +102,6 @@ def fetch(
     elif not dry_run:
         for folder in folders.values():
             console.data(folder)
-
-
-class NoModel(JingxiangError):
-    """The app cannot start, because the weights of its model are not here and no hub has them for us now."""
-
-    def __init__(self, reason: Unavailable, other: ModelSpec) -> None:
-        hint = tr("try the app with a model that needs no weights: --model {name}", name=other.name)
-        super().__init__(reason.message, hints=(*reason.hints, hint))
 
 
 def ready(places: Places, catalog: Catalog, spec: ModelSpec, *, mirror: str) -> None:
@@ -159,10 +159,7 @@ def _fetch(places: Places, found: Sources, missing: Sequence[tuple[LockedPart, L
         ):
             report = session.fetch(wanted, bar)
     except Unavailable as error:
-        reasons = [reason for missed in error.missed for _, reason in missed.reasons]
-        if gated and any(map(huggingface.closed, reasons)):
-            raise Refused(wanted[0].group, token=bool(found.token)) from error
-        raise
+        raise (model_locks.refusal(found, wanted[0].group, error) if gated else error) from error
     for number, line in enumerate(report.lines()):
         console.line("fetch", line) if number == 0 else console.more(line)
 
@@ -192,7 +189,8 @@ def verify(places: Places, name: str, *, as_json: bool) -> None:
     found = inventory.looks(folder) if folder.is_dir() else {}
     wrong = dict.fromkeys(sorted(found.keys() - files), ADDED)
     for path, sha256 in files.items():
-        if store.has(sha256) and not store.is_sound(sha256):
+        linked = path in found and store.has(sha256) and store.blob(sha256).samefile(folder / path)
+        if not (found[path] == sha256 if linked else store.is_sound(sha256)):  # one file is read once
             store.quarantine(sha256)
         if path not in found:
             wrong[path] = MISSING
@@ -254,14 +252,14 @@ def _link(places: Places, spec: ModelSpec, lock: ModelLock) -> None:
 
 
 def _warn_of_disk(places: Places, size_bytes: int) -> None:
-    """Say what is wrong with the store's disk, before gigabytes go there. Raises `StoreFull`."""
-    storage.check_room(places.store, size_bytes)
+    """Say what is wrong with the store's disk, before gigabytes go there. Raises `StoreFull`, `StoreClosed`."""
     fix = tr("set JINGXIANG_STORE to a folder on a fast local disk")
     if caution := disk.caution(disk.filesystem(places.store)):
         console.line("disk", f"{caution}: {fix}")
     if size_bytes < LARGE_BYTES:
         return
-    slowest = disk.remembered(places.home, places.store)
+    with storage.writing(places.store, disk.SAMPLE_BYTES):
+        slowest = disk.remembered(places.home, places.store)
     if slowest < disk.SLOW_MB_S:
         console.line("disk", tr("{speed:.0f} MB/s: {fix}", speed=slowest, fix=fix))
 
@@ -292,7 +290,7 @@ def _state(places: Places, spec: ModelSpec, lock: ModelLock | None) -> State:
         return State(spec.name, spec.title, UNLOCKED, None, licence.name, licence.commercial, gated)
     try:
         weights.check_fits(spec.name, spec.weights, lock)
-    except weights.StaleLock:  # told by whoever wants to use it
+    except (weights.StaleLock, weights.Pickle):  # told by whoever wants to use it
         return State(spec.name, spec.title, STALE, None, licence.name, licence.commercial, gated)
     missing = len(_missing(places, lock))
     state = READY if not missing else ABSENT if missing == len(_files(spec, lock)) else PARTIAL

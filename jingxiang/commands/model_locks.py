@@ -11,12 +11,12 @@ from jingxiang import console, models, storage, weights
 from jingxiang.commands import sources
 from jingxiang.commands.sources import Sources
 from jingxiang.digest import sha256_bytes
-from jingxiang.errors import UsageError
+from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.fetch.client import Client
 from jingxiang.fetch.faults import Fault, Kind
 from jingxiang.fetch.report import Unavailable
 from jingxiang.hubs import huggingface
-from jingxiang.hubs.huggingface import Refused
+from jingxiang.hubs.huggingface import NotShown, Refused
 from jingxiang.language import tr
 from jingxiang.mirrors import Source
 from jingxiang.places import Places
@@ -112,11 +112,16 @@ def _read(client: Client, token: str, part: LockedPart, source: Source) -> Locke
 
 
 def _first(found: Sources, repository: str, ask: Callable[[Source], T], *, gated: bool) -> tuple[str, T]:
-    """See `Sources.first`; raises `Refused` if a hub wants to know who asks."""
+    """See `Sources.first`; for a gated repository, `refusal` says what is wrong."""
     try:
         return found.first(repository, ask)
     except Unavailable as error:
-        reasons = [reason for missed in error.missed for _, reason in missed.reasons]
-        if gated and any(map(huggingface.closed, reasons)):
-            raise Refused(repository, token=bool(found.token)) from error
-        raise
+        raise (refusal(found, repository, error) if gated else error) from error
+
+
+def refusal(found: Sources, repository: str, error: Unavailable) -> JingxiangError:
+    """What it means that a gated repository cannot be had: only who has seen the token can have refused it."""
+    closed = {mirror for missed in error.missed for mirror, reason in missed.reasons if huggingface.closed(reason)}
+    if closed & {source.mirror for source in found.order if source.send_token or not found.token}:
+        return Refused(repository, token=bool(found.token))
+    return NotShown(error) if closed else error

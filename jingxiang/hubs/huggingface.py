@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from jingxiang.language import tr
 from jingxiang.mirrors import Source
 from jingxiang.weights import LockedFile
 
-TIMEOUT_S = 20.0
+TIMEOUT_S, SLOWEST_BYTES_PER_S = 20.0, 20_000
 NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="next"')
 # What a hub answers to those who have not accepted a licence.
 CLOSED = (401, 403)
@@ -45,6 +46,14 @@ class Refused(JingxiangError):
         )
 
 
+class NotShown(JingxiangError):
+    """Mirrors want to know who asks, and are not told; the Hub, which would be, did not answer."""
+
+    def __init__(self, reason: JingxiangError) -> None:
+        hint = tr("a mirror sees your token only if mirrors.local.toml says `send_token = true` for it")
+        super().__init__(reason.message, hints=(hint, *reason.hints))
+
+
 def token() -> str:
     """What the user has for the Hub: HF_TOKEN, else what `hf auth login` has left; empty if nothing."""
     if found := os.environ.get("HF_TOKEN", "").strip():
@@ -63,23 +72,28 @@ def listed(client: Client, source: Source, repository: str, revision: str, *, to
     `token` is shown only where the source may see it. Raises `Fault`.
     """
     name = source.repository(repository)
-    url = f"{source.url.rstrip('/')}/api/models/{name}/tree/{revision}?recursive=true&expand=false"
+    address = f"{source.url.rstrip('/')}/api/models/{name}/tree/{revision}"
+    query, asked = "recursive=true&expand=false", set[str]()
     found: list[LockedFile] = []
-    while url:
-        reply = client.page(url, seconds=TIMEOUT_S, authorization=_authorization(source, token))
+    while query and query not in asked:
+        asked.add(query)
+        reply = client.page(f"{address}?{query}", seconds=TIMEOUT_S, authorization=_authorization(source, token))
         try:
             found += [_file(each) for each in json.loads(reply.body) if each["type"] == "file"]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise faults.of_body(reply.status, reply.body) from None
+        # Only where in the list it goes on is taken from it: a mirror may name the Hub there, and no host but the one
+        # that was meant is to see the token.
         following = NEXT.search(reply.headers.get("Link") or "")
-        url = following[1] if following else ""
+        query = urllib.parse.urlsplit(following[1]).query if following else ""
     return found
 
 
 def content(client: Client, source: Source, repository: str, revision: str, file: LockedFile, *, token: str) -> bytes:
     """A small file, from a hub of any layout, checked by git's name of it. Raises `Fault`."""
     url = artifacts.address(source, Artifact("hub", file.path, (), file.size, repository, revision, file.path))
-    body = client.page(url, seconds=TIMEOUT_S, authorization=_authorization(source, token)).body
+    seconds = TIMEOUT_S + file.size / SLOWEST_BYTES_PER_S
+    body = client.page(url, seconds=seconds, authorization=_authorization(source, token)).body
     if git_name(body) != file.git:
         raise Fault(Kind.CORRUPT, tr("checksum differs"))
     return body
