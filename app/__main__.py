@@ -1,4 +1,7 @@
-"""`python -m app [serve|generate|make|worker]`. Imports nothing heavy until it is known what is to be done."""
+"""`python -m app [serve|generate|make|worker|health|verify|doctor]`.
+
+Imports nothing heavy until it is known what is to be done.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+from app import defaults
 from app.texts import tr
 from jingxiang import console, models, places
 from jingxiang.errors import JingxiangError, UsageError
@@ -30,8 +34,8 @@ QUIET = {
 def main() -> int:
     """Do what the arguments say; errors are one line, exit 2 for wrong use, 1 for failures, 130 for Ctrl-C."""
     os.environ.update(QUIET)
-    arguments = _parser().parse_args()
     try:
+        arguments = _parser().parse_args()
         return int(arguments.action(arguments) or 0)
     except JingxiangError as error:
         console.fail(error)
@@ -43,13 +47,22 @@ def main() -> int:
 def _serve(arguments: argparse.Namespace) -> None:
     from app.server import serve
 
+    outputs: Path = arguments.outputs
+    try:
+        outputs.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=outputs).close()
+    except OSError as error:  # said now, and not to whoever has waited for the first video
+        text = tr("{name}: cannot be written: {reason}", name=outputs, reason=error.strerror)
+        hints = (f"docker run -v FOLDER:{outputs} --user $(id -u):$(id -g) …",) if _in_container() else ()
+        raise UsageError(text, (*hints, "--outputs FOLDER")) from error
     serve(
         _spec(arguments),
         arguments.models,
-        arguments.outputs,
+        outputs,
         host=arguments.host,
         port=arguments.port,
         open_browser=arguments.open,
+        drain_s=arguments.drain,
     )
 
 
@@ -92,6 +105,29 @@ def _worker(arguments: argparse.Namespace) -> int:
     return worker.main(spec, arguments.models / spec.name, lambda: _ensure(spec, arguments.models))
 
 
+def _health(arguments: argparse.Namespace) -> None:
+    from app import health
+
+    health.check(defaults.probed(arguments.host), arguments.port)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from app.verify import verify
+
+    verify(arguments.folder, as_json=arguments.json)
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from app.doctor import Asked, doctor
+
+    doctor(Asked(arguments.model, arguments.models, arguments.outputs), as_json=arguments.json)
+
+
+def _in_container() -> bool:
+    """Docker and podman leave these files in each of theirs."""
+    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+
+
 def _spec(arguments: argparse.Namespace) -> models.ModelSpec:
     return models.load(HERE / "models.toml").model(arguments.model)
 
@@ -101,7 +137,11 @@ def _ensure(spec: models.ModelSpec, folder: Path) -> None:
     if spec.weights is None and not (folder / spec.name / "model_index.json").exists():
         from app import smoke
 
-        smoke.make(folder / spec.name)
+        try:
+            smoke.make(folder / spec.name)
+        except OSError as error:
+            text = tr("{name}: cannot be written: {reason}", name=folder, reason=error.strerror)
+            raise JingxiangError(text) from error
         console.line("model", tr("{title} made: {folder}", title=spec.title, folder=folder / spec.name))
 
 
@@ -112,23 +152,28 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m app")
+    """Raises `UsageError` if a default cannot be used."""
     home = places.here()
-    common = _Parser(add_help=False)
-    common.add_argument("--model", default="smoke", help=tr("name in app/models.toml"))
-    common.add_argument("--models", type=Path, default=home.models, help=tr("folder of the models"))
+    model, outputs, address, serving, report = (_Parser(add_help=False) for _ in range(5))
+    model.add_argument("--model", default=defaults.model(), help=tr("name in app/models.toml"))
+    model.add_argument("--models", type=Path, default=home.models, help=tr("folder of the models"))
+    outputs.add_argument("--outputs", type=Path, default=home.outputs, help=tr("folder of the videos"))
+    address.add_argument("--host", default=defaults.host(), help=tr("address to listen on"))
+    address.add_argument("--port", type=int, default=defaults.port(), help=tr("0 picks a free one"))
+    serving.add_argument("--open", action="store_true", help=tr("open the browser when ready"))
+    serving.add_argument(
+        "--drain", type=defaults.seconds, default=defaults.drain_s(), metavar="SECONDS",
+        help=tr("how long a video that is being made may still take after SIGTERM"),
+    )  # fmt: skip
+    report.add_argument("--json", action="store_true", help=tr("one JSON object on stdout"))
+
+    page = [model, outputs, address, serving]
+    parser = _Parser(prog="python -m app", parents=page)
+    parser.set_defaults(action=_serve)
     actions = parser.add_subparsers(metavar="ACTION", parser_class=_Parser)
+    actions.add_parser("serve", parents=page, help=tr("the web page (default)")).set_defaults(action=_serve)
 
-    serve = actions.add_parser("serve", parents=[common], help=tr("the web page (default)"))
-    for each in (parser, serve):
-        each.set_defaults(action=_serve)
-        each.add_argument("--host", default="127.0.0.1")
-        each.add_argument("--port", type=int, default=7860, help=tr("0 picks a free one"))
-        each.add_argument("--outputs", type=Path, default=home.outputs, help=tr("folder of the videos"))
-        each.add_argument("--open", action="store_true", help=tr("open the browser when ready"))
-    parser.set_defaults(model="smoke", models=home.models)
-
-    generate = actions.add_parser("generate", parents=[common], help=tr("one video, without the page"))
+    generate = actions.add_parser("generate", parents=[model], help=tr("one video, without the page"))
     generate.set_defaults(action=_generate)
     generate.add_argument("--image", type=Path, required=True)
     generate.add_argument("--prompt", required=True)
@@ -136,8 +181,16 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--preset", default="standard")
     generate.add_argument("--seed", type=int)
 
-    actions.add_parser("make", parents=[common], help=tr("make the smoke model")).set_defaults(action=_make)
-    actions.add_parser("worker", parents=[common], help=tr("runs the model for the page")).set_defaults(action=_worker)
+    actions.add_parser("make", parents=[model], help=tr("make the smoke model")).set_defaults(action=_make)
+    actions.add_parser("worker", parents=[model], help=tr("runs the model for the page")).set_defaults(action=_worker)
+
+    health = actions.add_parser("health", parents=[address], help=tr("ends with 0 if the page's server answers"))
+    health.set_defaults(action=_health)
+    verify = actions.add_parser("verify", parents=[report], help=tr("an image's files against the lists in it"))
+    verify.set_defaults(action=_verify)
+    verify.add_argument("--folder", type=Path, default=HERE.parent, help=tr("folder of the image (default: the app's)"))
+    doctor = actions.add_parser("doctor", parents=[model, outputs, report], help=tr("what the app finds around it"))
+    doctor.set_defaults(action=_doctor)
     return parser
 
 

@@ -18,7 +18,6 @@ from jingxiang.errors import JingxiangError
 from jingxiang.models import ModelSpec
 
 RESTART_PAUSE_S = 1.0
-STOP_GRACE_S = 3.0
 LINE_BYTES = 1 << 20
 
 
@@ -26,17 +25,28 @@ class JobFailed(JingxiangError):
     """A video that could not be made."""
 
 
+class Draining(JobFailed):
+    """The app is about to stop."""
+
+    def __init__(self, language: str) -> None:
+        super().__init__(
+            tr("the server is about to stop and takes no new videos; try again in a minute", language=language)
+        )
+
+
 class Engine:
-    """One model in one worker process."""
+    """One model in one worker process. While it is `draining` it takes no new jobs."""
 
     def __init__(self, spec: ModelSpec, models: Path) -> None:
         self.spec = spec
         self.models = models
         self.ready = False
         self.reason = ""  # why the model cannot be used
+        self.draining = False
         self._turn = asyncio.Lock()
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._numbers = itertools.count(1)
+        self._unfinished: set[int] = set()  # what the worker has been told to do, also if nobody waits for it any more
         self._process: asyncio.subprocess.Process | None = None
         self._changed = asyncio.Event()
 
@@ -56,19 +66,31 @@ class Engine:
             self._changed.clear()
             await self._changed.wait()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a video is being made, or will be as soon as the model is loaded."""
+        return self._turn.locked() or bool(self._unfinished)
+
     async def make(self, order: Order) -> AsyncGenerator[tuple[int, int], None]:
         """Make one video: yields (steps done, steps). Jobs take turns. Raises `JobFailed`."""
+        self._check_open(order)
         async with self._turn:
+            self._check_open(order)  # it may have waited long
             await self.settled()
             if self.reason or self._process is None or self._process.stdin is None:
                 raise JobFailed(tr("the model is not loaded: {reason}", language=order.language, reason=self.reason))
             number = next(self._numbers)
+            self._unfinished.add(number)
             self._events = asyncio.Queue()  # without what came after an earlier job's end
             self._process.stdin.write((json.dumps({"id": number, **order.to_json()}) + "\n").encode())
             with contextlib.suppress(ConnectionError):  # the worker died: its end arrives as an event
                 await self._process.stdin.drain()
             async for event in self._of(number):
                 yield event["done"], event["of"]
+
+    def _check_open(self, order: Order) -> None:
+        if self.draining:
+            raise Draining(order.language)
 
     async def _of(self, number: int) -> AsyncGenerator[dict[str, Any], None]:
         """The steps of one job; events of a job that nobody waits for any more are passed over."""
@@ -104,8 +126,11 @@ class Engine:
                 self.reason = event["message"]
                 self._changed.set()
             else:
+                if event["event"] in ("done", "error"):
+                    self._unfinished.discard(event["id"])
                 self._events.put_nowait(event)
         code = await self._process.wait()
+        self._unfinished.clear()
         was_ready, self.ready = self.ready, False
         if not was_ready and not self.reason:  # it would only die again
             self.reason = _death(code)
@@ -113,16 +138,13 @@ class Engine:
         self._events.put_nowait({"event": "ended", "message": _death(code)})
 
     async def _stop(self) -> None:
+        """End the worker at once: it has nothing to tidy up, and does not listen to SIGTERM (see `worker`)."""
         process = self._process
         if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_GRACE_S)
-            except asyncio.TimeoutError:
-                process.kill()
-                await process.wait()
+            process.kill()
+            await process.wait()
 
 
 def _death(code: int) -> str:

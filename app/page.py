@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,36 @@ ERROR_S = 30
 PRESET_TITLES = {"standard": "Standard", "fast": "Fast preview"}
 
 
-def build(engine: Engine, outputs: Path) -> FastAPI:
-    """The page as an ASGI application, its files below `outputs`."""
+@dataclass(frozen=True)
+class Page:
+    """The page as an ASGI application, and what gradio knows of it."""
+
+    application: FastAPI
+    blocks: gr.Blocks
+
+    def hurry(self) -> None:
+        """Let those who wait in the queue, and who come now, go on at once: a draining engine has an answer for each.
+
+        Gradio has no public way to do that; see `Queue.create_event_queue_for_fn` in its queueing.py.
+        """
+        for function in self.blocks.fns.values():
+            function.concurrency_limit = None
+        for queue in self.blocks._queue.event_queue_per_concurrency_id.values():
+            queue.concurrency_limit = None
+
+
+def build(engine: Engine, outputs: Path) -> Page:
+    """The page, its files below `outputs`."""
     outputs.mkdir(parents=True, exist_ok=True)
-    os.environ["GRADIO_TEMP_DIR"] = str(outputs / ".gradio")
     texts = catalog(FOLDER) | _model_texts(engine.spec)
     i18n = gr.I18n(en={text: text for text in texts}, zh=texts, **{"zh-CN": texts})
     blocks = _blocks(engine, outputs, i18n)
     application = FastAPI(openapi_url=None)
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         application, blocks, path="/", i18n=i18n, theme=gr.themes.Default(font=FONTS), allowed_paths=[str(outputs)],
         max_file_size=picture.MAX_BYTES, show_error=True, footer_links=[], ssr_mode=False, enable_monitoring=False,
     )  # fmt: skip
+    return Page(application, blocks)
 
 
 def _model_texts(spec: ModelSpec) -> dict[str, str]:

@@ -34,6 +34,8 @@ def make(folder: Path) -> None:
     try:
         part.chmod(0o755)
         pipeline().save_pretrained(part, safe_serialization=True)
+        for path in part.rglob("*"):  # safetensors writes files that nobody else may read
+            path.chmod(0o755 if path.is_dir() else 0o644)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     finally:

@@ -31,7 +31,10 @@ Send = Callable[[dict[str, Any]], None]
 
 def main(spec: ModelSpec, folder: Path, prepare: Callable[[], None]) -> int:
     """Prepare and load the model, then do one job after another until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the app, which ends us
+    # What reaches the whole group of processes reaches the app, too. It ends us: with Ctrl-C at once, with SIGTERM when
+    # the video is done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     send = _private_stdout()
     jobs = _jobs()
     try:

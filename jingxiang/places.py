@@ -10,7 +10,8 @@ from pathlib import Path
 @dataclass(frozen=True)
 class Places:
     """All paths follow from the checkout, the home folder (JINGXIANG_HOME, else `.jingxiang` in the checkout) and the
-    store (JINGXIANG_STORE, else `jingxiang/store` in the user's cache folder).
+    store (JINGXIANG_STORE, else `jingxiang/store` in the user's cache folder). Videos may go somewhere else
+    (JINGXIANG_OUTPUTS, else `outputs` in the home): in a container the home cannot be written.
 
     Put the home on the fastest disk: environments and weights live there. On the same disk as the store, they share
     its files.
@@ -19,6 +20,7 @@ class Places:
     root: Path
     home: Path
     store: Path
+    videos: Path | None = None
 
     @property
     def locks(self) -> Path:
@@ -34,7 +36,12 @@ class Places:
 
     @property
     def outputs(self) -> Path:
-        return self.home / "outputs"
+        return self.videos or self.home / "outputs"
+
+    @property
+    def images(self) -> Path:
+        """What images are made from: environments for another path, digests of layers."""
+        return self.home / "images"
 
     @property
     def current(self) -> Path:
@@ -45,7 +52,12 @@ class Places:
 def here() -> Places:
     """The places of the checkout that this module lies in."""
     root = Path(__file__).resolve().parent.parent
-    return Places(root, _chosen("JINGXIANG_HOME") or root / ".jingxiang", _chosen("JINGXIANG_STORE") or _cached())
+    return Places(
+        root,
+        _chosen("JINGXIANG_HOME") or root / ".jingxiang",
+        _chosen("JINGXIANG_STORE") or _cached(),
+        _chosen("JINGXIANG_OUTPUTS"),
+    )
 
 
 def _chosen(variable: str) -> Path | None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from app import generation
-from app.engine import Engine, JobFailed
+from app.engine import Draining, Engine, JobFailed
 from app.texts import speaking
 from jingxiang import models as catalog
 
@@ -24,6 +24,11 @@ Steps = list[tuple[int, int]]
 
 def order(photo: Path, output: Path, preset: str = "fast") -> generation.Order:
     return generation.order(SPEC, image=photo, prompt="a cat", preset=preset, seed=7, output=output)
+
+
+def busy(engine: Engine) -> bool:
+    """A function, because mypy believes that what was read once stays so."""
+    return engine.busy
 
 
 async def make(engine: Engine, wanted: generation.Order) -> Steps:
@@ -84,6 +89,67 @@ def test_jobs_one_error_and_a_crash(models: Path, photo: Path, tmp_path: Path) -
                 pass
         assert await make(engine, order(photo, tmp_path / "again.mp4")) == steps[0]
         assert (tmp_path / "again.mp4").read_bytes() == wanted[0].output.read_bytes()
+
+    with_engine(models, use)
+
+
+def test_a_draining_engine_takes_nothing_new_and_is_busy_until_the_worker_is_done(
+    models: Path, tmp_path: Path, photo: Path
+) -> None:
+    async def use(engine: Engine) -> None:
+        assert not busy(engine)
+        running = engine.make(order(photo, tmp_path / "running.mp4"))
+        assert await running.__anext__() == (1, 4)
+        waiting = asyncio.create_task(make(engine, order(photo, tmp_path / "waiting.mp4")))
+        await asyncio.sleep(0)
+        assert busy(engine)
+        engine.draining = True
+        with speaking("zh"):
+            late = order(photo, tmp_path / "late.mp4")
+        with pytest.raises(Draining, match="服务即将停止，不再接受新视频；请一分钟后再试"):
+            await make(engine, late)
+        assert [step async for step in running] == [(2, 4), (3, 4), (4, 4)]
+        with pytest.raises(Draining, match="the server is about to stop and takes no new videos"):
+            await waiting
+        assert not busy(engine)
+        assert [path.name for path in tmp_path.glob("*.mp4")] == ["running.mp4"]
+
+    with_engine(models, use)
+
+
+def test_a_video_that_nobody_waits_for_any_more_still_keeps_the_engine_busy(
+    models: Path, tmp_path: Path, photo: Path
+) -> None:
+    async def use(engine: Engine) -> None:
+        abandoned = engine.make(order(photo, tmp_path / "abandoned.mp4"))
+        await abandoned.__anext__()
+        await abandoned.aclose()
+        assert busy(engine)
+        while busy(engine):
+            await asyncio.sleep(0.01)
+        assert (tmp_path / "abandoned.mp4").exists()
+        # one that dies has nothing left to do
+        long = replace(SPEC.preset("fast"), steps=500)
+        dying = engine.make(replace(order(photo, tmp_path / "dying.mp4"), preset=long))
+        await dying.__anext__()
+        await dying.aclose()
+        workers()[0].kill()
+        while busy(engine):
+            await asyncio.sleep(0.01)
+        assert not (tmp_path / "dying.mp4").exists()
+
+    with_engine(models, use)
+
+
+def test_sigterm_does_not_end_a_worker(models: Path, tmp_path: Path, photo: Path) -> None:
+    """What is sent to all processes of a service reaches it, too; the app ends it when its video is done."""
+
+    async def use(engine: Engine) -> None:
+        running = engine.make(order(photo, tmp_path / "running.mp4"))
+        await running.__anext__()
+        workers()[0].terminate()
+        assert [step async for step in running] == [(2, 4), (3, 4), (4, 4)]
+        assert workers()[0].is_running()
 
     with_engine(models, use)
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def _user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A user who has chosen nothing."""
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("JINGXIANG_OUTPUTS", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
 
 
@@ -50,6 +51,14 @@ def test_a_relative_home_is_taken_from_where_the_user_stands(monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JINGXIANG_HOME", "jx")
     assert here().home == tmp_path / "jx"
+
+
+def test_videos_may_go_somewhere_else_than_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JINGXIANG_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("JINGXIANG_OUTPUTS", str(tmp_path / "videos"))
+    assert (here().home, here().outputs) == (tmp_path / "home", tmp_path / "videos")
+    monkeypatch.setenv("JINGXIANG_OUTPUTS", "")
+    assert here().outputs == tmp_path / "home/outputs"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from typing import Any
 import psutil
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.client import Job
 from gradio_client.exceptions import AppError
+from gradio_client.utils import Status
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -230,9 +232,164 @@ def test_a_model_that_cannot_be_loaded_leaves_the_app_up_with_the_reason(tmp_pat
         assert "error: " in started.log.read_text()
 
 
+def ready(app: App) -> psutil.Process:
+    """Wait until it is; gives its worker."""
+    assert app.process.stdout is not None
+    assert app.process.stdout.readline() == f"READY {app.url}\n"
+    (worker,) = psutil.Process(app.process.pid).children()
+    return worker
+
+
+@contextlib.contextmanager
+def asking(app: App, language: str = "en") -> Iterator[Client]:
+    client = Client(app.url, headers={"accept-language": language}, verbose=False)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def ordered(client: Client, photo: Path) -> Job:
+    return client.submit(handle_file(str(photo)), "a cat", "fast", "5", api_name="/generate")
+
+
+def steps(job: Job) -> int:
+    """How many steps of a video are done, as its page shows them."""
+    found = job.status().progress_data
+    return int(found[0].index or 0) if found else 0
+
+
+@contextlib.contextmanager
+def paused(worker: psutil.Process, job: Job) -> Iterator[None]:
+    """A video of which the first step is done, and no other one will be until the test goes on."""
+    wait_for(lambda: steps(job) > 0)
+    worker.suspend()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.resume()
+
+
+def stops(app: App, seconds: float) -> int:
+    """The exit code of an app that stops within that time, and leaves no worker."""
+    try:
+        return app.process.wait(timeout=seconds)
+    finally:
+        assert not [each for each in psutil.process_iter(["cmdline"]) if str(app.outputs.parent) in
+                    " ".join(each.info["cmdline"] or [])]  # fmt: skip
+
+
+def test_sigterm_lets_the_running_video_come_to_its_end_and_its_page_have_it(
+    models: Path, tmp_path: Path, photo: Path
+) -> None:
+    with serving(models, tmp_path, "--drain", "300") as app, contextlib.ExitStack() as clients:
+        worker = ready(app)
+        first, waiting, late = (clients.enter_context(asking(app, each)) for each in ("en", "zh-CN", "en"))
+        job = ordered(first, photo)
+        with paused(worker, job):
+            second = ordered(waiting, photo)
+            wait_for(lambda: second.status().code is Status.IN_QUEUE)
+            app.process.send_signal(signal.SIGTERM)
+            worker.send_signal(signal.SIGTERM)  # what is sent to the whole group of processes reaches it, too
+            wait_for(lambda: app.get("/readyz")[0] == 503)
+            assert json.loads(app.get("/readyz")[1])["status"] == "draining"
+            assert app.get("/healthz")[0] == 200
+            # Those in the queue and those who come now are told at once, in their languages
+            with pytest.raises(AppError, match="服务即将停止，不再接受新视频；请一分钟后再试"):
+                second.result(timeout=20)
+            with pytest.raises(AppError, match="the server is about to stop and takes no new videos"):
+                ordered(late, photo).result(timeout=20)
+            assert app.process.poll() is None
+        video, settings = job.result(timeout=60)  # the client has fetched the file, as a browser does
+        assert json.loads(settings)["seed"] == 5
+        assert b"avc1" in Path(video["video"] if isinstance(video, dict) else video).read_bytes()
+        assert stops(app, 20) == 0
+        assert len(list(app.outputs.glob("*.mp4"))) == 1
+        assert app.log.read_text() == ("video    one is being made: the server stops after it, or after 300 s\n")
+
+
+def test_sigterm_without_a_video_stops_soon_although_a_page_is_open(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path) as app:
+        ready(app)
+        with asking(app), open_heartbeat(app):
+            app.process.send_signal(signal.SIGTERM)
+            assert stops(app, 3) == 0
+        assert app.log.read_text() == ""
+
+
+@contextlib.contextmanager
+def open_heartbeat(app: App) -> Iterator[None]:
+    """The stream that every open page keeps."""
+    with urllib.request.urlopen(f"{app.url}/gradio_api/heartbeat/abcdefgh", timeout=20) as stream:
+        assert stream.readline() == b"data: ALIVE\n"
+        yield
+        assert stream.read() in (b"\n", b"\ndata: ALIVE\n\n")  # an ordinary end, not a broken connection
+
+
+def test_gradio_keeps_its_files_with_the_videos_and_not_in_a_folder_of_all_users(models: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with serving(models, tmp_path, env={"TMPDIR": str(temporary), "GRADIO_TEMP_DIR": ""}) as app:
+        ready(app)
+        assert (app.outputs / ".gradio").is_dir()
+    assert not (temporary / "gradio").exists()
+
+
+def test_sigterm_before_the_page_is_there_stops_at_once(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path) as app:
+        wait_for(lambda: answers(app))
+        app.process.send_signal(signal.SIGTERM)
+        assert stops(app, 60) == 0  # gradio may be in the middle of being imported
+
+
+def answers(app: App) -> bool:
+    try:
+        return app.get("/healthz")[0] == 200
+    except urllib.error.URLError:
+        return False
+
+
+@pytest.mark.parametrize(("second", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_second_signal_stops_at_once(models: Path, tmp_path: Path, photo: Path, second: int, code: int) -> None:
+    with serving(models, tmp_path) as app:
+        worker = ready(app)
+        with asking(app) as client, paused(worker, ordered(client, photo)):
+            app.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: app.get("/readyz")[0] == 503)
+            app.process.send_signal(second)
+            assert stops(app, 4) == code
+        assert list(app.outputs.glob("*.mp4")) == []
+
+
+def test_a_video_that_takes_too_long_is_not_waited_for(models: Path, tmp_path: Path, photo: Path) -> None:
+    with serving(models, tmp_path, env={"JINGXIANG_DRAIN_S": "1.5"}) as app:
+        worker = ready(app)
+        with asking(app) as client, paused(worker, ordered(client, photo)):
+            app.process.send_signal(signal.SIGTERM)
+            start = time.monotonic()
+            assert stops(app, 8) == -signal.SIGTERM
+            assert time.monotonic() - start > 1.4
+        assert "warning: stopped before the video was done: the 2 s are over" in app.log.read_text()
+
+
 def test_listening_to_others_is_warned_of(models: Path, tmp_path: Path) -> None:
     with serving(models, tmp_path, "--host", "0.0.0.0") as open_to_all:
         wait_for(lambda: "warning: the page has no password: everybody who can reach" in open_to_all.log.read_text())
+
+
+def test_outputs_that_cannot_be_written_are_said_before_anybody_waits_for_a_video(models: Path) -> None:
+    code, out, err = run("serve", "--models", str(models), "--outputs", "/proc/videos")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: /proc/videos: cannot be written: ")
+    assert err.endswith("--outputs FOLDER\n")
+
+
+def test_a_model_that_cannot_be_made_here_is_one_line(tmp_path: Path, photo: Path) -> None:
+    words = ["--image", str(photo), "--prompt", "a cat", "--out", str(tmp_path / "a.mp4")]
+    code, out, err = run("generate", "--models", "/proc/models", *words)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("error: /proc/models: cannot be written: ")
 
 
 def test_unknown_arguments_are_one_line(models: Path) -> None:

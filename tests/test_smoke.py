@@ -42,6 +42,11 @@ def test_another_process_with_other_settings_makes_the_same_files(models: Path, 
     assert digests(tmp_path / "smoke") == digests(models / "smoke")
 
 
+def test_every_user_may_read_it(models: Path) -> None:
+    modes = {path.stat().st_mode & 0o777 for path in (models / "smoke").rglob("*") if path.is_file()}
+    assert modes == {0o644}
+
+
 def test_it_is_small_and_holds_only_safetensors_and_json(models: Path) -> None:
     files = [path for path in (models / "smoke").rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".safetensors", ".json"}
