@@ -209,6 +209,51 @@ def sbom(_: Context, profile: str = "auto", engine: str = "auto", model: Optiona
     sbom(here(), profile=profile, engine=engine, names=model or ())
 
 
+@task(
+    iterable=["model"],
+    help={
+        "model": "model whose weights are to be in it; may be repeated; the first one is served (default: what this "
+        "machine can run)",
+        "profile": PROFILE,
+        "engine": ENGINE,
+        "base": "image below ours (default: as docker/image.toml says)",
+        "mirror": MIRROR,
+        "tag": "NAME:TAG of the image (default: jingxiang/MODEL:DIGEST)",
+        "to": "docker (the engine of this machine or DOCKER_HOST), registry://HOST/NAME, oci:FOLDER or rootfs:FOLDER "
+        "(default: docker)",
+        "plan": "only say what would be made and sent",
+        "json": JSON,
+    },
+)
+def build_image(
+    _: Context,
+    model: Optional[Sequence[str]] = None,
+    profile: str = "auto",
+    engine: str = "auto",
+    base: str = "",
+    mirror: str = "auto",
+    tag: str = "",
+    to: str = "docker",
+    plan: bool = False,
+    json: bool = False,
+) -> None:
+    """Bake environment, weights and app into an image, the same bytes everywhere; its digest goes to stdout."""
+    from jingxiang.commands.build_image import build_image
+
+    build_image(
+        here(),
+        names=model or (),
+        profile=profile,
+        engine=engine,
+        base=base,
+        mirror=mirror,
+        tag=tag,
+        to=to,
+        plan=plan,
+        as_json=json,
+    )
+
+
 @task()
 def run(_: Context) -> None:
     """Run a program in the environment: run -- python train.py"""

@@ -6,6 +6,8 @@ each of its layers the digest, media type and size.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -113,6 +115,14 @@ def reference(text: str) -> Reference:
     if not (good and REPOSITORY.fullmatch(path) and REGISTRY.fullmatch(registry)):
         raise BadReference(text)
     return Reference(registry, path, what)
+
+
+def scheme(registry: str) -> str:
+    """How a registry is spoken to: on this machine without encryption, as docker does it."""
+    host = registry.rpartition(":")[0] or registry
+    with contextlib.suppress(ValueError):
+        return "http" if ipaddress.ip_address(host.strip("[]")).is_loopback else "https"
+    return "http" if host == "localhost" else "https"
 
 
 def chosen(index: bytes) -> str:

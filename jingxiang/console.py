@@ -46,6 +46,15 @@ def more(text: str) -> None:
     print(" " * VERB_COLUMNS + text, file=sys.stderr, flush=True)
 
 
+def lines(rows: Iterable[tuple[str, ...]]) -> None:
+    """Steps whose texts are in aligned columns; the first column is the verb."""
+    found = [tuple(row) for row in rows]
+    widths = [max(columns(row[index]) for row in found) for index in range(1, len(found[0]) - 1)] if found else []
+    for verb, *cells in found:
+        padded = [pad(cell, width) for cell, width in zip(cells, widths, strict=False)]
+        line(verb, "  ".join([*padded, cells[-1]]).rstrip())
+
+
 def warn(text: str) -> None:
     print(paint(tr("warning: "), YELLOW) + text, file=sys.stderr, flush=True)
 

@@ -84,17 +84,23 @@ class Check:
 @dataclass(frozen=True)
 class Environment:
     """One installed lock: `environments/i2v-cpu-3f9c21ab`. `conda`: the lock of what came from conda, if that is where
-    its Python is from; `version`: of its Python."""
+    its Python is from; `version`: of its Python; `elsewhere`: the path that it is going to be used at, in an image."""
 
     folder: Path
     profile: str
     lock: Lock
     conda: CondaLock | None = None
     version: str = PYTHON
+    elsewhere: Path | None = None
 
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def prefix(self) -> Path:
+        """What its own files call its folder."""
+        return self.elsewhere or self.folder
 
     @property
     def python(self) -> Path:
@@ -142,11 +148,18 @@ def digest(lock: Lock, conda: CondaLock | None) -> str:
 
 
 def plan(
-    places: Places, profile: str, lock: Lock, conda: CondaLock | None = None, *, folder: Path | None = None
+    places: Places,
+    profile: str,
+    lock: Lock,
+    conda: CondaLock | None = None,
+    *,
+    folder: Path | None = None,
+    elsewhere: Path | None = None,
 ) -> Environment:
-    """`folder`: where it should be, if not under its own name among the others."""
+    """`folder`: where it should be, if not under its own name among the others; `elsewhere`: see `Environment`."""
     name = f"i2v-{profile}-{short(digest(lock, conda))}"
-    return Environment(folder or places.environments / name, profile, lock, conda)
+    among = places.images / "environments" if elsewhere else places.environments
+    return Environment(folder or among / name, profile, lock, conda, elsewhere=elsewhere)
 
 
 def build(environment: Environment, engine: Engine, wheels: Wheels, *, show: bool, fresh: bool = False) -> int:
@@ -243,7 +256,7 @@ def _fill(
     it, so that is always the same place.
     """
     links, cache, lock = workshop / LINKS, workshop / UNPACKED, environment.lock
-    engine.make(folder, environment.folder, workshop)
+    engine.make(folder, environment.prefix, workshop)
     python = bytecode.ask(folder / "bin" / "python")
     base = inventory.looks(folder, seen)
     stamp = Stamp(environment.profile, engine.name, environment.digest, python.version, python.tag, base)
@@ -270,7 +283,7 @@ def _tidy(site: Path) -> None:
 
 def _of_conda(environment: Environment, files: CondaFiles | None) -> dict[str, set[str]]:
     """What conda packages bring, of those that are in the store."""
-    return files.sound().expected(environment.folder, environment.site) if files else {}
+    return files.sound().expected(environment.prefix, environment.site) if files else {}
 
 
 def _has_its_python(environment: Environment, conda: Mapping[str, Collection[str]]) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
@@ -13,6 +16,7 @@ from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 
 TAIL_LINES = 15
+LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,33 @@ def check(argv: Sequence[str | Path], *, name: str, **options: object) -> Finish
     if finished.code:
         raise ProcessFailed(name, finished)
     return finished
+
+
+@contextlib.contextmanager
+def beside(argv: Sequence[str | Path], *, until: Callable[[], bool], timeout_s: float) -> Iterator[str]:
+    """Have a program run beside us, and end it afterwards. Gives "" when `until` says that it has begun to work, else
+    why it has not within so many seconds."""
+    words = [str(word) for word in argv]
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        try:
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+        except OSError as error:
+            yield f"{words[0]}: {error.strerror}"
+            return
+        try:
+            end = time.monotonic() + timeout_s
+            while not until() and child.poll() is None and time.monotonic() < end:
+                time.sleep(LOOK_S)
+            said.seek(0)
+            if until() and child.poll() is None:
+                yield ""
+            elif child.poll() is None:
+                yield tr("{name}: no answer within {seconds} s", name=words[0], seconds=timeout_s)
+            else:
+                yield Finished(child.returncode, "", said.read()).tail or f"{words[0]}: {child.returncode}"
+        finally:
+            child.terminate()
+            child.wait()
 
 
 def replace(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> NoReturn:

@@ -22,7 +22,8 @@ CLEAR = "\r\033[K"
 class Bar:
     """Shows what `Engine.run` reports; a context, so that a bar never stays half drawn in front of a message."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str = "fetch") -> None:
+        self._verb = verb
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._shown_at = time.monotonic() - (LINE_S if self._terminal else 0.0)
         self._seen: deque[tuple[float, int]] = deque()
@@ -52,7 +53,7 @@ class Bar:
         if self._terminal:
             self._draw(self._bar(progress))
         else:
-            console.line("fetch", self._text(progress))
+            console.line(self._verb, self._text(progress))
 
     def _draw(self, text: str) -> None:
         sys.stderr.write(CLEAR + fitted(text, _columns() - 1))
@@ -62,11 +63,13 @@ class Bar:
         part = progress.done_bytes / progress.total_bytes if progress.total_bytes else 0.0
         filled = min(BAR_COLUMNS, int(part * BAR_COLUMNS))
         bar = "█" * filled + "░" * (BAR_COLUMNS - filled)
-        return f"{console.pad(tr('fetch'), console.VERB_COLUMNS)}{bar}  {self._text(progress)}"
+        return f"{console.pad(tr(self._verb), console.VERB_COLUMNS)}{bar}  {self._text(progress)}"
 
     def _text(self, progress: Progress) -> str:
         done, total = console.size(progress.done_bytes), console.size(progress.total_bytes)
-        words = [f"{done} / {total}", tr("{done}/{total} files", done=progress.done_files, total=progress.total_files)]
+        words = [f"{done} / {total}"]
+        if progress.total_files:
+            words.append(tr("{done}/{total} files", done=progress.done_files, total=progress.total_files))
         speed = self._speed()
         if speed > 0:
             left_s = (progress.total_bytes - progress.done_bytes) / speed

@@ -60,6 +60,13 @@ def find_python(python: str) -> process.Finished:
     return process.run([binary(), "python", "find", "--quiet", "--no-project", "--system", python], env=env)
 
 
+def python(version: str) -> Path:
+    """The program of this machine's Python such as `3.11`; raises `ProcessFailed` if there is none."""
+    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1", "UV_NO_CACHE": "1"}
+    argv: list[str | Path] = [binary(), "python", "find", "--no-project", "--system", version]
+    return Path(process.check(argv, name="uv python find", env=env).stdout.strip()).resolve()
+
+
 def make_environment(folder: Path, python: str, *, cache: Path) -> process.Finished:
     """An empty virtual environment that may be renamed afterwards, from a Python of this machine such as `3.11`."""
     env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(cache)}

@@ -93,3 +93,14 @@ def test_other_bodies_are_no_manifests(body: bytes) -> None:
         base_images.image(IMAGE.reference, IMAGE.manifest, body)
     with pytest.raises(NotAnImage):
         base_images.chosen(body)
+
+
+@pytest.mark.parametrize(
+    ("registry", "scheme"),
+    [
+        ("localhost", "http"), ("localhost:5000", "http"), ("127.0.0.1:5000", "http"), ("127.8.9.1", "http"),
+        ("docker.io", "https"), ("10.0.0.1:5000", "https"), ("a.example.com", "https"), ("localhost.cn", "https"),
+    ],
+)  # fmt: skip
+def test_only_registries_of_this_machine_are_spoken_to_in_the_clear(registry: str, scheme: str) -> None:
+    assert base_images.scheme(registry) == scheme

@@ -148,3 +148,30 @@ def test_a_bundle_is_a_layout_that_images_come_from(
             bases.get(other, mirror=url)
             assert held(other) == image
         server.shutdown()
+
+
+def test_an_image_that_nobody_has_locked_is_locked_loudly(
+    places: Places, image: dict[str, bytes], near: Mirror, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bases.known(places, "debian:bookworm-slim") is None
+    found = bases.locked(places, "debian:bookworm-slim", mirror="near")
+    err = capsys.readouterr().err
+    assert f"lock     {NAME}: not locked yet, taking what the registry says\n" in err
+    assert held(places) == image
+    assert bases.known(places, "debian:bookworm-slim") == found
+    before = near.connections
+    assert bases.locked(places, NAME, mirror="near") == found
+    assert near.connections == before
+    assert capsys.readouterr().err == ""
+
+
+def test_an_image_of_another_registry_comes_from_there_where_no_mirror_has_it(places: Places, far: Mirror) -> None:
+    """One of this machine is spoken to in the clear."""
+    files = registry.add(far, "team/base", "1", *LAYERS)
+    name = f"{far.url.removeprefix('http://')}/team/base:1"
+    found = bases.locked(places, name, mirror="auto")
+    assert str(found.reference) == name
+    assert held(places) == files
+    shutil.rmtree(places.store)
+    assert bases.get(places, mirror="auto") == [found]
+    assert held(places) == files

@@ -124,3 +124,14 @@ def test_colours_do_not_shift_the_columns_of_a_table(monkeypatch: pytest.MonkeyP
 )
 def test_bytes_are_said_in_powers_of_ten(count: int, text: str) -> None:
     assert console.size(count) == text
+
+
+def test_steps_are_in_columns_after_their_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    console.lines([("base", "debian", "1 layer", "new"), ("weights", "模型", "12 layers", ""), ("app", "", "1", "new")])
+    assert capsys.readouterr().err.splitlines() == [
+        "base     debian  1 layer    new",
+        "weights  模型    12 layers",
+        "app              1          new",
+    ]
+    console.lines([])
+    assert capsys.readouterr().err == ""

@@ -29,11 +29,13 @@ LAYERS = {
     "jingxiang.vendored": 0,
     "jingxiang.weights": 0,
     "jingxiang.base_images": 1,
+    "jingxiang.image_definition": 1,
     "jingxiang.locks": 1,
     "jingxiang.mirrors": 1,
     "jingxiang.models": 1,
     "jingxiang.places": 1,
     "jingxiang.conda_locks": 2,
+    "jingxiang.images": 2,
     "jingxiang.fetch.artifacts": 2,
     "jingxiang.fetch.faults": 2,
     "jingxiang.fetch.ranges": 2,
@@ -45,6 +47,8 @@ LAYERS = {
     "jingxiang.environments": 3,
     "jingxiang.gpu": 3,
     "jingxiang.hubs.*": 3,
+    "jingxiang.image_contents": 3,
+    "jingxiang.layers": 3,
     "jingxiang.pip_client": 3,
     "jingxiang.inventory": 3,
     "jingxiang.materials": 3,
@@ -88,6 +92,11 @@ def sources(root: Path) -> dict[str, Path]:
     return {".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 
+def for_types(node: ast.AST) -> bool:
+    """Whether it is the part of a module that only type checkers read."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
 @functools.cache
 def statements(source: str) -> tuple[tuple[ast.Import | ast.ImportFrom, bool], ...]:
     """The import statements, each with whether it is outside of any function."""
@@ -95,7 +104,7 @@ def statements(source: str) -> tuple[tuple[ast.Import | ast.ImportFrom, bool], .
     def visit(node: ast.AST, *, at_once: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             yield node, at_once
-        at_once = at_once and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        at_once = at_once and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not for_types(node)
         for child in ast.iter_child_nodes(node):
             if isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
                 yield from visit(child, at_once=at_once)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,30 @@ def test_a_replacement_gets_no_more_than_the_environment_that_it_is_given() -> N
     )
     child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(child.stdout) == ["ONLY"]
+
+
+def test_a_program_beside_us_is_ended_with_the_block(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    code = f"import os, time; open({str(ready)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    with process.beside(
+        python(code), until=lambda: ready.exists() and ready.read_text() != "", timeout_s=20
+    ) as problem:
+        assert problem == ""
+        number = int(ready.read_text())
+        os.kill(number, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+
+
+def test_why_a_program_beside_us_does_not_work_is_said() -> None:
+    never = partial(bool, False)
+    code = "import sys; print('first', file=sys.stderr); sys.exit('no such host')"
+    for argv, words in (
+        (python(code), "first\nno such host"),
+        (["sh", "-c", "exit 3"], "sh: 3"),
+        (["no-such-program"], "no-such-program: No such file or directory"),
+    ):
+        with process.beside(argv, until=never, timeout_s=20) as problem:
+            assert problem == words
+    with process.beside(["sleep", "30"], until=never, timeout_s=0.2) as problem:
+        assert problem == "sleep: no answer within 0.2 s"

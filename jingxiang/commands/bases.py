@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jingxiang.commands.sources import Sources
 from jingxiang.fetch.artifacts import Artifact
 from jingxiang.fetch.client import Client
 from jingxiang.fetch.session import Session
-from jingxiang.hubs import registry
+from jingxiang.hubs import registry as registries
 from jingxiang.language import tr
 from jingxiang.mirrors import Source
 from jingxiang.places import Places
@@ -27,11 +28,11 @@ def relock(places: Places, names: Sequence[str], *, mirror: str) -> None:
 
     Raises `BadReference`, `Unavailable`.
     """
-    wanted = [base_images.reference(name) for name in names]
-    asked, path = sources.of(places, mirror, "oci"), places.root / base_images.LOCK
-    with asked.client() as client:
-        for each in wanted:
-            said, (image, body) = asked.first(str(each), partial(registry.image, client, named=each))
+    wanted, path = [base_images.reference(name) for name in names], places.root / base_images.LOCK
+    for each in wanted:
+        asked = _sources(places, each.registry, mirror)
+        with asked.client() as client:
+            said, (image, body) = asked.first(str(each), partial(registries.image, client, named=each))
             _keep(places, body)
             images = {**base_images.load(path), str(each): image}
             with storage.writing(path.parent):
@@ -44,24 +45,63 @@ def relock(places: Places, names: Sequence[str], *, mirror: str) -> None:
             console.more(tr("it is written to {lock}: commit it", lock=base_images.LOCK))
 
 
+def known(places: Places, name: str) -> BaseImage | None:
+    """One image, if it is locked. Raises `BadReference`, `TableError`."""
+    return base_images.load(places.root / base_images.LOCK).get(str(base_images.reference(name)))
+
+
+def locked(places: Places, name: str, *, mirror: str) -> BaseImage:
+    """One image, its files and manifest in the store; one that nobody has locked yet is locked now, said loudly.
+
+    Raises `BadReference`, `TableError`, `Unavailable`.
+    """
+    image = known(places, name)
+    if image is None:
+        wanted = str(base_images.reference(name))
+        console.line("lock", tr("{image}: not locked yet, taking what the registry says", image=wanted))
+        relock(places, [name], mirror=mirror)
+        image = base_images.load(places.root / base_images.LOCK)[wanted]
+    _get(places, [image], mirror=mirror)
+    return image
+
+
 def get(places: Places, *, mirror: str) -> list[BaseImage]:
     """Every locked image, its files and manifest in the store. Raises `Unavailable`."""
-    images, store = list(base_images.load(places.root / base_images.LOCK).values()), Store(places.store)
+    images = list(base_images.load(places.root / base_images.LOCK).values())
+    _get(places, images, mirror=mirror)
+    return images
+
+
+def _get(places: Places, images: Sequence[BaseImage], *, mirror: str) -> None:
+    for registry in dict.fromkeys(image.reference.registry for image in images):
+        _get_from(places, registry, [each for each in images if each.reference.registry == registry], mirror=mirror)
+
+
+def _get_from(places: Places, registry: str, images: Sequence[BaseImage], *, mirror: str) -> None:
+    store = Store(places.store)
     wanted = {blob.sha256: _artifact(image, blob.sha256, blob.size) for image in images for blob in image.blobs}
     missing = [artifact for sha256, artifact in wanted.items() if not store.has(sha256)]
     unnamed = [image for image in images if not store.has(image.manifest.sha256)]
     if missing or unnamed:
-        asked = sources.of(places, mirror, "oci")
+        asked = _sources(places, registry, mirror)
         with asked.client() as client:
             for image in unnamed:  # registries have manifests elsewhere than the other files
                 ask = partial(_manifest, client, image)
                 _keep(places, asked.first(str(image.reference), ask)[1])
         _fetch(store, asked, missing)
-    return images
+
+
+def _sources(places: Places, registry: str, mirror: str) -> Sources:
+    """The mirrors, and at last the registry itself, unless it is the one that `official` names."""
+    asked = sources.of(places, mirror, "oci")
+    if registry == base_images.HUB:
+        return asked
+    own = Source(registry, registry, "oci", "oci", f"{base_images.scheme(registry)}://{{registry}}")
+    return replace(asked, order=(*asked.order, own))
 
 
 def _manifest(client: Client, image: BaseImage, source: Source) -> bytes:
-    return registry.manifest(client, source, image.reference, f"sha256:{image.manifest.sha256}").body
+    return registries.manifest(client, source, image.reference, f"sha256:{image.manifest.sha256}").body
 
 
 def _fetch(store: Store, asked: Sources, missing: Sequence[Artifact]) -> None:

@@ -121,7 +121,7 @@ def get(places: Places, spec: ModelSpec, *, mirror: str, dry_run: bool = False, 
     lock = weights.load(places.root / weights.LOCK).get(spec.name)
     if lock:
         weights.check_fits(spec.name, wanted, lock)
-        if not _missing(places, lock):
+        if not not_here(places, lock):
             _link(places, spec, lock)
             return folder
     _allowed(places, spec, wanted, accept=accept, dry_run=dry_run)
@@ -134,9 +134,9 @@ def get(places: Places, spec: ModelSpec, *, mirror: str, dry_run: bool = False, 
             known = model_locks.completed(found, spec.name, wanted, known)
         if known != lock:
             model_locks.write(places, spec.name, known)
-    missing = _missing(places, known)
+    missing = not_here(places, known)
     text = tr("{model}: {count} of {all} files to fetch, {size}", model=spec.name, count=len(missing),
-              all=len(_files(spec, known)), size=console.size(sum(each.size for _, each in missing)))  # fmt: skip
+              all=len(contents(spec, known)), size=console.size(sum(each.size for _, each in missing)))  # fmt: skip
     console.line("plan", text)
     if dry_run:
         return folder
@@ -185,7 +185,7 @@ def verify(places: Places, name: str, *, as_json: bool) -> None:
         raise NotFetched(name)
     weights.check_fits(name, spec.weights, lock)
     folder, store = places.models / name, Store(places.store)
-    files = _files(spec, lock)
+    files = contents(spec, lock)
     found = inventory.looks(folder) if folder.is_dir() else {}
     wrong = dict.fromkeys(sorted(found.keys() - files), ADDED)
     for path, sha256 in files.items():
@@ -225,7 +225,7 @@ def _allowed(places: Places, spec: ModelSpec, wanted: Weights, *, accept: bool, 
         path.write_text("".join(f"{name}\n" for name in [*accepted, spec.name]), encoding="utf-8")
 
 
-def _files(spec: ModelSpec, lock: ModelLock) -> dict[str, str]:
+def contents(spec: ModelSpec, lock: ModelLock) -> dict[str, str]:
     """What is in the model's folder: names and digests."""
     assert spec.weights
     return {
@@ -235,7 +235,7 @@ def _files(spec: ModelSpec, lock: ModelLock) -> dict[str, str]:
     }
 
 
-def _missing(places: Places, lock: ModelLock) -> list[tuple[LockedPart, LockedFile]]:
+def not_here(places: Places, lock: ModelLock) -> list[tuple[LockedPart, LockedFile]]:
     """What is not in the store; nothing can be said of files that are not known by SHA-256 yet."""
     store = Store(places.store)
     files = ((part, file) for part in lock.parts for file in part.files)
@@ -243,7 +243,7 @@ def _missing(places: Places, lock: ModelLock) -> list[tuple[LockedPart, LockedFi
 
 
 def _link(places: Places, spec: ModelSpec, lock: ModelLock) -> None:
-    files, folder = _files(spec, lock), places.models / spec.name
+    files, folder = contents(spec, lock), places.models / spec.name
     view = Store(places.store).view(folder, files)
     how = tr("no copy (hard links)") if not view.copied.files else tr("copied, because it is on another disk")
     size = console.size(lock.size_bytes)
@@ -292,6 +292,6 @@ def _state(places: Places, spec: ModelSpec, lock: ModelLock | None) -> State:
         weights.check_fits(spec.name, spec.weights, lock)
     except (weights.StaleLock, weights.Pickle):  # told by whoever wants to use it
         return State(spec.name, spec.title, STALE, None, licence.name, licence.commercial, gated)
-    missing = len(_missing(places, lock))
-    state = READY if not missing else ABSENT if missing == len(_files(spec, lock)) else PARTIAL
+    missing = len(not_here(places, lock))
+    state = READY if not missing else ABSENT if missing == len(contents(spec, lock)) else PARTIAL
     return State(spec.name, spec.title, state, lock.size_bytes, licence.name, licence.commercial, gated)

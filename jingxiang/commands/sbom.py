@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jingxiang import base_images, conda_locks, console, gpu, materials, models, profiles, weights
+from jingxiang.base_images import BaseImage
 from jingxiang.commands import engines, setup
 from jingxiang.commands.fetch import NotFetched
 from jingxiang.commands.model_locks import NoWeights
-from jingxiang.environments import PYTHON
+from jingxiang.environments import PYTHON, Environment
 from jingxiang.errors import UnknownName
 from jingxiang.fetch import resolve
 from jingxiang.materials import Materials, Model
@@ -24,17 +25,22 @@ def sbom(places: Places, *, profile: str, engine: str, names: Sequence[str]) -> 
     profiles.check(profile)
     chosen = profiles.choose(profile, gpu.detect()).profile.name
     conda = engines.lock(places) if engine != engines.VENV else None
-    lock = setup.planned(places, chosen, conda).lock
-    catalog, locked = models.load(places.root / models.FILE), weights.load(places.root / weights.LOCK)
     images = base_images.load(places.root / base_images.LOCK)
+    console.data(bill(places, setup.planned(places, chosen, conda), names, [*images.values()]))
+
+
+def bill(places: Places, environment: Environment, names: Sequence[str], images: Sequence[BaseImage]) -> str:
+    """Of an environment, models and base images, all from their locks."""
+    lock, conda = environment.lock, environment.conda
+    catalog, locked = models.load(places.root / models.FILE), weights.load(places.root / weights.LOCK)
     target = resolve.target(PYTHON)
     found = {name: _model(catalog.model(name), locked.get(name)) for name in names}
-    digests = {chosen: lock.digest, **{f"model:{name}": locked[name].digest for name in found}}
+    digests = {environment.profile: lock.digest, **{f"model:{name}": locked[name].digest for name in found}}
     digests |= {conda_locks.NAME: conda.digest} if conda else {}
-    digests |= {str(image.reference): image.manifest.sha256 for image in images.values()}
+    digests |= {str(image.reference): image.manifest.sha256 for image in images}
     packages = [package for package in lock.packages if target.wants(package)]
-    listed = Materials(digests, packages, conda.packages if conda else (), [*found.values()], [*images.values()])
-    console.data(materials.written(listed))
+    listed = Materials(digests, packages, conda.packages if conda else (), [*found.values()], images)
+    return materials.written(listed)
 
 
 def _model(spec: ModelSpec, lock: ModelLock | None) -> Model:

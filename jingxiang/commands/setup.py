@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -138,14 +138,41 @@ def setup(
     return chosen.environment
 
 
-def planned(places: Places, profile: str, conda: CondaLock | None = None, *, folder: Path | None = None) -> Environment:
+def for_image(
+    places: Places, *, mirror: str, profile: str, engine: str, prefix: Path, check: Callable[[Environment], object]
+) -> Environment:
+    """The same for an image in which the environment's folder is `prefix`; made apart from this machine's own.
+
+    `check` may refuse it before anything is fetched.
+    """
+    chosen = _chosen(places, mirror, profile, engine, elsewhere=prefix)
+    check(chosen.environment)
+    _made(places, chosen, mirror, fresh=False)
+    return chosen.environment
+
+
+def planned_for_image(places: Places, *, mirror: str, profile: str, engine: str, prefix: Path) -> Chosen:
+    """What `for_image` would make; nothing is fetched."""
+    return _chosen(places, mirror, profile, engine, elsewhere=prefix)
+
+
+def planned(
+    places: Places,
+    profile: str,
+    conda: CondaLock | None = None,
+    *,
+    folder: Path | None = None,
+    elsewhere: Path | None = None,
+) -> Environment:
     """The environment that `setup` would make of the locks as they are now. Raises `StaleLock` and its like."""
     lock = locks.read(places.locks / f"{profile}.txt")
     lock.check_fresh(places.root / "envs" / f"{profile}.in")
-    return environments.plan(places, profile, lock, conda, folder=folder)
+    return environments.plan(places, profile, lock, conda, folder=folder, elsewhere=elsewhere)
 
 
-def _chosen(places: Places, mirror: str, profile: str, engine: str, prefix: str) -> Chosen:
+def _chosen(
+    places: Places, mirror: str, profile: str, engine: str, prefix: str = "", *, elsewhere: Path | None = None
+) -> Chosen:
     """What is going to be made; says it, and why."""
     known = mirrors.chosen(places.root, mirror)
     here = f"{platform.system()}-{platform.machine()}".lower()
@@ -163,10 +190,11 @@ def _chosen(places: Places, mirror: str, profile: str, engine: str, prefix: str)
     found = gpu.detect()
     build = profiles.choose(profile, found)
     choice, environment = engines.choose(
-        places, known, engine, lambda conda: planned(places, build.profile.name, conda, folder=folder), mirror=mirror
-    )
-    if environment.conda and len(os.fsencode(environment.folder)) > LONGEST_PATH:
-        raise PathTooLong(environment.folder)
+        places, known, engine,
+        lambda conda: planned(places, build.profile.name, conda, folder=folder, elsewhere=elsewhere), mirror=mirror,
+    )  # fmt: skip
+    if environment.conda and len(os.fsencode(environment.prefix)) > LONGEST_PATH:
+        raise PathTooLong(environment.prefix)
     chosen = Chosen(known, environment, choice)
     if not chosen.in_place:
         _say(chosen)
@@ -180,7 +208,8 @@ def _chosen(places: Places, mirror: str, profile: str, engine: str, prefix: str)
 def _made(places: Places, chosen: Chosen, mirror: str, *, fresh: bool) -> None:
     environment, known = chosen.environment, chosen.known
     if chosen.in_place and not fresh:
-        console.line("ready", tr("{name} is in place", name=environment.name))
+        if not environment.elsewhere:
+            console.line("ready", tr("{name} is in place", name=environment.name))
     else:
         _writable(environment.folder)
         engine = engines.ready(places, known, chosen.choice, environment, mirror=mirror)  # before gigabytes are fetched
@@ -188,7 +217,7 @@ def _made(places: Places, chosen: Chosen, mirror: str, *, fresh: bool) -> None:
             places, known, _wanted(environment, _also(environment)), partial(_build, environment, engine, fresh=fresh),
             mirror=mirror, meanwhile=partial(environments.preparing, environment), planned=partial(_say_room, places),
         )  # fmt: skip
-    if environment.profile == DEVELOPMENT:
+    if environment.profile == DEVELOPMENT or environment.elsewhere:
         return
     if environment.folder.parent != places.environments:
         console.line("ready", str(environment.folder))

@@ -9,15 +9,17 @@ import socket
 import ssl
 import urllib.parse
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from jingxiang import __version__
-from jingxiang.fetch import sockets
+from jingxiang.fetch import sending, sockets
 from jingxiang.fetch.bodies import Body, FileBody, Response
 from jingxiang.fetch.faults import Fault, Kind
 from jingxiang.fetch.flow import Flow
 from jingxiang.fetch.hosts import PER_HOST, Connection, Hosts, Route
 from jingxiang.fetch.network import PORTS, Network
 from jingxiang.fetch.sampler import PAGE_BYTES, Reply, Sampler
+from jingxiang.fetch.sending import Answer, Sending, Stale, Stream
 from jingxiang.language import tr
 
 USER_AGENT = f"jingxiang/{__version__}"
@@ -32,6 +34,8 @@ URL_SAFE = "%/:=&?~#+!$,;'@()*[]"
 NAME = re.compile(r"[^\x00-\x20\x7f/@]+")
 # How a server ends a connection that it has kept open for a while.
 GONE = (http.client.BadStatusLine, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
+GET = Sending()
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Client:
@@ -112,6 +116,33 @@ class Client:
 
         return sampler.run(exchange, seconds)
 
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] = NONE,
+        body: bytes | Stream | None = None,
+        authorization: str = "",
+        patience_s: float | None = None,
+        flow: Flow | None = None,
+    ) -> Answer:
+        """One request of any kind, and its answer whatever the status: no redirect is followed, no login is found.
+
+        `authorization`: for the host of the address, whosoever that is; `patience_s`: how long the server may think
+        when it has got everything. Raises `Fault` if there is no answer.
+        """
+        flow, route = flow or Flow(), _route(url)
+        if route[0] not in PORTS or not route[1]:
+            raise Fault(Kind.LOOP, tr("no address"))
+        sent = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **headers}
+        if authorization:
+            sent["Authorization"] = authorization
+        request = Sending(method, body, patience_s)
+        connection, answer = self._exchange(route, urllib.parse.urlsplit(url), sent, flow, request)
+        with contextlib.closing(Response(url, connection, answer, flow)) as response:
+            return sending.answer(response)
+
     def _get(self, url: str, headers: Mapping[str, str], authorization: str, flow: Flow) -> Response:
         """The answer, after redirects. A login goes to the host that it belongs to, and to no other."""
         own = _route(url)
@@ -147,7 +178,12 @@ class Client:
         return login
 
     def _exchange(
-        self, route: Route, parts: urllib.parse.SplitResult, headers: Mapping[str, str], flow: Flow
+        self,
+        route: Route,
+        parts: urllib.parse.SplitResult,
+        headers: Mapping[str, str],
+        flow: Flow,
+        request: Sending = GET,
     ) -> tuple[Connection, http.client.HTTPResponse]:
         """Send one request, over an idle connection if there is one, and have the answer's headers."""
         scheme, host, port = route
@@ -169,12 +205,11 @@ class Client:
                         flow.use(connection.handle)
                     else:
                         self._connect(connection, flow)
-                    connection.line.request("GET", target, headers=headers)
-                    answer = connection.line.getresponse()
+                    answer = request.exchange(connection.line, target, headers, idle=idle is not None)
                 done = True
                 return connection, answer
             except Fault as fault:
-                if flow.was_cut or not (idle and isinstance(fault.__cause__, GONE)):
+                if flow.was_cut or not (idle and isinstance(fault.__cause__, GONE if request.again else Stale)):
                     raise
             finally:
                 if not done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Callable
@@ -26,7 +27,8 @@ def descriptor(body: bytes, media_type: str) -> dict[str, object]:
 
 def add(mirror: Mirror, repository: str, tag: str, *layers: bytes, token: bool = False) -> dict[str, bytes]:
     """An image of two platforms; returns the files of ours by digest, the manifest last. `token`: only with one."""
-    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}}).encode()
+    rootfs = {"type": "layers", "diff_ids": [digest(_unpacked(layer)) for layer in layers]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
     listed = [descriptor(layer, LAYER) for layer in layers]
     value = {"schemaVersion": 2, "mediaType": MANIFESTS[0], "config": descriptor(config, CONFIG), "layers": listed}
     manifest, other = json.dumps(value).encode(), json.dumps({**value, "layers": []}).encode()
@@ -45,6 +47,11 @@ def add(mirror: Mirror, repository: str, tag: str, *layers: bytes, token: bool =
         mirror.files["/token?service=tests&scope=pull"] = json.dumps({"token": TOKEN}).encode()
         mirror.answers |= {path: _guarded(mirror) for path in served}
     return {digest(body): body for body in (config, *layers, manifest)}
+
+
+def _unpacked(layer: bytes) -> bytes:
+    """The tar of a layer; many tests have layers that are none."""
+    return gzip.decompress(layer) if layer.startswith(b"\x1f\x8b") else layer
 
 
 def _guarded(mirror: Mirror) -> Callable[[BaseHTTPRequestHandler], None]:
