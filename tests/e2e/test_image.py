@@ -1,0 +1,383 @@
+"""build-image as its users do it: whole processes, a real engine, a real registry, the app running without a network"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from docker import DockerClient
+from docker.models.containers import Container
+from PIL import Image
+
+from jingxiang import image_definition
+from jingxiang.images import merged
+from tests.peers import base_image, checkout, faults, system
+from tests.peers.checkout import Checkout, Done
+from tests.peers.mirror import serving
+
+pytestmark = pytest.mark.e2e
+PYTHON = getattr(sys, "_base_executable", sys.executable)
+REPOSITORY = "tests/debian:bookworm"
+USER = 65532
+
+
+@dataclass(frozen=True)
+class Built:
+    """A checkout with which an image was built, and what it said."""
+
+    checkout: Checkout
+    base: str
+    said: dict[str, Any]
+    stderr: str
+
+    def build(self, *words: str | Path) -> Done:
+        return build(self.checkout, self.base, *words)
+
+
+def build(copied: Checkout, base: str, *words: str | Path, before: tuple[str, ...] = ()) -> Done:
+    argv = [*before, PYTHON, "tasks.py", "build-image", "--model", "smoke", "--profile", "cpu", "--engine", "venv"]
+    return copied.run(*argv, *(["--base", base] if base else []), *words, timeout_s=900)
+
+
+def good(done: Done) -> dict[str, Any]:
+    assert done.code == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[DockerClient]:
+    """Without what these tests have left in it, before and after."""
+    client = DockerClient(base_url=system.docker_host(), timeout=600)
+    forget(client)
+    yield client
+    forget(client)
+    client.close()
+
+
+def forget(client: DockerClient) -> None:
+    for container in client.containers.list(all=True):
+        container.remove(force=True)
+    for image in client.images.list():
+        if any("jingxiang/" in tag for tag in image.tags):
+            client.images.remove(str(image.id), force=True)
+    client.images.prune()
+
+
+@pytest.fixture(scope="module")
+def tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return base_image.tar(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory, tar: Path) -> Built:
+    """An image in a folder; its base came through a mirror that breaks off in the middle of each file."""
+    registry = system.registry()
+    base_image.push(registry, REPOSITORY, tar.read_bytes())
+    folder = tmp_path_factory.mktemp("one")
+    copied = checkout.copy(folder / "checkout", {"DOCKER_HOST": system.docker_host()})
+    base = f"{registry}/{REPOSITORY}"
+    with serving() as bad:
+        layers = base_image.layers(registry, REPOSITORY)
+        for digest, size in layers.items():
+            path = f"/{registry}/v2/tests/debian/blobs/{digest}"
+            bad.files[path], bad.answers[path] = bytes(size), faults.always(bad, faults.truncated)
+        mirrors = folder / "mirrors.toml"
+        mirrors.write_text(f'[bad]\noci = {{ layout = "oci", url = "{bad.url}/{{registry}}" }}\n')
+        env = {**copied.env, "JINGXIANG_MIRRORS": str(mirrors)}
+        done = build(Checkout(copied.folder, env), base, "--mirror", "bad", "--to", f"oci:{folder}/out", "--json")
+    said = good(done)
+    assert "bad: " in done.stderr, "it was asked"
+    return Built(copied, base, said, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def bundle(one: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is a mirror, with everything that the environment is made of."""
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    done = one.checkout.run(
+        PYTHON, "tasks.py", "bundle", "--profile", "cpu", "--engine", "venv", "--out", folder, timeout_s=900
+    )
+    assert done.code == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(one: Built, engine: DockerClient) -> Built:
+    """The image in the engine."""
+    done = one.build("--json")
+    return Built(one.checkout, one.base, good(done), done.stderr)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.radial_gradient("L").resize((320, 240)).convert("RGB").save(path)
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """A folder that the container's user may write."""
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    os.chown(folder, USER, USER)
+    return folder
+
+
+def started(engine: DockerClient, name: str, *words: str, **options: Any) -> Container:
+    """A container as the README starts it, but without any network and with a root file system that is read only."""
+    found: Container = engine.containers.run(
+        name, list(words), detach=True, network_mode="none", read_only=True, tmpfs={"/tmp": ""}, **options
+    )
+    return found
+
+
+def ran(engine: DockerClient, name: str, *words: str, **options: Any) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a container that ends by itself."""
+    container = started(engine, name, *words, **options)
+    try:
+        code = container.wait(timeout=300)["StatusCode"]
+        out, err = (bytes(container.logs(stdout=out, stderr=not out)).decode() for out in (True, False))
+        return int(code), out, err
+    finally:
+        container.remove(force=True)
+
+
+def inside(container: Container, code: str) -> str:
+    """What a Python program prints in a container."""
+    done: Any = container.exec_run(["/opt/jingxiang/environment/bin/python", "-c", code])
+    assert done.exit_code == 0, done.output
+    return str(done.output.decode().strip())
+
+
+def status(container: Container, path: str) -> int:
+    code = (
+        "import urllib.request, urllib.error\n"
+        f"try: print(urllib.request.urlopen('http://127.0.0.1:7860{path}').status)\n"
+        "except urllib.error.HTTPError as error: print(error.code)\n"
+        "except OSError: print(0)\n"
+    )
+    return int(inside(container, code))
+
+
+def until(condition: Any, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_another_folder_user_umask_zone_language_and_mirror_give_the_same_digest(
+    one: Built, bundle: Path, tmp_path: Path
+) -> None:
+    env = {
+        "JINGXIANG_STORE": str(tmp_path / "store"), "HOME": str(tmp_path / "home"), "TZ": "Asia/Shanghai",
+        "LANG": "zh_CN.UTF-8", "LC_ALL": "", "USER": "other", "LOGNAME": "other", "DOCKER_HOST": "",
+    }  # fmt: skip
+    (tmp_path / "home").mkdir()
+    copied = checkout.copy(tmp_path / "a folder with another name" / "checkout", env)
+    shutil.copy(one.checkout.folder / "docker" / "base.lock", copied.folder / "docker" / "base.lock")
+    other = ["unshare", "--user", "--map-user=12345", "--map-group=12345"] if os.geteuid() == 0 else []
+    words = [*other, "sh", "-c", 'umask 077; exec "$@"', "sh"]
+    done = build(
+        copied, one.base, "--mirror", bundle.as_uri(), "--to", f"oci:{tmp_path}/out", "--json", before=(*words,)
+    )
+    said = good(done)
+    layers = [
+        {layer["digest"]: part["kind"] for part in each["parts"] for layer in part["layers"]}
+        for each in (one.said, said)
+    ]
+    assert layers[0] == layers[1]
+    assert said["digest"] == one.said["digest"]
+    assert "每个文件都已校验" in done.stderr or "镜像" in done.stderr
+
+
+def test_the_engine_calls_it_by_the_digest_of_the_same_configuration(
+    one: Built, loaded: Built, engine: DockerClient
+) -> None:
+    assert loaded.said["digest"] == one.said["digest"]
+    image = engine.images.get(loaded.said["name"])
+    assert image.id == loaded.said["id"] == one.said["id"]
+    folder = one.checkout.folder.parent / "out" / "blobs" / "sha256"
+    assert (
+        json.loads((folder / one.said["id"].removeprefix("sha256:")).read_bytes())["config"]["User"] == f"{USER}:{USER}"
+    )
+    done = loaded.build()
+    assert (done.code, done.stdout) == (0, f"{one.said['digest']}\n")
+    assert "docker has it already" in done.stderr
+
+
+def test_a_plan_says_that_nothing_is_to_be_sent(loaded: Built) -> None:
+    said = good(loaded.build("--plan", "--json"))
+    assert (said["digest"], said["send_bytes"]) == (loaded.said["digest"], 0)
+
+
+def test_a_video_is_made_without_a_network_and_without_writing_elsewhere(
+    loaded: Built, engine: DockerClient, photo: Path, outputs: Path
+) -> None:
+    volumes = {str(outputs): {"bind": "/outputs"}, str(photo): {"bind": "/photo.png", "mode": "ro"}}
+    words = ["generate", "--image", "/photo.png", "--prompt", "waves", "--out", "/outputs/waves.mp4", "--seed", "1"]
+    code, out, err = ran(engine, loaded.said["name"], *words, volumes=volumes)
+    assert (code, out) == (0, "/outputs/waves.mp4\n"), err
+    with av.open(str(outputs / "waves.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 16
+    assert (outputs / "waves.mp4").stat().st_uid == USER
+
+
+def test_the_files_are_what_they_were_and_the_container_finds_what_it_needs(
+    loaded: Built, engine: DockerClient
+) -> None:
+    code, out, err = ran(engine, loaded.said["name"], "verify")
+    assert (code, out) == (0, ""), out + err
+    assert "files as locked" in err
+    code, out, err = ran(engine, loaded.said["name"], "doctor", "--json")
+    assert code == 0, out + err
+    found = {each["subject"]: each["state"] for each in json.loads(out)["findings"]}
+    assert found["model"] == "ok"
+    assert found["outputs"] == "ok"
+
+
+def test_a_changed_file_is_found(loaded: Built, engine: DockerClient, tmp_path: Path) -> None:
+    (tmp_path / "page.py").write_text("changed\n")
+    (tmp_path / "page.py").chmod(0o644)
+    volumes = {str(tmp_path / "page.py"): {"bind": "/opt/jingxiang/app/page.py", "mode": "ro"}}
+    code, out, _ = ran(engine, loaded.said["name"], "verify", volumes=volumes)
+    assert (code, out.split()) == (1, ["changed", "app/page.py"])
+
+
+def test_the_page_is_ready_orphans_are_buried_and_sigterm_ends_it_well(loaded: Built, engine: DockerClient) -> None:
+    container = started(engine, loaded.said["name"], volumes={"jingxiang-tests": {"bind": "/outputs"}})
+    try:
+        until(lambda: status(container, "/healthz") == 200, 20)
+        until(lambda: status(container, "/readyz") == 200)
+        assert inside(
+            container, "import os; print(os.getuid(), os.access('/outputs', os.W_OK), os.access('/opt', os.W_OK))"
+        ) == (f"{USER} True False")
+        inside(
+            container, "import os, subprocess; subprocess.Popen(['sleep', '0.1'], start_new_session=True); os._exit(0)"
+        )
+        zombies = (
+            "import glob\n"
+            "stats = [open(each).read() for each in glob.glob('/proc/[0-9]*/stat')]\n"
+            "print(sum(each.rpartition(')')[2].split()[0] == 'Z' for each in stats))"
+        )
+        time.sleep(0.5)
+        until(lambda: inside(container, zombies) == "0", 10)
+        container.kill("SIGTERM")
+        assert container.wait(timeout=20)["StatusCode"] == 0
+        assert "READY http://0.0.0.0:7860" in container.logs().decode()
+    finally:
+        container.remove(force=True)
+        engine.volumes.get("jingxiang-tests").remove()
+
+
+def test_the_healthcheck_of_the_image_is_run_by_the_engine(loaded: Built, engine: DockerClient) -> None:
+    container = started(engine, loaded.said["name"])
+    try:
+        test = container.attrs["Config"]["Healthcheck"]["Test"]
+        until(lambda: container.exec_run(test[1:]).exit_code == 0, 20)
+    finally:
+        container.remove(force=True)
+
+
+def test_a_change_of_the_app_moves_the_app_alone(loaded: Built, engine: DockerClient, tmp_path: Path) -> None:
+    page = loaded.checkout.folder / "app" / "page.py"
+    before = page.read_bytes()
+    page.write_bytes(before + b"\n# changed\n")
+    try:
+        said = good(loaded.build("--json", "--tag", "jingxiang/changed:1"))
+    finally:
+        page.write_bytes(before)
+    held = {part["kind"]: {layer["held"] for layer in part["layers"]} for part in said["parts"]}
+    assert held == {"base": {True}, "weights": {True}, "environment": {True}, "app": {False}}
+    assert 0 < said["sent_bytes"] < 5_000_000
+    assert engine.images.get("jingxiang/changed:1").id == said["id"] != loaded.said["id"]
+
+
+def test_from_the_registry_comes_the_same_image(loaded: Built, engine: DockerClient) -> None:
+    name = f"{system.registry()}/jingxiang/smoke"
+    said = good(loaded.build("--to", f"registry://{name}:tests", "--json"))
+    assert (said["digest"], said["name"]) == (loaded.said["digest"], f"{name}:tests")
+    again = good(loaded.build("--to", f"registry://{name}:tests", "--json"))
+    assert again["sent_bytes"] == 0
+    for tag in engine.images.get(loaded.said["id"]).tags:
+        engine.images.remove(tag, force=True)
+    engine.images.prune()
+    pulled = engine.images.pull(name, tag="tests")  # the other tests find it by its digest
+    assert pulled.id == loaded.said["id"]
+    assert pulled.attrs["RepoDigests"] == [f"{name}@{loaded.said['digest']}"]
+    code, out, err = ran(engine, f"{name}@{loaded.said['digest']}", "doctor", "--json")
+    assert code == 0, out + err
+
+
+def test_what_goes_wrong_is_one_clear_line(one: Built, tmp_path: Path) -> None:
+    """An engine that is not there, a registry that is not there, a disk that is full are in tests of their own."""
+    away = Checkout(one.checkout.folder, {"DOCKER_HOST": f"unix://{tmp_path}/absent.sock"})
+    done = build(away, one.base)
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0] == f"error: no docker engine answers at unix://{tmp_path}/absent.sock"
+    wrong = f"{system.registry()}/tests/debian@sha256:{'0' * 64}"
+    done = build(one.checkout, wrong, "--to", f"oci:{tmp_path}/out")
+    assert done.code == 1
+    error = next(line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert f"{wrong} could not be had" in error
+    assert not (tmp_path / "out").exists()
+    done = build(one.checkout, one.base, "--to", f"registry://127.0.0.1:{system.free_port()}/a/b")
+    assert done.code == 1
+    assert any(line.startswith("error: registry 127.0.0.1:") for line in done.stderr.splitlines()), done.stderr
+
+
+def test_the_dockerfile_makes_the_same_files_and_runs_in_the_same_way(
+    one: Built, loaded: Built, bundle: Path, engine: DockerClient, photo: Path, outputs: Path
+) -> None:
+    registry = system.registry()
+    base = engine.images.pull(f"{registry}/tests/debian", tag="bookworm")
+    with ExitStack() as stack:
+        handler = partial(SimpleHTTPRequestHandler, directory=str(bundle))
+        server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        arguments = {
+            "BASE": base.tags[0], "MODEL": "smoke", "PROFILE": "cpu", "ENGINE": "venv",
+            "MIRROR": f"http://127.0.0.1:{server.server_port}",
+        }  # fmt: skip
+        image, lines = engine.images.build(
+            path=str(one.checkout.folder), dockerfile="docker/Dockerfile", buildargs=arguments, network_mode="host",
+            tag="jingxiang/dockerfile:tests", rm=True, forcerm=True,
+        )  # fmt: skip
+        server.shutdown()
+    said = "".join(str(line.get("stream", "")) for line in lines if isinstance(line, dict))
+    assert "every hash checked" in said
+    ours = image_definition.load(one.checkout.folder).settings({}, {})
+    settings = image.attrs["Config"]
+    for key in ("User", "WorkingDir", "Entrypoint", "ExposedPorts", "Healthcheck", "StopSignal", "Volumes"):
+        assert settings[key] == ours[key], key
+    assert set(merged({}, ours)["Env"]) <= set(settings["Env"])
+    code, out, err = ran(engine, "jingxiang/dockerfile:tests", "verify")
+    assert (code, out) == (0, ""), out + err
+    volumes = {str(outputs): {"bind": "/outputs"}, str(photo): {"bind": "/photo.png", "mode": "ro"}}
+    words = ["generate", "--image", "/photo.png", "--prompt", "waves", "--out", "/outputs/waves.mp4"]
+    code, out, err = ran(engine, "jingxiang/dockerfile:tests", *words, volumes=volumes)
+    assert (code, out) == (0, "/outputs/waves.mp4\n"), err
+    listed = []
+    for name in ("jingxiang/dockerfile:tests", loaded.said["id"]):
+        _, out, _ = ran(engine, name, "/opt/jingxiang/environment.sha256", entrypoint=["cat"])
+        # Bytecode of another patch release of Python is not the same for each file.
+        listed.append([line for line in out.splitlines() if not line.endswith(".pyc")])
+    assert listed[0] == listed[1], "the same files, byte for byte"
+    gc.collect()
