@@ -7,7 +7,6 @@ models.sha256, environment.sha256, app.sha256. `sha256sum --check` reads them; s
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import tarfile
 import tempfile
@@ -25,7 +24,7 @@ from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.image_definition import Definition
 from jingxiang.inventory import LINK, Seen
 from jingxiang.language import tr
-from jingxiang.layers import Entry, Tree
+from jingxiang.layers import Entry, Later, Tree
 from jingxiang.places import Places
 from jingxiang.store import Store
 from jingxiang.wheels import SEEN
@@ -71,7 +70,7 @@ class Piece:
     """One layer to be: what people call it, and its files."""
 
     title: str
-    tree: Tree
+    tree: Tree | Later
 
 
 def weights(store: Store, folder: str, name: str, files: Mapping[str, str]) -> list[Piece]:
@@ -85,33 +84,33 @@ def made_weights(made: Path, folder: str, name: str) -> tuple[list[Piece], dict[
     return _pieces(name, {path: made / path for path in digests}, f"{folder}/models/{name}"), digests
 
 
-def environment(environment: Environment, store: Store, folder: str, python: str, notes: Path) -> Piece:
-    """The environment at its place. `python`: the program of the base image that it uses, if it has none of its own;
-    `notes`: where lists are kept, so that what has not changed is not read again."""
+def environment(environment: Environment, store: Store, folder: str, python: str) -> Piece:
+    """The environment at its place. `python`: the program of the base image that it uses, if it has none of its own.
+
+    It stays as it was made, so its stamp, which was written last, stands for its 45,000 files.
+    """
+    stamp = (environment.folder / environments.STAMP).stat()
+    look = [str(environment.folder), stamp.st_dev, stamp.st_ino, stamp.st_size, stamp.st_mtime_ns]
+    key = json.dumps([folder, python, look])
+    return Piece(environment.name, Later(key, lambda: _environment(environment, store, folder, python)))
+
+
+def _environment(environment: Environment, store: Store, folder: str, python: str) -> Tree:
     inside = f"{folder}/environment"
     found = {entry.path: entry for entry in layers.below(environment.folder, inside)}
-    for name in (environments.STAMP, ".lock"):
+    for name in (environments.STAMP, ".lock", *(f"{environment.site}/{each}" for each in environments.WRITTEN_LATER)):
         found.pop(f"{inside}/{name}", None)
     if python:
         found |= {entry.path: entry for entry in _leading_to(python, inside, environment.version)}
     if stray := next((each for each in found.values() if each.link.startswith("/") and each.link != python), None):
         raise LeadsOut(stray)
-    made = layers.tree(found.values())
-    note = notes / made.fingerprint
-    if not note.exists():
-        digests = _digests(environment.folder, store)
-        lines = _listed(
-            (path.removeprefix(f"{folder}/"), _digest(entry, digests, inside))
-            for path, entry in found.items()
-            if entry.source is not None
-        )
-        with storage.writing(notes):
-            notes.mkdir(parents=True, exist_ok=True)
-            part = note.with_name(f"{note.name}.{secrets.token_hex(4)}.part")
-            part.write_bytes(lines)
-            part.replace(note)
-    listed = layers.text(f"{folder}/environment.sha256", note.read_bytes())
-    return Piece(environment.name, layers.tree([*made.entries, listed]))
+    digests = _digests(environment.folder, store)
+    lines = _listed(
+        (path.removeprefix(f"{folder}/"), _digest(entry, digests, inside))
+        for path, entry in found.items()
+        if entry.source is not None
+    )
+    return layers.tree([*found.values(), layers.text(f"{folder}/environment.sha256", lines)])
 
 
 def _digest(entry: Entry, digests: Mapping[str, str], inside: str) -> str:

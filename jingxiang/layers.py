@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -106,6 +106,29 @@ class Tree:
 
 
 @dataclass(frozen=True)
+class Later:
+    """A tree that is made when it is needed; `key` stands for it until then."""
+
+    key: str
+    make: Callable[[], Tree]
+
+    @functools.cached_property
+    def tree(self) -> Tree:
+        return self.make()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return self.tree.entries
+
+    @property
+    def fingerprint(self) -> str:
+        return sha256_bytes(json.dumps([FORMAT, TIME_S, self.key]).encode())
+
+    def blocks(self) -> Iterator[bytes]:
+        return self.tree.blocks()
+
+
+@dataclass(frozen=True)
 class FileContent:
     """A file of the store, as it is."""
 
@@ -176,7 +199,7 @@ class Digests:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def known(self, made: Tree) -> tuple[str, int] | None:
+    def known(self, made: Tree | Later) -> tuple[str, int] | None:
         """SHA-256 and size, if it was read before."""
         try:
             digest, size = json.loads(self._file(made).read_text(encoding="utf-8"))
@@ -184,7 +207,7 @@ class Digests:
             return None
         return str(digest), int(size)
 
-    def of(self, made: Tree) -> tuple[str, int]:
+    def of(self, made: Tree | Later) -> tuple[str, int]:
         """SHA-256 and size; reads it if need be."""
         if found := self.known(made):
             return found
@@ -200,18 +223,19 @@ class Digests:
             part.replace(path)
         return digest.hexdigest(), size
 
-    def layer(self, kind: str, title: str, made: Tree) -> Layer:
+    def layer(self, kind: str, title: str, made: Tree | Later) -> Layer:
         """The layer of a tree."""
         digest, size = self.of(made)
         return Layer(kind, title, Blob(digest, images.TAR, size), digest, made)
 
-    def _file(self, made: Tree) -> Path:
+    def _file(self, made: Tree | Later) -> Path:
         fingerprint = made.fingerprint
         return self._folder / fingerprint[:2] / fingerprint
 
 
 def checked(layer: Layer) -> Iterator[bytes]:
-    """The bytes of a layer's blob, and an error at the end if they are not those that its digest stands for."""
+    """The bytes of a layer's blob, and an error at the end if they are not those that its digest stands for: for sinks
+    that do not look themselves. Raises `Changed`."""
     digest = hashlib.sha256()
     for block in layer.content.blocks():
         digest.update(block)

@@ -17,7 +17,7 @@ import pytest
 
 from jingxiang import base_images, images, layers, locks, models, uv_client, weights
 from jingxiang.commands import image_parts
-from jingxiang.commands.build_image import build_image
+from jingxiang.commands.build_image import _network, build_image
 from jingxiang.commands.image_parts import BadBase, BadEpoch
 from jingxiang.errors import UnknownName, UsageError
 from jingxiang.fetch.report import Unavailable
@@ -424,3 +424,10 @@ def test_the_files_alone_need_no_base(
         assert hashlib.sha256((inside / path).read_bytes()).hexdigest() == sha256
     with pytest.raises(NotEmpty):
         build(places, to=f"rootfs:{tmp_path}/rootfs")
+
+
+def test_a_registry_of_this_machine_is_never_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example.com:3128")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.com:3128")
+    assert _network("127.0.0.1:5000").proxy("http", "127.0.0.1", 5000) is None
+    assert _network("registry.example.com").proxy("https", "registry.example.com", 443) is not None

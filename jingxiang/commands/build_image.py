@@ -17,6 +17,7 @@ from jingxiang.digest import short
 from jingxiang.errors import UnknownName, UsageError
 from jingxiang.fetch import network
 from jingxiang.fetch.client import Client
+from jingxiang.fetch.network import Network
 from jingxiang.fetch.schedule import Progress
 from jingxiang.images import APP, BASE, ENVIRONMENT, WEIGHTS, Image, Layer
 from jingxiang.language import tr
@@ -145,11 +146,18 @@ def open_sink(places: Places, to: Address, tag: str, url: str) -> Iterator[Sink]
     else:
         from jingxiang.sinks.registry import Registry
 
-        client = Client(network.of(pip_client.settings(Path(sys.executable))))
+        client = Client(_network(to.rest.partition("/")[0]))
         try:
             yield Registry.of(to.rest, tag, client=client, note=places.images / "registries.json")
         finally:
             client.close()
+
+
+def _network(registry: str) -> Network:
+    """The way to a registry. No proxy has ours for one of this machine, so none is asked, as docker does it."""
+    if base_images.scheme(registry) == "http":
+        return Network()
+    return network.of(pip_client.settings(Path(sys.executable)))
 
 
 def _sent(sink: Sink, image: Image, held: frozenset[str]) -> Sent:

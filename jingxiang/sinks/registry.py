@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jingxiang import base_images, console, images, layers
+from jingxiang import base_images, console, images
 from jingxiang.base_images import Blob, Reference
 from jingxiang.digest import canonical_json, sha256_bytes
 from jingxiang.errors import UsageError
@@ -42,16 +41,6 @@ class BadAddress(UsageError):
             tr("'{text}' is not the address of a repository, such as {example}", text=text,
                example=f"{SCHEME}127.0.0.1:5000/jingxiang/i2v:1")
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The content of a layer, with an error at its end if it has changed."""
-
-    layer: Layer
-
-    def blocks(self) -> Iterator[bytes]:
-        return layers.checked(self.layer)
 
 
 def reference(address: str, tag: str) -> Reference:
@@ -137,7 +126,7 @@ class Registry:
         repository = Repository(self._access, self.reference.repository, threading.Event())
 
         def send(layer: Layer) -> None:
-            source = Source(f"{layer.kind} {layer.title}".strip(), layer.blob.size, Checked(layer))
+            source = Source(f"{layer.kind} {layer.title}".strip(), layer.blob.size, layer.content)
             if repository.stop.is_set():
                 return
             origins, flow = self._origins(layer), flows[layer.blob.sha256]

@@ -97,7 +97,7 @@ class Source:
         """Read to the end, which has to come where it is expected. Raises `Changed`."""
         for _ in self.take(self.size, 0):
             pass
-        if self._block():
+        if self._rest or self._block():
             raise Changed(self.title)
 
     def _begin(self) -> None:

@@ -12,7 +12,7 @@ from jingxiang import layers, storage
 from jingxiang.errors import UsageError
 from jingxiang.images import Image, Layer
 from jingxiang.language import tr
-from jingxiang.layers import Entry, Tree
+from jingxiang.layers import Entry, Later, Tree
 from jingxiang.sinks.base import OnSent, Room
 
 
@@ -53,7 +53,7 @@ class RootFs:
         with storage.writing(self.folder, image.size_bytes):
             self.folder.mkdir(parents=True, exist_ok=True)
             for layer in image.layers:
-                assert isinstance(layer.content, Tree), layer.title
+                assert isinstance(layer.content, (Tree, Later)), layer.title
                 for entry in layer.content.entries:
                     self._write(entry)
                 on_sent(layer.blob.size)
