@@ -12,7 +12,8 @@ import json
 import os
 import secrets
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -222,6 +223,11 @@ class Digests:
             part.write_text(json.dumps([digest.hexdigest(), size]), encoding="utf-8")
             part.replace(path)
         return digest.hexdigest(), size
+
+    def layers(self, kind: str, trees: Sequence[tuple[str, Tree | Later]]) -> tuple[Layer, ...]:
+        """The layers of trees, each with its title; what was never read is read on all cores."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            return tuple(pool.map(lambda each: self.layer(kind, *each), trees))
 
     def layer(self, kind: str, title: str, made: Tree | Later) -> Layer:
         """The layer of a tree."""

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -175,9 +174,7 @@ def _put_together(
 
 
 def _layers(digests: Digests, kind: str, pieces: Sequence[Piece]) -> tuple[Layer, ...]:
-    """What was never read is read now, on all cores."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return tuple(pool.map(lambda each: digests.layer(kind, each.title, each.tree), pieces))
+    return digests.layers(kind, [(each.title, each.tree) for each in pieces])
 
 
 def _weights(
