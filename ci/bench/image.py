@@ -123,17 +123,7 @@ def weights_alone(bench: Bench, notes: list[str]) -> list[Figure]:
     peaks: dict[str, int] = {}
     for number in range(RUNS):
         with closing(Client(network.Network())) as client:
-            address, note = f"{bench.registry}/bench/weights{number}", bench.folder / f"registries-{number}.json"
-            ways: dict[str, Callable[[], object]] = {
-                "load": lambda: sent(bench, f"load{number}", lambda tag: DockerLoad(bench.url, tag)),  # noqa: B023
-                "docker build": lambda: docker_build(bench),
-                "push": lambda: sent(
-                    bench,
-                    f"push{number}",
-                    lambda tag: Registry.of(address, tag, client=client, note=note),  # noqa: B023
-                ),
-            }
-            for name, way in ways.items():
+            for name, way in ways(bench, number, client).items():
                 seconds["floor"].append(floor(bench))
                 taken, peak = timed_with_disk(bench, way)
                 seconds.setdefault(name, []).append(taken)
@@ -156,6 +146,16 @@ def weights_alone(bench: Bench, notes: list[str]) -> list[Figure]:
         Figure("load_vs_docker_build", round(ratio["load"] / ratio["docker build"], 2), "x", 0.6),
         Figure("push_vs_floor", round(ratio["push"], 2), "x", 1.4),
     ]
+
+
+def ways(bench: Bench, number: int, client: Client) -> dict[str, Callable[[], None]]:
+    """What is timed, for one round: nothing that a round before has left helps it."""
+    address, note = f"{bench.registry}/bench/weights{number}", bench.folder / f"registries-{number}.json"
+    return {
+        "load": lambda: sent(bench, f"load{number}", lambda tag: DockerLoad(bench.url, tag)),
+        "docker build": lambda: docker_build(bench),
+        "push": lambda: sent(bench, f"push{number}", lambda tag: Registry.of(address, tag, client=client, note=note)),
+    }
 
 
 def floor(bench: Bench) -> float:
