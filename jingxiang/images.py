@@ -18,6 +18,7 @@ BASE, WEIGHTS, ENVIRONMENT, APP = "base", "weights", "environment", "app"  # the
 TAR = "application/vnd.oci.image.layer.v1.tar"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST, INDEX = MANIFESTS[0], "application/vnd.oci.image.index.v1+json"
+PATH = "PATH"
 EMPTY = Blob(sha256_bytes(b"{}"), "application/vnd.oci.empty.v1+json", 2)
 # Layers of older images: the same bytes under their newer name, because one manifest holds one family of names.
 RENAMED = {
@@ -139,9 +140,13 @@ def part(whole: Image, count: int) -> Image:
 
 
 def merged(base: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a derived image: variables and labels are added to those of its base, all else is replaced."""
+    """The settings of a derived image: variables and labels are added to those of its base, all else is replaced. Of
+    PATH, ours comes first."""
     variables = {name: value for name, _, value in (each.partition("=") for each in base.get("Env") or ())}
+    path = [*ours.get("Env", {}).get(PATH, "").split(":"), *variables.get(PATH, "").split(":")]
     variables |= dict(ours.get("Env", {}))
+    if any(path):
+        variables[PATH] = ":".join(dict.fromkeys(filter(None, path)))
     labels = {**(base.get("Labels") or {}), **ours.get("Labels", {})}
     rest = {key: value for key, value in ours.items() if key not in ("Env", "Labels")}
     return {**rest, "Env": [f"{name}={value}" for name, value in variables.items()], "Labels": labels}

@@ -13,7 +13,7 @@ from jingxiang.images import APP, BASE, CONFIG, MANIFEST, TAR, Attachment, Bytes
 BASE_CONFIG: dict[str, Any] = {
     "architecture": "amd64",
     "os": "linux",
-    "config": {"Env": ["PATH=/bin", "CUDA=12"], "Labels": {"of": "base"}, "Cmd": ["bash"], "User": "root"},
+    "config": {"Env": ["PATH=/usr/local/cuda/bin:/bin", "CUDA=12"], "Labels": {"of": "base"}, "Cmd": ["bash"], "User": "root"},
     "rootfs": {"type": "layers", "diff_ids": ["sha256:" + "1" * 64]},
     "history": [{"created_by": "debootstrap"}, {"created_by": "ENV CUDA=12", "empty_layer": True}],
 }
@@ -48,7 +48,7 @@ def test_the_configuration_is_that_of_the_base_with_ours_over_it() -> None:
         "created": CREATED,
         "config": {
             "User": "65532:65532",
-            "Env": ["PATH=/opt/bin:/bin", "CUDA=12"],
+            "Env": ["PATH=/opt/bin:/bin:/usr/local/cuda/bin", "CUDA=12"],
             "Labels": {"of": "base", "ours": "yes"},
         },
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + "1" * 64, f"sha256:{app}"]},

@@ -16,7 +16,7 @@ TOP = {
     # the table of the design
     "tasks.py", "mirrors.toml", "envs", "docker", "app", "jingxiang", "ci", "tests",
     # what tools and people look for at the top
-    "pyproject.toml", "LICENSE", ".gitignore", ".ci", "README.md", "README.zh-CN.md",
+    "pyproject.toml", "LICENSE", ".gitignore", ".dockerignore", ".ci", "README.md", "README.zh-CN.md",
 }  # fmt: skip
 LOCKS = sorted((ROOT / "envs" / "locks").iterdir())
 
