@@ -153,7 +153,11 @@ def test_what_the_engine_says_against_an_image_is_said(client: DockerClient, url
 def engine(disk: Path, folder: Path) -> Iterator[str]:
     """An engine whose images are on a disk of their own. `folder`: with a short path."""
     socket = folder / "d.sock"
+    # In a chroot `/` is no mount, and the engine cannot unpack anything there: give it a root that is one.
+    (folder / "root").mkdir()
+    rooted = 'mount --rbind / "$1/root" && cd / && shift && exec chroot "$0/root" "$@"'
     argv = [
+        "unshare", "--mount", "--propagation", "private", "sh", "-c", rooted, str(folder), str(folder),
         "dockerd", "--data-root", str(disk / "data"), "--exec-root", str(folder / "exec"), "-H", f"unix://{socket}",
         "--pidfile", str(folder / "pid"), "--bridge", "none", "--iptables=false", "--ip6tables=false",
         "--config-file", str(folder / "daemon.json"), "--log-level", "error",
@@ -168,7 +172,7 @@ def engine(disk: Path, folder: Path) -> Iterator[str]:
             time.sleep(0.1)
         yield f"unix://{socket}"
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # each `exec` has become the next program
         process.wait(30)
 
 

@@ -133,7 +133,7 @@ def test_generate_uses_the_same_environment_from_any_folder(up: Up, photo: Path)
 
 PICTURE = ["generate", "--image", "README.md", "--prompt", "b", "--out", "c.mp4"]
 WRONG = {
-    "error: no task named 'upp'; there is bench, bundle, check, doctor, ": ["upp"],
+    "error: no task named 'upp'; there is bench, build-image, bundle, check, ": ["upp"],
     "error: app/models.toml: no model named 'smok'; there is animatediff, i2vgen-xl, smoke, svd-xt "
     "(did you mean 'smoke'?)": ["up", "--model", "smok"],
     "error: mirrors.toml: no mirror named 'tunna'; there is ": ["up", "--mirror", "tunna"],
@@ -157,7 +157,7 @@ WRONG = {
     "error: app/models.toml: no model named 'svd'; there is ": ["lock", "--models", "smoke", "--models", "svd"],
     "error: smoke: is made on this machine; there is nothing to fetch": ["verify", "--model", "smoke"],
     "error: which model? one or more names, or --all": ["fetch"],
-    "error: ci/bench: no bench named 'speed'; there is faults, fetch, setup, start": ["bench", "speed"],
+    "error: ci/bench: no bench named 'speed'; there is faults, fetch, image, setup, start": ["bench", "speed"],
 }  # fmt: skip
 
 
