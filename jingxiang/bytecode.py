@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from jingxiang.storage import Tally
 from jingxiang.wheels import Wheels
 
 COMPILER = Path(__file__).resolve().parent / "engines" / "compile.py"
+INFO = ".dist-info"
 # Its version, and what its bytecode is called: pre-releases of one version may differ in it.
 ASK = (
     "import importlib.util, platform, sys; print(platform.python_version(), "
@@ -48,9 +49,15 @@ def install(python: Python, site: Path, wheels: Wheels, folder: Path) -> Tally:
     Returns how many files were linked (or, onto another disk, copied).
     """
     prepare(python, wheels, folder)
+    return link(python, site, wheels, folder) + link(python, site, wheels, folder, info=True)
+
+
+def link(python: Python, site: Path, wheels: Wheels, folder: Path, *, info: bool = False) -> Tally:
+    """Link what is compiled, while others may be linking the wheels' own files to the same places; `info`: only the few
+    files below a NAME.dist-info, which installers would take for a package that is there already."""
     total = storage.NOTHING
     for sha256 in wheels.digests.values():
-        total += _linked(str(folder / python.tag / sha256), str(site))
+        total += _linked(str(folder / python.tag / sha256), str(site), lambda name: name.endswith(INFO) == info)
     return total
 
 
@@ -93,15 +100,15 @@ def digests(tag: str, wheels: Wheels, folder: Path) -> Iterator[tuple[str, str]]
             yield from json.loads((folder / tag / f"{sha256}.json").read_text(encoding="utf-8")).items()
 
 
-def _linked(source: str, target: str) -> Tally:
-    """Link every file below one folder to the same place below another.
+def _linked(source: str, target: str, wanted: Callable[[str], bool] = lambda name: True) -> Tally:
+    """Link every file below one folder to the same place below another; of what is directly in it, what is `wanted`.
 
     Names are plain strings here: there are 13,000 of them, and objects would take longer than the links.
     """
     files = size_bytes = 0
     total = storage.NOTHING
     with os.scandir(source) as found:
-        for entry in found:
+        for entry in filter(lambda each: wanted(each.name), found):
             path = f"{target}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):
                 with contextlib.suppress(FileExistsError):

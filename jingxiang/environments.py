@@ -9,6 +9,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -260,12 +261,20 @@ def _fill(
     python = bytecode.ask(folder / "bin" / "python")
     base = inventory.looks(folder, seen)
     stamp = Stamp(environment.profile, engine.name, environment.digest, python.version, python.tag, base)
-    with wheels.folder(links):
+    compiled, site = workshop / COMPILED, folder / environment.site
+    with wheels.folder(links), ThreadPoolExecutor(1) as pool:
+        # Where nothing is to be compiled, both only link files, and not the same ones.
+        is_compiled = bytecode.complete(python.tag, wheels, compiled)
+        linked = pool.submit(bytecode.link, python, site, wheels, compiled) if is_compiled else None
         done = uv_client.install(lock.path, python.path, links=links, cache=cache, show=show)
         if done.code:
             raise process.ProcessFailed("uv pip install", done)
-        _tidy(folder / environment.site)
-        bytecode.install(python, folder / environment.site, wheels, workshop / COMPILED)
+        _tidy(site)
+        if linked:
+            linked.result()
+            bytecode.link(python, site, wheels, compiled, info=True)
+        else:
+            bytecode.install(python, site, wheels, compiled)
     (folder / ".lock").unlink(missing_ok=True)  # uv's own, for as long as it works there
     return stamp
 

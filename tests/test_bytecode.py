@@ -111,6 +111,20 @@ def test_it_is_compiled_once_and_then_linked(python: Python, wheels: Wheels, tmp
     assert {(second / name).stat().st_mode & 0o777 for name in COMPILED} == {0o444}
 
 
+def test_what_installers_take_for_a_package_is_linked_apart(python: Python, tmp_path: Path) -> None:
+    """So that the rest can be linked while an installer works there, which looks for folders of that name first."""
+    wheels = packed(Store(tmp_path / "store"), tmp_path, {**FILES, "one-1.0.dist-info/licenses/AUTHORS.py": "A = 1\n"})
+    bytecode.prepare(python, wheels, tmp_path / "kept")
+    site = tmp_path / "site"
+    site.mkdir()
+    bytecode.link(python, site, wheels, tmp_path / "kept")
+    assert pycs(site).keys() == COMPILED
+    assert not (site / "one-1.0.dist-info").exists()
+    assert bytecode.link(python, site, wheels, tmp_path / "kept", info=True).files == 1
+    info = f"one-1.0.dist-info/licenses/__pycache__/AUTHORS.{TAG}.pyc"
+    assert pycs(site).keys() == COMPILED | {info}
+
+
 def test_python_uses_it_without_the_source_being_older_and_names_the_right_file(
     python: Python, wheels: Wheels, tmp_path: Path
 ) -> None:

@@ -176,9 +176,23 @@ def test_without_that_python_nothing_is_fetched(
     places: Places, monkeypatch: pytest.MonkeyPatch, mirror: Mirror
 ) -> None:
     monkeypatch.setattr(uv_client, "find_python", lambda python: Finished(2, "", ""))
+    monkeypatch.setenv("PATH", os.devnull)
     with pytest.raises(PythonMissing, match=r"locked for Python 3\.11, which this machine does not have"):
         setup(places, mirror="near", profile="cpu")
     assert mirror.connections == 0
+
+
+def test_a_python_on_path_that_is_none_is_said(places: Places, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is believed until it is used."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3.11").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "python3.11").chmod(0o755)
+    monkeypatch.setattr(uv_client, "find_python", lambda python: Finished(2, "", ""))
+    monkeypatch.setattr(uv_client, "make_environment", lambda *_, **__: Finished(2, "", "no Python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(PythonMissing):
+        setup(places, mirror="near", profile="cpu")
+    assert not list(places.environments.glob("i2v-cpu-*"))
 
 
 @pytest.mark.parametrize("stamp", ["", "{", "[]", "{}", '{"profile": "cpu"}'])

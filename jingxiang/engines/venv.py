@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +34,17 @@ class Venv:
     files: CondaFiles | None = None
 
     def check(self) -> None:
-        """Raise `PythonMissing` unless this machine has such a Python."""
-        if uv_client.find_python(self.version).code:
-            raise PythonMissing(self.version)
+        """Raise `PythonMissing` unless this machine has such a Python. One on PATH is believed until it is used: to ask
+        uv takes half a second."""
+        if not shutil.which(f"python{self.version}"):
+            self._find()
 
     def make(self, folder: Path, final: Path, workshop: Path) -> None:
         made = uv_client.make_environment(folder, self.version, cache=workshop / UNPACKED)
         if made.code:
-            self.check()
+            self._find()
             raise process.ProcessFailed("uv venv", made)
+
+    def _find(self) -> None:
+        if uv_client.find_python(self.version).code:
+            raise PythonMissing(self.version)
