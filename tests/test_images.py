@@ -13,7 +13,12 @@ from jingxiang.images import APP, BASE, CONFIG, MANIFEST, TAR, Attachment, Bytes
 BASE_CONFIG: dict[str, Any] = {
     "architecture": "amd64",
     "os": "linux",
-    "config": {"Env": ["PATH=/usr/local/cuda/bin:/bin", "CUDA=12"], "Labels": {"of": "base"}, "Cmd": ["bash"], "User": "root"},
+    "config": {
+        "Env": ["PATH=/usr/local/cuda/bin:/bin", "CUDA=12"],
+        "Labels": {"of": "base"},
+        "Cmd": ["bash"],
+        "User": "root",
+    },
     "rootfs": {"type": "layers", "diff_ids": ["sha256:" + "1" * 64]},
     "history": [{"created_by": "debootstrap"}, {"created_by": "ENV CUDA=12", "empty_layer": True}],
 }

@@ -153,12 +153,14 @@ def test_what_the_engine_says_against_an_image_is_said(client: DockerClient, url
 def engine(disk: Path, folder: Path) -> Iterator[str]:
     """An engine whose images are on a disk of their own. `folder`: with a short path."""
     socket = folder / "d.sock"
-    # In a chroot `/` is no mount, and the engine cannot unpack anything there: give it a root that is one.
+    # In a chroot `/` is no mount, and the engine cannot unpack anything there: give it a root that is one, as
+    # ci/services.sh does.
     (folder / "root").mkdir()
-    rooted = 'mount --rbind / "$1/root" && cd / && shift && exec chroot "$0/root" "$@"'
+    rooted = """
+    nsenter --mount=/proc/self/ns/mnt mount --make-rslave / && mount --rbind / "$0" && cd / && exec chroot "$0" "$@"
+    """
     argv = [
-        "unshare", "--mount", "--propagation", "private", "sh", "-c", rooted, str(folder), str(folder),
-        "dockerd", "--data-root", str(disk / "data"), "--exec-root", str(folder / "exec"), "-H", f"unix://{socket}",
+        "unshare", "--mount", "--propagation", "unchanged", "sh", "-c", rooted, str(folder / "root"), "dockerd", "--data-root", str(disk / "data"), "--exec-root", str(folder / "exec"), "-H", f"unix://{socket}",
         "--pidfile", str(folder / "pid"), "--bridge", "none", "--iptables=false", "--ip6tables=false",
         "--config-file", str(folder / "daemon.json"), "--log-level", "error",
     ]  # fmt: skip
