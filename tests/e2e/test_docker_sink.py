@@ -160,7 +160,8 @@ def engine(disk: Path, folder: Path) -> Iterator[str]:
     nsenter --mount=/proc/self/ns/mnt mount --make-rslave / && mount --rbind / "$0" && cd / && exec chroot "$0" "$@"
     """
     argv = [
-        "unshare", "--mount", "--propagation", "unchanged", "sh", "-c", rooted, str(folder / "root"), "dockerd", "--data-root", str(disk / "data"), "--exec-root", str(folder / "exec"), "-H", f"unix://{socket}",
+        "unshare", "--mount", "--propagation", "unchanged", "sh", "-c", rooted, str(folder / "root"), "dockerd",
+        "--data-root", str(disk / "data"), "--exec-root", str(folder / "exec"), "-H", f"unix://{socket}",
         "--pidfile", str(folder / "pid"), "--bridge", "none", "--iptables=false", "--ip6tables=false",
         "--config-file", str(folder / "daemon.json"), "--log-level", "error",
     ]  # fmt: skip
@@ -179,10 +180,9 @@ def engine(disk: Path, folder: Path) -> Iterator[str]:
 
 
 def test_a_full_disk_of_the_engine_is_said_and_nothing_is_half_there(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, mounted: Callable[[str, int], Path]
+    tmp_path: Path, mounted: Callable[[str, int], Path]
 ) -> None:
     system.require(os.geteuid() == 0 and shutil.which("dockerd"), "no dockerd, or not root")
-    system.docker_host()
     disk = mounted("tmpfs", 60)
     image = contract.image(tmp_path, large=40 * MB)
     folder = Path("/tmp") / f"jx-{os.getpid()}"
