@@ -50,8 +50,8 @@ def up(
 @task(
     help={
         "image": "picture to start from",
-        "prompt": "what should move and how, in English",
         "out": "MP4 file to write",
+        "prompt": "what should move and how, in English (svd-xt takes none)",
         "model": MODEL,
         "preset": "standard or fast (default: standard)",
         "seed": "whole number; the same seed gives the same video (default: random)",
@@ -62,8 +62,8 @@ def up(
 def generate(
     _: Context,
     image: str,
-    prompt: str,
     out: str,
+    prompt: str = "",
     model: str = "",
     preset: str = "standard",
     seed: str = "",

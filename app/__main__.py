@@ -87,6 +87,8 @@ def _generate(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         output=output,
     )
+    if arguments.prompt and not wanted.prompt:
+        console.line("prompt", tr("{title} takes none: it is ignored", title=spec.title))
     picture.read(wanted.image)  # a bad picture is said now, not after ten seconds of loading
     _ensure(spec, arguments.models)
     from app.cli import generate
@@ -176,8 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     generate = actions.add_parser("generate", parents=[model], help=tr("one video, without the page"))
     generate.set_defaults(action=_generate)
     generate.add_argument("--image", type=Path, required=True)
-    generate.add_argument("--prompt", required=True)
     generate.add_argument("--out", type=Path, required=True)
+    generate.add_argument("--prompt", default="", help=tr("what should move and how, in English"))
     generate.add_argument("--preset", default="standard")
     generate.add_argument("--seed", type=int)
 

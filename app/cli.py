@@ -19,13 +19,17 @@ def generate(spec: ModelSpec, models: Path, order: Order) -> None:
     """Make the video with a progress bar on stderr; its path is what goes to stdout."""
     start = time.monotonic()
     console.line("model", f"{spec.title}: {spec.notice}" if spec.notice else spec.title)
-    from app import pipelines  # torch and diffusers: seconds, in which the line above is already to be seen
+    for text in generation.advice(spec, order.preset):
+        console.line("advice", text)
+    from app import adapters
 
-    model = pipelines.load(spec, models / spec.name)
+    model = adapters.load(spec, models / spec.name)  # seconds, in which the lines above are already to be seen
     console.line("load", tr("{seconds:.1f} s", seconds=time.monotonic() - start))
     start = time.monotonic()
     with tqdm(total=order.preset.steps, desc=tr("steps"), file=sys.stderr, disable=None, leave=False) as bar:
-        generation.run(model, order, lambda done, of: bar.update())
+        unread = generation.run(model, order, lambda done, of: bar.update())
+    if unread:
+        console.line("prompt", generation.unread_text(unread))
     preset = order.preset
     text = tr("{width}x{height}, {frames} frames, {steps} steps, seed {seed}, in {seconds:.1f} s",
               width=preset.width, height=preset.height, frames=preset.frames, steps=preset.steps, seed=order.seed,

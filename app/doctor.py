@@ -136,7 +136,6 @@ def _models(asked: Asked) -> Iterator[Finding]:
         catalog = models.load(FOLDER / "models.toml")
         locked = weights.load(FOLDER / "models.lock")
         default = catalog.model(asked.model)
-        default.check_runnable()
     except JingxiangError as error:
         yield Finding("model", PROBLEM, error.message, *error.hints[:1])
         return

@@ -8,7 +8,7 @@ import itertools
 import json
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,13 @@ class Engine:
         """Whether a video is being made, or will be as soon as the model is loaded."""
         return self._turn.locked() or bool(self._unfinished)
 
-    async def make(self, order: Order) -> AsyncGenerator[tuple[int, int], None]:
-        """Make one video: yields (steps done, steps). Jobs take turns. Raises `JobFailed`."""
+    async def make(
+        self, order: Order, on_unread: Callable[[str], None] | None = None
+    ) -> AsyncGenerator[tuple[int, int], None]:
+        """Make one video: yields (steps done, steps). Jobs take turns. Raises `JobFailed`.
+
+        `on_unread` is told the end of a prompt that was too long for the model.
+        """
         self._check_open(order)
         async with self._turn:
             self._check_open(order)  # it may have waited long
@@ -86,14 +91,17 @@ class Engine:
             with contextlib.suppress(ConnectionError):  # the worker died: its end arrives as an event
                 await self._process.stdin.drain()
             async for event in self._of(number):
-                yield event["done"], event["of"]
+                if event["event"] == "step":
+                    yield event["done"], event["of"]
+                elif on_unread and event["unread"]:
+                    on_unread(event["unread"])
 
     def _check_open(self, order: Order) -> None:
         if self.draining:
             raise Draining(order.language)
 
     async def _of(self, number: int) -> AsyncGenerator[dict[str, Any], None]:
-        """The steps of one job; events of a job that nobody waits for any more are passed over."""
+        """The events of one job to its end; those of a job that nobody waits for any more are passed over."""
         while True:
             event = await self._events.get()
             if event["event"] == "ended":
@@ -102,9 +110,9 @@ class Engine:
                 continue
             if event["event"] == "error":
                 raise JobFailed(event["message"])
+            yield event
             if event["event"] == "done":
                 return
-            yield event
 
     async def _start(self) -> None:
         argv = [sys.executable, "-m", "app", "worker", "--model", self.spec.name, "--models", str(self.models)]

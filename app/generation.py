@@ -13,7 +13,7 @@ from jingxiang.errors import UsageError
 from jingxiang.models import ModelSpec, Preset
 
 if TYPE_CHECKING:
-    from app.pipelines import Model, OnStep
+    from app.adapters.base import Model, OnStep
 
 SEEDS = 1 << 32
 
@@ -45,7 +45,7 @@ class Order:
         """What made the video; written into it. No paths and no names of people or machines."""
         return {
             "model": self.model,
-            "prompt": self.prompt,
+            **({"prompt": self.prompt} if self.prompt else {}),
             "preset": self.preset_name,
             "seed": self.seed,
             **asdict(self.preset),
@@ -53,20 +53,38 @@ class Order:
 
 
 def order(spec: ModelSpec, *, image: Path, prompt: str, preset: str, seed: int | None, output: Path) -> Order:
-    """A checked order; without a seed, a random one."""
-    if not prompt.strip():
+    """A checked order; without a seed, a random one. What a model without a prompt is told is left out."""
+    if spec.takes_prompt and not prompt.strip():
         raise UsageError(tr("the prompt is empty: say in English what should move and how"))
     if seed is not None and not 0 <= seed < SEEDS:
         raise UsageError(tr("the seed must be between 0 and {last}", last=SEEDS - 1))
     chosen = secrets.randbelow(SEEDS) if seed is None else seed
-    return Order(spec.name, image, prompt.strip(), preset, spec.preset(preset), chosen, output, spoken())
+    told = prompt.strip() if spec.takes_prompt else ""
+    return Order(spec.name, image, told, preset, spec.preset(preset), chosen, output, spoken())
 
 
-def run(model: Model, wanted: Order, on_step: OnStep) -> None:
-    """Make the video and write it."""
+def run(model: Model, wanted: Order, on_step: OnStep) -> str:
+    """Make the video and write it. Gives the end of the prompt that the model could not read."""
     from app import picture, video
-    from app.pipelines import Request
+    from app.adapters.base import BrokenOutput, Request
 
     request = Request(picture.read(wanted.image), wanted.prompt, wanted.preset, wanted.seed)
-    frames = model.generate(request, on_step)
-    video.write(frames, wanted.output, fps=wanted.preset.fps, settings=wanted.settings())
+    (made,) = model.generate([request], on_step)
+    if isinstance(made, BrokenOutput):
+        raise made
+    video.write(made.frames, wanted.output, fps=wanted.preset.fps, settings=wanted.settings())
+    return made.unread
+
+
+def advice(spec: ModelSpec, preset: Preset) -> list[str]:
+    """What to say of settings that are possible, but not wise."""
+    return [
+        tr("{name} {value}: better from {least} to {most}", name=name, value=f"{getattr(preset, name):g}",
+           least=f"{least:g}", most=f"{most:g}")
+        for name, (least, most) in spec.unwise(preset).items()
+    ]  # fmt: skip
+
+
+def unread_text(unread: str, language: str | None = None) -> str:
+    """What to say of the end of a prompt that the model could not read."""
+    return tr("the prompt is too long; the model did not read: {text}", language=language, text=unread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import time
@@ -87,7 +88,7 @@ def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
                 order = _order(spec, image, prompt, preset, seed, outputs)
             yield None, ""
             progress(0, desc=tr("waiting for the model", language=language))
-            async for done, of in engine.make(order):
+            async for done, of in engine.make(order, lambda text: _warn(text, language)):
                 progress((done, of), desc=tr("drawing", language=language), unit=tr("steps", language=language))
         except JingxiangError as error:
             title = tr("Error", language=language)
@@ -104,7 +105,9 @@ def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
                 image = gr.Image(
                     type="filepath", label=i18n("Picture"), sources=["upload", "clipboard"], elem_id="picture"
                 )
-                prompt = gr.Textbox(label=i18n("Prompt (English)"), lines=2, elem_id="prompt")
+                prompt = gr.Textbox(
+                    label=i18n("Prompt (English)"), lines=2, elem_id="prompt", visible=spec.takes_prompt
+                )
                 choices = [(i18n(PRESET_TITLES[name]), name) for name in spec.presets]
                 preset = gr.Radio(choices, value="standard", label=i18n("Quality"), elem_id="preset")
                 seed = gr.Textbox(label=i18n("Seed (empty: random)"), max_lines=1, elem_id="seed")
@@ -128,6 +131,11 @@ def _order(spec: ModelSpec, image: str | None, prompt: str, preset: str, seed: s
     output = outputs / (time.strftime("%Y%m%d-%H%M%S") + f"-{os.urandom(3).hex()}.mp4")
     number = int(typed) if typed else None
     return generation.order(spec, image=Path(image), prompt=prompt, preset=preset, seed=number, output=output)
+
+
+def _warn(unread: str, language: str) -> None:
+    """Show what of a prompt was too long for the model."""
+    gr.Warning(html.escape(generation.unread_text(unread, language)), title=tr("Note", language=language))
 
 
 def _language(request: gr.Request) -> str:

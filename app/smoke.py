@@ -44,53 +44,70 @@ def make(folder: Path) -> None:
 
 def pipeline() -> Any:
     """The pipeline with its weights, on the CPU, fp32."""
-    tokenizer = _tokenizer()
-    vision = CLIPVisionConfig(
-        hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, projection_dim=WIDTH,
-        image_size=32, patch_size=8,
-    )  # fmt: skip
-    text = CLIPTextConfig(
-        hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, projection_dim=WIDTH,
-        vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, max_position_embeddings=77,
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8), norm_num_groups=4, layers_per_block=1, latent_channels=4, sample_size=64,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
+    words = tokenizer()
     unet = I2VGenXLUNet(
         sample_size=8, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1,
         norm_num_groups=4, cross_attention_dim=WIDTH, attention_head_dim=8,
         down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
     )  # fmt: skip
     parts = {
-        "text_encoder": CLIPTextModel(text),
-        "image_encoder": CLIPVisionModelWithProjection(vision),
-        "vae": vae,
+        "text_encoder": text_encoder(words),
+        "image_encoder": image_encoder(side=32, patch=8),
+        "vae": vae(),
         "unet": unet,
     }
-    generator = torch.Generator().manual_seed(SEED)
-    for part in parts.values():
-        _fill(part.eval(), generator)
+    fill(*parts.values())
     return I2VGenXLPipeline(
         **parts,
-        tokenizer=tokenizer,
-        feature_extractor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32),
+        tokenizer=words,
+        feature_extractor=feature_extractor(side=32),
         scheduler=DDIMScheduler(beta_schedule="linear", clip_sample=False, set_alpha_to_one=False),
     )
 
 
-def _fill(part: torch.nn.Module, generator: torch.Generator) -> None:
+def text_encoder(words: Any) -> Any:
+    config = CLIPTextConfig(
+        hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, projection_dim=WIDTH,
+        vocab_size=len(words), bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id, max_position_embeddings=77,
+    )  # fmt: skip
+    return CLIPTextModel(config)
+
+
+def image_encoder(*, side: int, patch: int) -> Any:
+    """For square pictures of `side` pixels, in patches of `patch` pixels."""
+    config = CLIPVisionConfig(
+        hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, projection_dim=WIDTH,
+        image_size=side, patch_size=patch,
+    )  # fmt: skip
+    return CLIPVisionModelWithProjection(config)
+
+
+def feature_extractor(*, side: int) -> Any:
+    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=side)
+
+
+def vae() -> Any:
+    """With the scale of the real ones: 8 pixels to a latent one."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), norm_num_groups=4, layers_per_block=1, latent_channels=4, sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+
+
+def fill(*parts: torch.nn.Module) -> None:
     """Weights uniform around 0, within 1/sqrt(inputs), in the order of their names; norms stay at 1 and 0."""
-    for name, weight in sorted(part.named_parameters()):
-        if weight.ndim < 2:
-            weight.data.fill_(1.0 if name.endswith("weight") else 0.0)
-        else:
-            inputs = weight[0].numel()
-            weight.data.copy_((torch.rand(weight.shape, generator=generator) - 0.5) * (2.0 / inputs**0.5))
+    generator = torch.Generator().manual_seed(SEED)
+    for part in parts:
+        for name, weight in sorted(part.eval().named_parameters()):
+            if weight.ndim < 2:
+                weight.data.fill_(1.0 if name.endswith("weight") else 0.0)
+            else:
+                inputs = weight[0].numel()
+                weight.data.copy_((torch.rand(weight.shape, generator=generator) - 0.5) * (2.0 / inputs**0.5))
 
 
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
     """Bytes as tokens: the 256 symbols of CLIP's byte alphabet, alone and at a word's end, and two special ones."""
     letters = _byte_alphabet()
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]

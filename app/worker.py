@@ -5,7 +5,9 @@ Reads jobs from stdin and writes events to stdout, one JSON object a line:
     -> {"id": 1, "image": PATH, "prompt": …, "preset": {…}, "seed": 7, "output": PATH, "language": "en"}
     <- {"event": "ready"} | {"event": "failed", "message": …}              the model is loaded, or cannot be
     <- {"event": "step", "id": 1, "done": 3, "of": 10}
-    <- {"event": "done", "id": 1, "seconds": 1.2} | {"event": "error", "id": 1, "message": …}
+    <- {"event": "done", "id": 1, "seconds": 1.2, "unread": …} | {"event": "error", "id": 1, "message": …}
+
+`unread` is the end of the prompt that was too long for the model.
 
 It ends when its stdin does: it never outlives the app.
 """
@@ -39,9 +41,9 @@ def main(spec: ModelSpec, folder: Path, prepare: Callable[[], None]) -> int:
     jobs = _jobs()
     try:
         prepare()
-        from app import pipelines
+        from app import adapters
 
-        model = pipelines.load(spec, folder)
+        model = adapters.load(spec, folder)
     except JingxiangError as error:
         send({"event": "failed", "message": error.message})
         return 1
@@ -64,7 +66,7 @@ def _do(model: Any, job: dict[str, Any], send: Send) -> None:
     try:
         order = generation.Order.from_json(job)
         with speaking(order.language):
-            generation.run(model, order, on_step)
+            unread = generation.run(model, order, on_step)
     except JingxiangError as error:
         send({"event": "error", "id": number, "message": error.message})
     except Exception as error:  # any library may raise anything; the user must see it and the next job must run
@@ -73,7 +75,7 @@ def _do(model: Any, job: dict[str, Any], send: Send) -> None:
         traceback.print_exc()
         send({"event": "error", "id": number, "message": f"{type(error).__name__}: {error}"})
     else:
-        send({"event": "done", "id": number, "seconds": round(time.monotonic() - start, 2)})
+        send({"event": "done", "id": number, "seconds": round(time.monotonic() - start, 2), "unread": unread})
 
 
 def _private_stdout() -> Send:

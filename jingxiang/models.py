@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jingxiang import tables, weights
-from jingxiang.errors import UnknownName, UsageError
+from jingxiang.errors import UnknownName
 from jingxiang.language import LANGUAGES, chosen, tr
 from jingxiang.tables import Table
 from jingxiang.weights import Weights
 
 FILE = "app/models.toml"
 PRESETS = ("standard", "fast")
-PIPELINES = ("i2vgen-xl", "svd", "animatediff")
-RUNS = ("i2vgen-xl",)  # those that the app has an adapter for
+GIB = 1 << 30
+HALF_BYTES = 2  # a number in fp16
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What is to be known of a pipeline before it is loaded: whether it reads a prompt, and the names of the numbers
+    that it takes besides.
+    """
+
+    prompt: bool
+    parameters: tuple[str, ...] = ()
+
+
+# Those that the app has an adapter for, in app/adapters.
+PIPELINES = {
+    "i2vgen-xl": Pipeline(prompt=True),
+    "svd": Pipeline(prompt=False, parameters=("min_guidance_scale", "motion_bucket_id", "noise_aug_strength")),
+    "animatediff": Pipeline(prompt=True, parameters=("controlnet_conditioning_scale",)),
+}
+ADVISED = ("steps", "fps", "guidance")  # settings of which some values are possible, but not wise
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of one generation: pixels, frames, denoising steps, frames per second, prompt guidance."""
+    """Settings of one generation: pixels, frames, denoising steps, frames per second, guidance."""
 
     width: int
     height: int
@@ -30,25 +50,62 @@ class Preset:
     guidance: float
 
 
+Span = tuple[float, float]  # the least and the most
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a model can make: at most so many pixels, frames and steps; sides are multiples of `multiple` pixels."""
+    """What a model can make: at most so many pixels, frames and steps; sides are multiples of `multiple` pixels; frames
+    per second and guidance from and to.
+    """
 
     width: int
     height: int
     multiple: int
     frames: int
     steps: int
+    fps: Span
+    guidance: Span
 
     def excess(self, preset: Preset) -> tuple[str, str] | None:
         """The first of the settings that is out of bounds, with what it should be; None if all are in."""
-        for name in ("width", "height", "frames", "steps"):
-            if not 1 <= getattr(preset, name) <= getattr(self, name):
-                return name, tr("should be from 1 to {most}", most=getattr(self, name))
+        spans: dict[str, Span] = {name: (1, getattr(self, name)) for name in ("width", "height", "frames", "steps")}
+        spans |= {"fps": self.fps, "guidance": self.guidance}
+        for name, (least, most) in spans.items():
+            if not least <= getattr(preset, name) <= most:
+                return name, tr("should be from {least} to {most}", least=f"{least:g}", most=f"{most:g}")
         for name in ("width", "height"):
             if getattr(preset, name) % self.multiple:
                 return name, tr("should be a multiple of {number}", number=self.multiple)
         return None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a model takes of a GPU in fp16: its weights, and for a million pixels `denoising_gib` or `decoding_gib`.
+
+    The first counts all frames of all videos that are made at once, the second those that are decoded at once: at most
+    `decode_chunk` of one video.
+    """
+
+    weights_gib: float
+    denoising_gib: float
+    decoding_gib: float
+    decode_chunk: int
+
+    def decode_parts(self, frames: int) -> int:
+        """In how many parts, of equal length but for one frame, a video is decoded."""
+        return math.ceil(frames / self.decode_chunk)
+
+    def peak_bytes(self, preset: Preset, batch: int, *, number_bytes: int = HALF_BYTES) -> int:
+        """What is taken at most while `batch` videos are made at once; in fp32, with 4-byte numbers, twice as much.
+
+        What the allocator keeps besides is not in it: it takes 1.2 to 1.9 times that in all, as measured on an H100.
+        """
+        frame = preset.width * preset.height / 1e6
+        decoded = math.ceil(preset.frames / self.decode_parts(preset.frames))
+        denoising, decoding = self.denoising_gib * frame * preset.frames * batch, self.decoding_gib * frame * decoded
+        return round((self.weights_gib + max(denoising, decoding)) * GIB * number_bytes / HALF_BYTES)
 
 
 @dataclass(frozen=True)
@@ -62,6 +119,9 @@ class ModelSpec:
     notices: Mapping[str, str]
     threads: int
     limits: Limits
+    advice: Mapping[str, Span]
+    parameters: Mapping[str, float]
+    memory: Memory
     presets: Mapping[str, Preset]
 
     @property
@@ -72,12 +132,17 @@ class ModelSpec:
     def notice(self) -> str:
         return self.notices[chosen()]
 
-    def check_runnable(self) -> None:
-        """Raise `UsageError` if the app has no adapter for it yet."""
-        if self.pipeline not in RUNS:
-            text = tr("{model}: can be fetched, but the app cannot run it yet; it can run {names}", model=self.name,
-                      names=", ".join(RUNS))  # fmt: skip
-            raise UsageError(text)
+    @property
+    def takes_prompt(self) -> bool:
+        return PIPELINES[self.pipeline].prompt
+
+    def unwise(self, preset: Preset) -> dict[str, Span]:
+        """The settings that are possible, but not wise, with what is advised."""
+        return {
+            name: (least, most)
+            for name, (least, most) in self.advice.items()
+            if not least <= getattr(preset, name) <= most
+        }
 
     def preset(self, name: str) -> Preset:
         if name not in self.presets:
@@ -109,8 +174,8 @@ class Catalog:
 
     @property
     def with_gpu(self) -> ModelSpec:
-        """What a machine with one runs: the first real model that the app can run."""
-        real = (model for model in self.models.values() if model.weights and model.pipeline in RUNS)
+        """What a machine with one runs: the first real model."""
+        real = (model for model in self.models.values() if model.weights)
         return next(real, self.without_gpu)
 
 
@@ -120,17 +185,23 @@ def load(file: Path) -> Catalog:
 
 
 def _model(name: str, table: Table) -> ModelSpec:
-    table.only("title", "pipeline", "weights", "notice", "threads", "limits", "presets")
+    table.only(
+        "title", "pipeline", "weights", "notice", "threads", "limits", "advice", "parameters", "memory", "presets"
+    )
+    pipeline = table.choice("pipeline", tuple(PIPELINES))
     limits, presets = _limits(table.table("limits")), table.table("presets")
     presets.only(*PRESETS)
     return ModelSpec(
         name=name,
         titles=_texts(table.table("title")),
-        pipeline=table.choice("pipeline", PIPELINES),
+        pipeline=pipeline,
         weights=weights.read(table.table("weights")) if "weights" in table.values else None,
         notices=_texts(table.table("notice")) if "notice" in table.values else dict.fromkeys(LANGUAGES, ""),
         threads=table.integer("threads", 0),
         limits=limits,
+        advice=_advice(table.optional("advice")),
+        parameters=_parameters(table.optional("parameters"), PIPELINES[pipeline].parameters),
+        memory=_memory(table.table("memory")),
         presets={preset: _preset(presets.table(preset), limits) for preset in PRESETS},
     )
 
@@ -141,8 +212,39 @@ def _texts(table: Table) -> dict[str, str]:
 
 
 def _limits(table: Table) -> Limits:
-    table.only("width", "height", "multiple", "frames", "steps")
-    return Limits(*(table.integer(name) for name in ("width", "height", "multiple", "frames", "steps")))
+    table.only("width", "height", "multiple", "frames", "steps", "fps", "guidance")
+    return Limits(
+        width=table.integer("width"),
+        height=table.integer("height"),
+        multiple=table.integer("multiple"),
+        frames=table.integer("frames"),
+        steps=table.integer("steps"),
+        fps=table.span("fps"),
+        guidance=table.span("guidance"),
+    )
+
+
+def _advice(table: Table) -> dict[str, Span]:
+    table.only(*ADVISED)
+    return {name: table.span(name) for name in ADVISED if name in table.values}
+
+
+def _parameters(table: Table, names: tuple[str, ...]) -> dict[str, float]:
+    table.only(*names)
+    return {name: table.number(name) for name in names}
+
+
+def _memory(table: Table) -> Memory:
+    table.only("weights_gib", "denoising_gib", "decoding_gib", "decode_chunk")
+    found = Memory(
+        weights_gib=table.number("weights_gib"),
+        denoising_gib=table.number("denoising_gib"),
+        decoding_gib=table.number("decoding_gib"),
+        decode_chunk=table.integer("decode_chunk"),
+    )
+    if found.decode_chunk < 1:
+        raise table.error("decode_chunk", tr("should be at least 1"))
+    return found
 
 
 def _preset(table: Table, limits: Limits) -> Preset:

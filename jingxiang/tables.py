@@ -58,8 +58,20 @@ class Table:
             raise self.error(key, tr("should be a list of strings"))
         return tuple(found)
 
+    def span(self, key: str) -> tuple[float, float]:
+        """A list of two numbers, the smaller one first."""
+        found = self._read(key, list, None)
+        are_numbers = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in found)
+        if len(found) != 2 or not are_numbers or found[0] > found[1]:
+            raise self.error(key, tr("should be two numbers, the smaller one first"))
+        return found[0], found[1]
+
     def table(self, key: str) -> Table:
         return Table(self.file, self._at(key), self._read(key, dict, None))
+
+    def optional(self, key: str) -> Table:
+        """A table, empty where there is none."""
+        return self.table(key) if key in self.values else Table(self.file, self._at(key), {})
 
     def tables(self) -> dict[str, Table]:
         """Every key, each of which must be a table."""

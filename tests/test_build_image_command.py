@@ -52,6 +52,14 @@ height = 64
 multiple = 8
 frames = 8
 steps = 8
+fps = [1, 30]
+guidance = [1.0, 20.0]
+
+[tiny.memory]
+weights_gib = 1.0
+denoising_gib = 0.5
+decoding_gib = 2.0
+decode_chunk = 4
 
 [tiny.presets.standard]
 width = 64
@@ -345,7 +353,6 @@ def test_what_is_asked_for_in_a_wrong_way_is_said_before_anything_is_done(
     before, asked = contents(tmp_path), mirror.connections
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"names": ["tyni"]}, UnknownName, r"no model named 'tyni'.*did you mean 'tiny'"),
-        ({"names": ["svd-xt"]}, UsageError, "the app cannot run it yet"),
         ({"profile": "cuda11"}, UnknownName, "no profile named 'cuda11'"),
         ({"engine": "conda"}, UnknownName, "no engine named 'conda'"),
         ({"base": "debian::1"}, UsageError, "is not the name of an image"),

@@ -66,6 +66,11 @@ def test_jobs_one_error_and_a_crash(models: Path, photo: Path, tmp_path: Path) -
         steps = await asyncio.gather(*(make(engine, each) for each in wanted))
         assert steps == [[(done, 4) for done in range(1, 5)]] * 2
         assert wanted[0].output.read_bytes() == wanted[1].output.read_bytes()
+        # what of a prompt is too long for the model is told
+        unread: list[str] = []
+        long_prompt = replace(order(photo, tmp_path / "long prompt.mp4"), prompt="x" * 80)
+        assert [step async for step in engine.make(long_prompt, unread.append)] == steps[0]
+        assert unread == ["x" * 5]
         # a job's error is in the language of the one who asked, and the next job runs
         bad = tmp_path / "bad.jpg"
         bad.write_text("no picture")

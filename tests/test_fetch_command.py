@@ -37,7 +37,8 @@ FILES = {
     "README.md": b"words",
 }
 WANTED = {path: body for path, body in FILES.items() if path.endswith((".json", ".fp16.safetensors"))}
-LIMITS = "width = 64\nheight = 64\nmultiple = 8\nframes = 8\nsteps = 4\n"
+LIMITS = "width = 64\nheight = 64\nmultiple = 8\nframes = 8\nsteps = 4\nfps = [1, 30]\nguidance = [1.0, 20.0]\n"
+MEMORY = "weights_gib = 1.0\ndenoising_gib = 0.5\ndecoding_gib = 2.0\ndecode_chunk = 4\n"
 PRESET = "width = 64\nheight = 64\nframes = 8\nsteps = 4\nfps = 8\nguidance = 9.0\n"
 
 
@@ -46,7 +47,8 @@ def table(revision: str, *, free: bool = True, files: str = '"*.json", "*.fp16.s
         '[video]\ntitle = { en = "Video", zh = "视频" }\npipeline = "i2vgen-xl"\n[video.weights]\n'
         f'licence = {{ name = "L", url = "https://example.org", commercial = true, free = {str(free).lower()} }}\n'
         f'[video.weights.parts.model]\nrepository = "{REPOSITORY}"\nrevision = "{revision}"\nfiles = [{files}]\n'
-        f"[video.limits]\n{LIMITS}[video.presets.standard]\n{PRESET}[video.presets.fast]\n{PRESET}"
+        f"[video.limits]\n{LIMITS}[video.memory]\n{MEMORY}"
+        f"[video.presets.standard]\n{PRESET}[video.presets.fast]\n{PRESET}"
     )
 
 

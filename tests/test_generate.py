@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -16,13 +17,15 @@ from pathlib import Path
 import av
 import pytest
 
+from tests.peers import checkout, tiny_models
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def generate(models: Path, *arguments: str, lang: str = "C.UTF-8") -> tuple[int, str, str]:
+def generate(models: Path, *arguments: str, lang: str = "C.UTF-8", cwd: Path = ROOT) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "app", "generate", "--models", str(models), *arguments],
-        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "LANG": lang},
+        capture_output=True, text=True, cwd=cwd, env={**os.environ, "LANG": lang},
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
@@ -40,6 +43,38 @@ def test_a_video_and_its_path(models: Path, photo: Path, tmp_path: Path) -> None
     assert len(lines) == 3  # no bar and no library's chatter without a terminal
     with av.open(str(out)) as container:
         assert container.streams.video[0].frames == 8
+
+
+@pytest.mark.parametrize(
+    ("model", "prompt", "said"),
+    [
+        ("svd-xt", "", "model    Stable Video Diffusion XT\nload     #\nvideo    #\n"),
+        (
+            "svd-xt", "a cat",
+            "prompt   Stable Video Diffusion XT takes none: it is ignored\n"
+            "model    Stable Video Diffusion XT\nload     #\nvideo    #\n",
+        ),
+        (
+            "animatediff", "x" * 75 + " and more",
+            "model    AnimateDiff\nadvice   steps 3: better from 10 to 50\nload     #\n"
+            "prompt   the prompt is too long; the model did not read: and more\nvideo    #\n",
+        ),
+    ],
+    ids=["none", "ignored", "too long"],
+)  # fmt: skip
+def test_a_video_of_each_other_model(tmp_path: Path, photo: Path, model: str, prompt: str, said: str) -> None:
+    tiny_models.make(tmp_path / "models")
+    copied = checkout.copy(tmp_path / "checkout").folder
+    tiny_models.shrink(copied / "app" / "models.toml")
+    out = tmp_path / "out.mp4"
+    words = ["--model", model, "--image", str(photo), "--out", str(out), "--preset", "fast", "--seed", "3"]
+    code, stdout, stderr = generate(tmp_path / "models", *words, *(["--prompt", prompt] if prompt else []), cwd=copied)
+    assert (code, stdout) == (0, f"{out}\n"), stderr
+    assert re.sub(r"(?m)^(load|video) .*", lambda found: f"{found[1]:<9}#", stderr) == said
+    with av.open(str(out)) as container:
+        made = json.loads(container.metadata["comment"])
+        assert (made["model"], "prompt" in made) == (model, model != "svd-xt")
+        assert container.streams.video[0].frames == 6
 
 
 def test_a_terminal_sees_a_bar(models: Path, photo: Path, tmp_path: Path) -> None:

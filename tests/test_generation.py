@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,23 @@ def test_settings_name_all_that_made_the_video_and_no_path() -> None:
 def test_an_empty_prompt_is_refused(prompt: str) -> None:
     with pytest.raises(UsageError, match="the prompt is empty"):
         order(prompt=prompt)
+
+
+def test_a_model_without_a_prompt_asks_for_none_and_keeps_none() -> None:
+    svd = catalog.load(ROOT / "app" / "models.toml").model("svd-xt")
+    for prompt in ("", "a cat"):
+        made = generation.order(svd, image=Path("a.jpg"), prompt=prompt, preset="fast", seed=7, output=Path("o.mp4"))
+        assert made.prompt == ""
+        assert "prompt" not in made.settings()
+
+
+def test_what_is_not_wise_is_said() -> None:
+    xl = catalog.load(ROOT / "app" / "models.toml").model("i2vgen-xl")
+    assert generation.advice(xl, xl.preset("standard")) == []
+    wild = replace(xl.preset("standard"), steps=80, fps=6, guidance=12.5)
+    assert generation.advice(xl, wild) == [
+        "steps 80: better from 10 to 60", "fps 6: better from 8 to 30", "guidance 12.5: better from 7 to 11",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 32])

@@ -8,7 +8,7 @@ import pytest
 
 from jingxiang import models
 from jingxiang.errors import JingxiangError, UnknownName
-from jingxiang.models import Catalog, Limits, ModelSpec, Preset
+from jingxiang.models import GIB, Catalog, Limits, Memory, ModelSpec, Preset
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,6 +25,17 @@ height = 256
 multiple = 8
 frames = 32
 steps = 100
+fps = [4, 30]
+guidance = [1.0, 12]
+
+[smoke.advice]
+steps = [2, 8]
+
+[smoke.memory]
+weights_gib = 0.5
+denoising_gib = 1
+decoding_gib = 2.0
+decode_chunk = 4
 
 [smoke.presets.standard]
 width = 128
@@ -60,7 +71,10 @@ def test_a_model_is_read_with_its_presets(tmp_path: Path) -> None:
                 weights=None,
                 notices={"en": "Noise.", "zh": "噪声。"},
                 threads=1,
-                limits=Limits(width=256, height=256, multiple=8, frames=32, steps=100),
+                limits=Limits(width=256, height=256, multiple=8, frames=32, steps=100, fps=(4, 30), guidance=(1.0, 12)),
+                advice={"steps": (2, 8)},
+                parameters={},
+                memory=Memory(weights_gib=0.5, denoising_gib=1.0, decoding_gib=2.0, decode_chunk=4),
                 presets={
                     "standard": Preset(width=128, height=96, frames=16, steps=10, fps=8, guidance=9.0),
                     "fast": Preset(width=64, height=48, frames=8, steps=4, fps=8, guidance=9.0),
@@ -125,8 +139,8 @@ def test_an_unknown_preset_is_refused_with_those_that_are_there(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("threads", "thread", "smoke.thread: no key named 'thread'; there is limits, notice, pipeline, "
-         "presets, threads, title, weights (did you mean 'threads'?)"),
+        ("threads", "thread", "smoke.thread: no key named 'thread'; there is advice, limits, memory, "
+         "notice, parameters, pipeline, presets, threads, title, weights (did you mean 'threads'?)"),
         ('"i2vgen-xl"', '"wan"', "smoke.pipeline: 'wan' is not one of i2vgen-xl, svd, animatediff"),
         ('"Noise.", zh', '"Noise.", fr', "smoke.notice.fr: no key named 'fr'; there is en, zh"),
         (', zh = "噪声。"', "", "smoke.notice.zh: is missing; it should be a string"),
@@ -138,6 +152,18 @@ def test_an_unknown_preset_is_refused_with_those_that_are_there(tmp_path: Path) 
         ("frames = 16", "frames = 33", "smoke.presets.standard.frames: should be from 1 to 32"),
         ("steps = 4", "steps = 0", "smoke.presets.fast.steps: should be from 1 to 100"),
         ("multiple = 8\n", "", "smoke.limits.multiple: is missing; it should be a whole number"),
+        ("fps = [4, 30]\n", "", "smoke.limits.fps: is missing; it should be a list"),
+        ("[4, 30]", "[30, 4]", "smoke.limits.fps: should be two numbers, the smaller one first"),
+        ("fps = 8", "fps = 3", "smoke.presets.standard.fps: should be from 4 to 30"),
+        ("guidance = 9.0", "guidance = 12.5", "smoke.presets.standard.guidance: should be from 1 to 12"),
+        ("steps = [2, 8]", "frames = [2, 8]", "smoke.advice.frames: no key named 'frames'; there is fps, guidance, "
+         "steps"),
+        ("[smoke.advice]", "[smoke.parameters]\nmotion_bucket_id = 9\n[smoke.advice]",
+         "smoke.parameters.motion_bucket_id: no key named 'motion_bucket_id'; there is "),
+        ('"i2vgen-xl"', '"svd"', "smoke.parameters.min_guidance_scale: is missing; it should be a number"),
+        ("[smoke.memory]", "[smoke.memry]", "smoke.memry: no key named 'memry'; there is advice, limits, memory, "
+         "notice, parameters, pipeline, presets, threads, title, weights (did you mean 'memory'?)"),
+        ("decode_chunk = 4", "decode_chunk = 0", "smoke.memory.decode_chunk: should be at least 1"),
         ("guidance = 9.0", 'guidance = "9"', "smoke.presets.standard.guidance: should be a number, not a string"),
         ("fps = 8\nguidance = 9\n", "fsp = 8\n", "smoke.presets.fast.fsp: no key named 'fsp'; there is fps, frames, "
          "guidance, height, steps, width (did you mean 'fps'?)"),
@@ -157,3 +183,56 @@ def test_without_a_name_the_machine_decides() -> None:
     assert catalog.choose("smoke", gpu=True).name == "smoke"
     with pytest.raises(UnknownName):
         catalog.choose("smok", gpu=True)
+
+
+def test_settings_that_are_possible_but_not_wise_are_known(tmp_path: Path) -> None:
+    smoke = load(tmp_path, SMOKE).model("smoke")
+    assert smoke.unwise(smoke.preset("standard")) == {"steps": (2, 8)}
+    assert smoke.unwise(smoke.preset("fast")) == {}
+
+
+def test_only_stable_video_diffusion_takes_no_prompt() -> None:
+    catalog = models.load(ROOT / "app" / "models.toml")
+    taking = {name: spec.takes_prompt for name, spec in catalog.models.items()}
+    assert taking == {"i2vgen-xl": True, "svd-xt": False, "animatediff": True, "smoke": True}
+
+
+# Peaks that were allocated on an H100 with full-size models of random weights: width, height, frames, videos at once,
+# GiB (torch 2.11, diffusers 0.42).
+PEAKS = {
+    "i2vgen-xl": [
+        (256, 256, 8, 1, 5.19), (512, 512, 16, 1, 7.29), (512, 512, 24, 1, 8.6), (768, 768, 16, 1, 10.5),
+        (768, 768, 24, 1, 13.43), (1024, 1024, 16, 1, 15.04), (1024, 1024, 32, 1, 25.38), (512, 512, 16, 2, 9.88),
+        (512, 512, 16, 3, 12.5), (512, 512, 16, 4, 15.07),
+    ],
+    "svd-xt": [
+        (576, 320, 14, 1, 6.74), (512, 512, 16, 1, 8.29), (1024, 576, 14, 1, 12.19), (1024, 576, 25, 1, 12.14),
+        (768, 448, 25, 1, 8.86), (576, 320, 14, 2, 6.99), (576, 320, 14, 4, 9.72), (1024, 576, 25, 2, 19.78),
+        (1024, 1024, 25, 1, 18.27),
+    ],
+    "animatediff": [
+        (256, 256, 8, 1, 4.28), (384, 384, 16, 1, 5.25), (512, 512, 16, 1, 6.38), (512, 512, 24, 1, 7.68),
+        (768, 768, 16, 1, 9.63), (768, 768, 32, 1, 15.47), (512, 512, 16, 2, 8.98), (512, 512, 16, 4, 14.18),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_the_memory_law_is_within_a_tenth_of_a_gib_of_what_was_measured(name: str) -> None:
+    memory = models.load(ROOT / "app" / "models.toml").model(name).memory
+    for width, height, frames, batch, measured in PEAKS[name]:
+        preset = Preset(width, height, frames, steps=20, fps=8, guidance=3.0)
+        assert memory.peak_bytes(preset, batch) / GIB == pytest.approx(measured, abs=0.1)
+
+
+def test_numbers_of_four_bytes_take_twice_as_much(tmp_path: Path) -> None:
+    smoke = load(tmp_path, SMOKE).model("smoke")
+    half, whole = (smoke.memory.peak_bytes(smoke.preset("fast"), 1, number_bytes=number) for number in (2, 4))
+    assert whole == pytest.approx(2 * half, abs=1)
+
+
+def test_a_video_is_decoded_in_parts_of_nearly_equal_length() -> None:
+    memory = Memory(weights_gib=0, denoising_gib=0, decoding_gib=1, decode_chunk=8)
+    assert [memory.decode_parts(frames) for frames in (1, 8, 9, 25)] == [1, 1, 2, 4]
+    nine = Preset(width=1000, height=1000, frames=9, steps=1, fps=8, guidance=3.0)
+    assert memory.peak_bytes(nine, 4) == 5 * GIB  # 5 and 4 frames, whatever number of videos

@@ -44,6 +44,21 @@ def test_a_whole_number_is_a_number_too(tmp_path: Path) -> None:
     assert (length, type(length)) == (5.0, float)
 
 
+def test_a_span_is_two_numbers_the_smaller_one_first(tmp_path: Path) -> None:
+    assert table(tmp_path, "length = [1, 2.5]").span("length") == (1, 2.5)
+    for wrong in ("[1]", "[1, 2, 3]", "[2, 1]", '[1, "2"]', "[true, 2]"):
+        message = problem(tmp_path, f"length = {wrong}", "span", "length")
+        assert message == "cars.toml: length: should be two numbers, the smaller one first"
+
+
+def test_a_table_may_be_left_out(tmp_path: Path) -> None:
+    values = table(tmp_path, "[engine]\npower = 1\n")
+    assert values.optional("engine").integer("power") == 1
+    assert values.optional("roof").values == {}
+    with pytest.raises(TableError, match=r"^cars\.toml: roof\.height: is missing; it should be a number$"):
+        values.optional("roof").number("height")
+
+
 def test_what_is_missing_takes_its_default(tmp_path: Path) -> None:
     values = table(tmp_path, "")
     assert (values.string("name", "x"), values.integer("seats", 0), values.number("length", 0.5)) == ("x", 0, 0.5)

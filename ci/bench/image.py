@@ -55,7 +55,8 @@ title = { en = "Bench", zh = "基准" }
 pipeline = "i2vgen-xl"
 weights.licence = { name = "MIT", url = "https://example.com/licence", commercial = true, free = true }
 weights.parts.model = { repository = "org/bench", revision = "1111111111111111111111111111111111111111", files = ["*"] }
-limits = { width = 64, height = 64, multiple = 8, frames = 8, steps = 8 }
+limits = { width = 64, height = 64, multiple = 8, frames = 8, steps = 8, fps = [1, 30], guidance = [1.0, 20.0] }
+memory = { weights_gib = 1.0, denoising_gib = 0.5, decoding_gib = 2.0, decode_chunk = 4 }
 presets.standard = { width = 64, height = 64, frames = 8, steps = 4, fps = 8, guidance = 9.0 }
 presets.fast = { width = 64, height = 64, frames = 8, steps = 4, fps = 8, guidance = 9.0 }
 """

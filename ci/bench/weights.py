@@ -21,7 +21,8 @@ from tests.peers.site import MB, data
 LARGE_BYTES = 1 << 30
 RUNS = 5
 CONNECTION_BYTES_PER_S = 4e6
-LIMITS = "width = 64\nheight = 64\nmultiple = 8\nframes = 8\nsteps = 4\n"
+LIMITS = "width = 64\nheight = 64\nmultiple = 8\nframes = 8\nsteps = 4\nfps = [1, 30]\nguidance = [1.0, 20.0]\n"
+MEMORY = "weights_gib = 1.0\ndenoising_gib = 0.5\ndecoding_gib = 2.0\ndecode_chunk = 4\n"
 PRESET = "width = 64\nheight = 64\nframes = 8\nsteps = 4\nfps = 8\nguidance = 9.0\n"
 
 
@@ -42,7 +43,7 @@ def prepared(folder: Path, repository: str, revision: str, url: str) -> Checkout
             '\n[bench]\ntitle = { en = "B", zh = "B" }\npipeline = "i2vgen-xl"\n[bench.weights]\n'
             'licence = { name = "L", url = "https://example.org", commercial = true, free = true }\n'
             f'[bench.weights.parts.model]\nrepository = "{repository}"\nrevision = "{revision}"\n'
-            f'files = ["*.safetensors"]\n[bench.limits]\n{LIMITS}'
+            f'files = ["*.safetensors"]\n[bench.limits]\n{LIMITS}[bench.memory]\n{MEMORY}'
             f"[bench.presets.standard]\n{PRESET}[bench.presets.fast]\n{PRESET}"
         )
     return copied

@@ -69,7 +69,7 @@ def build_image(
         with open_sink(places, address, _tag(recipe, image, tag), url) as sink:
             held = sink.held(image.layers)
             sink.room(image.layers, held).check(sink.name)
-            _show(parts, held, sink)
+            _show(parts, held)
             sent = _sent(sink, image, held)
     console.line("image", sink.called)
     if as_json:
@@ -89,8 +89,6 @@ def _recipe(places: Places, names: Sequence[str], profile: str, engine: str, bas
     catalog = models.load(places.root / models.FILE)
     specs = tuple(catalog.model(name) for name in dict.fromkeys(names))
     specs = specs or (catalog.choose("", gpu=bool(gpu.detect().cards)),)
-    for spec in specs:
-        spec.check_runnable()
     image_parts.created()
     return Recipe(image_definition.load(places.root), specs, base, profile, engine, mirror)
 
@@ -188,7 +186,7 @@ def _planned(parts: Sequence[Part], image: Image | None, sink: Sink, *, as_json:
     known = list(image.layers if image else _lowest(parts))
     held = sink.held(known)
     room = sink.room(known, held)
-    _show(parts, held, sink)
+    _show(parts, held)
     free = tr("{size} free", size=console.size(room.free_bytes)) if room.free_bytes is not None else ""
     needed = tr("{size} of disk at most", size=console.size(room.needed_bytes))
     if image:
@@ -214,13 +212,13 @@ def _lowest(parts: Sequence[Part]) -> Iterator[Layer]:
         yield from part.layers
 
 
-def _show(parts: Sequence[Part], held: frozenset[str], sink: Sink) -> None:
+def _show(parts: Sequence[Part], held: frozenset[str]) -> None:
     verbs = {BASE: tr("base"), WEIGHTS: tr("weights"), ENVIRONMENT: tr("env"), APP: tr("app")}
     rows = []
     for part in parts:
         count = "" if part.layers is None else _count(len(part.layers))
         size = "" if part.bytes is None else console.size(part.bytes)
-        rows.append((verbs[part.kind], part.title, count, size, _state(part, held, sink)))
+        rows.append((verbs[part.kind], part.title, count, size, _state(part, held)))
     console.lines(rows)
 
 
@@ -228,10 +226,10 @@ def _count(number: int) -> str:
     return tr("1 layer") if number == 1 else tr("{count} layers", count=number)
 
 
-def _state(part: Part, held: frozenset[str], sink: Sink) -> str:
+def _state(part: Part, held: frozenset[str]) -> str:
     if part.layers is None:
         if part.size_bytes is None:
-            return tr("not made yet")
+            return tr("not made yet") if part.kind in (ENVIRONMENT, APP) else tr("not here yet")
         return tr("{size} in the store", size=console.size(part.here_bytes))
     there = sum(layer.blob.sha256 in held for layer in part.layers)
     if there == len(part.layers):

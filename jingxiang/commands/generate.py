@@ -20,9 +20,8 @@ def generate(
     """Check what can be checked without the app's environment, set it up, and become the app's own command."""
     catalog = models.load(places.root / "app" / "models.toml")
     spec = catalog.choose(model, gpu=bool(gpu.detect().cards))
-    spec.check_runnable()
     spec.preset(preset)
-    if not prompt.strip():
+    if spec.takes_prompt and not prompt.strip():
         raise UsageError(tr("the prompt is empty: say in English what should move and how"))
     if seed and not seed.isdigit():
         raise UsageError(tr("the seed must be a whole number, not '{seed}'", seed=seed))

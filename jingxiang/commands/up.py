@@ -16,7 +16,6 @@ def up(places: Places, *, mirror: str, model: str, profile: str, host: str, port
     """Check what was asked for, set up, and become the app, which prints READY and takes Ctrl-C itself."""
     catalog = models.load(places.root / "app" / "models.toml")
     spec = catalog.choose(model, gpu=bool(gpu.detect().cards))
-    spec.check_runnable()
     ports.bind(host, port).close()  # say now what would else be found out after the installation
     environment = setup(places, mirror=mirror, profile=profile)
     fetch.ready(places, catalog, spec, mirror=mirror)

@@ -147,6 +147,7 @@ WRONG = {
     "error: none.jpg: no such file": ["generate", "--image", "none.jpg", "--prompt", "b", "--out", "c.mp4"],
     "error: README.md: is not a picture (taken are JPEG, PNG, ": PICTURE,
     "error: the prompt is empty": ["generate", "--image", "README.md", "--prompt", " ", "--out", "c.mp4"],
+    "error: the prompt is empty: say in English": ["generate", "--image", "README.md", "--out", "c.mp4"],
     "error: 'generate' did not receive required": ["generate", "--image", "README.md", "--prompt", "b"],
     "error: the seed must be a whole number, not 'x'": [*PICTURE, "--seed", "x"],
     "error: no profile named 'cuda11'; there is auto, cpu, cuda12, cuda13": ["setup", "--profile", "cuda11"],

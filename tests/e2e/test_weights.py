@@ -27,7 +27,7 @@ from tests.peers import checkout, faults, hub, large, olah
 from tests.peers.checkout import ROOT, Checkout
 from tests.peers.mirror import Mirror, serving
 from tests.peers.site import MB, data
-from tests.test_fetch_command import LIMITS, PRESET, contents
+from tests.test_fetch_command import LIMITS, MEMORY, PRESET, contents
 from tests.test_server import serving as page
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("no_proxy")]
@@ -47,7 +47,8 @@ def table(name: str, repository: str, revision: str, *, gated: bool = False) -> 
         'licence = { name = "L", url = "https://example.org", commercial = true, free = true }\n'
         f"gated = {str(gated).lower()}\n"
         f'[{name}.weights.parts.model]\nrepository = "{repository}"\nrevision = "{revision}"\nfiles = ["*"]\n'
-        f"[{name}.limits]\n{LIMITS}[{name}.presets.standard]\n{PRESET}[{name}.presets.fast]\n{PRESET}"
+        f"[{name}.limits]\n{LIMITS}[{name}.memory]\n{MEMORY}"
+        f"[{name}.presets.standard]\n{PRESET}[{name}.presets.fast]\n{PRESET}"
     )
 
 

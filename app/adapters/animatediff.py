@@ -1,0 +1,62 @@
+"""AnimateDiff: Stable Diffusion 1.5 with a motion adapter, where SparseCtrl holds the picture as the first frame.
+
+https://github.com/guoyww/AnimateDiff, https://arxiv.org/abs/2307.04725, https://arxiv.org/abs/2311.16933
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AnimateDiffSparseControlNetPipeline,
+    DPMSolverMultistepScheduler,
+    MotionAdapter,
+    SparseControlNetModel,
+)
+from PIL import Image
+
+from app.adapters.base import Diffusion, Request
+
+# As https://huggingface.co/docs/diffusers/api/pipelines/animatediff has it for SparseCtrl: motion adapters were trained
+# with a linear schedule, unlike Stable Diffusion itself, whose own scheduler is in the folder.
+SCHEDULE = {"beta_schedule": "linear", "algorithm_type": "dpmsolver++", "use_karras_sigmas": True}
+
+
+class AnimateDiff(Diffusion):
+    """Its folder holds Stable Diffusion 1.5, the motion adapter in motion_adapter/ and SparseCtrl in controlnet/."""
+
+    def _open(self, folder: Path) -> Any:
+        pipe = self._load(
+            _PictureEach,
+            folder,
+            motion_adapter=self._load(MotionAdapter, folder / "motion_adapter"),
+            controlnet=self._load(SparseControlNetModel, folder / "controlnet"),
+            scheduler=DPMSolverMultistepScheduler.from_pretrained(
+                folder / "scheduler", local_files_only=True, **SCHEDULE
+            ),
+        )
+        pipe.register_modules(motion_adapter=None)  # its weights have been copied into the UNet
+        return pipe
+
+    def _denoised(self, batch: Sequence[Request], images: list[Image.Image], **shared: Any) -> torch.Tensor:
+        latents: torch.Tensor = self.pipe(
+            prompt=[request.prompt for request in batch],
+            conditioning_frames=images,
+            controlnet_frame_indices=[0],
+            guidance_scale=batch[0].preset.guidance,
+            **shared,
+        ).frames
+        return latents.transpose(1, 2)
+
+
+class _PictureEach(AnimateDiffSparseControlNetPipeline):  # type: ignore[misc]
+    """Each video of a batch has a picture of its own: the pipeline takes several pictures for several frames of all."""
+
+    def prepare_image(self, image: list[Image.Image], *arguments: Any) -> torch.Tensor:
+        """Latents of shape (videos, channels, 1, height / 8, width / 8), once more for those without guidance."""
+        prepare = super().prepare_image
+        latents = torch.cat([prepare([each], *arguments) for each in image])
+        return torch.cat([latents, latents]) if self.do_classifier_free_guidance else latents
