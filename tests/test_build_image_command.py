@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -16,18 +18,21 @@ from typing import Any
 import pytest
 
 from jingxiang import base_images, images, layers, locks, models, uv_client, weights
-from jingxiang.commands import image_parts
+from jingxiang.commands import engines, image_parts
 from jingxiang.commands.build_image import _network, build_image
 from jingxiang.commands.image_parts import BadBase, BadEpoch
-from jingxiang.errors import UnknownName, UsageError
+from jingxiang.errors import TableError, UnknownName, UsageError
 from jingxiang.fetch.report import Unavailable
 from jingxiang.image_contents import NoPython, UnreadableBase
 from jingxiang.places import Places
 from jingxiang.sinks import BadAddress
+from jingxiang.sinks.docker_engine import EngineUnavailable
+from jingxiang.sinks.layout import Closed
+from jingxiang.sinks.registry_access import Denied, Unreachable
 from jingxiang.sinks.rootfs import NotEmpty
 from jingxiang.store import Store
 from jingxiang.weights import LockedFile, LockedPart
-from tests.peers import checkout, nvml, registry
+from tests.peers import channel, checkout, conda, nvml, push_registry, registry, system
 from tests.peers.mirror import Mirror, wheel
 
 BASE = "debian:bookworm-slim"
@@ -409,6 +414,68 @@ def test_a_base_whose_configuration_does_not_fit_is_refused(
         build(places)
 
 
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A Python as conda-forge has it, with files that carry the path of their environment."""
+    return [channel.python(tmp_path_factory.mktemp("channel") / "conda-forge")]
+
+
+@pytest.fixture(params=engines.ENGINES[:2])
+def engine(
+    request: pytest.FixtureRequest, packages: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> str:
+    """An engine that brings Python along, if this machine has it."""
+    conda.engine(request.param, conda.stored(Store(tmp_path / "trial"), packages))
+    monkeypatch.setattr(engines, "tools", lambda *_, **__: Path(sys.executable))  # which has py-rattler, too
+    return str(request.param)
+
+
+def with_conda(places: Places, packages: list[Path]) -> Places:
+    """The same checkout with a lock of conda packages, which are in its store."""
+    conda.lock(places.root / "envs", packages)
+    conda.stored(Store(places.store), packages)
+    return places
+
+
+def test_an_environment_with_its_own_python_is_the_same_everywhere_and_needs_none_in_the_base(
+    engine: str, packages: list[Path], tmp_path: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.add(mirror, "docker.io/library/debian", "bare", packed("etc/os-release"))
+    found = []
+    for name in ("one", "a folder with another name"):
+        places = with_conda(place(tmp_path / name, mirror), packages)
+        said = built(places, capsys, engine=engine, base="debian:bare")
+        found.append(said["digest"])
+        layer = json.loads(blob(places, said["digest"]))["layers"][-2]["digest"]
+        assert os.fsencode(tmp_path) not in blob(places, layer), "no path of this machine is in a byte"
+        inside = {member.name.removeprefix("opt/jingxiang/environment/"): (member, body)
+                  for member, body in members(places, layer)}  # fmt: skip
+        assert inside["bin/python3.11"][0].isfile()
+        assert inside["bin/pydoc3.11"][1].startswith(b"#!/opt/jingxiang/environment/bin/python3.11\n")
+        assert b"\0\1/opt/jingxiang/environment/share:/opt/jingxiang/environment/lib\0" in inside["lib/placed.bin"][1]
+        labels = json.loads(blob(places, said["id"]))["config"]["Labels"]
+        assert labels["jingxiang.lock.conda-lock.yml"].startswith("sha256:")
+    assert found[0] == found[1]
+
+
+def test_its_python_works_at_the_place_that_it_has_in_the_image(
+    engine: str, packages: list[Path], places: Places, tmp_path: Path
+) -> None:
+    with_conda(places, packages)
+    build(places, engine=engine, to=f"rootfs:{tmp_path}/rootfs")
+    code = "import one, sys; print(sys.prefix, one.__file__)"
+    script = 'mount -t tmpfs tmpfs /opt && mkdir /opt/jingxiang && mount --bind "$0" /opt/jingxiang && exec "$@"'
+    argv = [
+        "unshare", "--mount", "--propagation", "private", "sh", "-c", script, f"{tmp_path}/rootfs/opt/jingxiang",
+        "/opt/jingxiang/environment/bin/python", "-c", code,
+    ]  # fmt: skip
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]})
+    if done.returncode and "unshare" in done.stderr:
+        pytest.skip("may not mount")
+    inside = "/opt/jingxiang/environment"
+    assert done.stdout == f"{inside} {inside}/lib/python3.11/site-packages/one.py\n", done.stderr
+
+
 def test_names_of_licences_in_the_words_of_spdx() -> None:
     assert image_parts._spdx("mit") == "MIT"
     assert image_parts._spdx("CreativeML Open RAIL-M") == "LicenseRef-CreativeML-Open-RAIL-M"
@@ -438,3 +505,36 @@ def test_a_registry_of_this_machine_is_never_behind_a_proxy(monkeypatch: pytest.
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.com:3128")
     assert _network("127.0.0.1:5000").proxy("http", "127.0.0.1", 5000) is None
     assert _network("registry.example.com").proxy("https", "registry.example.com", 443) is not None
+
+
+def test_a_sink_that_cannot_take_it_is_said_before_anything_is_done(
+    places: Places, tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "one.txt").write_text("Dear")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    before, asked = contents(tmp_path), mirror.connections
+    wrong: list[tuple[str, type[Exception], str]] = [
+        ("docker", EngineUnavailable, "no docker engine answers"),
+        (f"oci:{tmp_path}/letters", TableError, "is no image layout, and not empty"),
+        (f"oci:{tmp_path}/file/layout", Closed, "cannot be written: Not a directory"),
+        (f"rootfs:{tmp_path}/letters", NotEmpty, "is not empty"),
+        ("registry://127.0.0.1:1/UPPER", UsageError, "is not the address of a repository"),
+        (f"registry://127.0.0.1:{system.free_port()}/a/b", Unreachable, "cannot be reached"),
+    ]
+    for to, kind, message in wrong:
+        with pytest.raises(kind, match=message):
+            build(places, to=to)
+    assert contents(tmp_path) == before
+    assert mirror.connections == asked
+
+
+def test_a_login_that_a_registry_wants_is_said_before_anything_is_done(places: Places, mirror: Mirror) -> None:
+    asked = mirror.connections
+    with push_registry.serving() as peer:
+        peer.faults = [push_registry.on("HEAD", "", push_registry.says(401), times=99)]
+        with pytest.raises(Denied, match="does not let you push to a/b: 401") as caught:
+            build(places, to=f"registry://{peer.address}/a/b")
+    assert caught.value.hints == (f"docker login {peer.address}",)
+    assert mirror.connections == asked

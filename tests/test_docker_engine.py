@@ -35,7 +35,7 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_an_engine_that_keeps_us_out_is_said_with_what_to_do(closed: str) -> None:
     assert docker_engine.ask() == Engine("", docker_engine.PERMISSION)
-    with pytest.raises(EngineUnavailable) as caught, docker_engine.client():
+    with pytest.raises(EngineUnavailable) as caught, docker_engine.at(docker_engine.address()):
         pass
     assert caught.value.message == f"the docker engine at {closed} does not let you in"
     assert caught.value.hints == ("sudo usermod -aG docker $USER, then log in again",)
@@ -46,7 +46,7 @@ def test_an_engine_that_is_not_there_is_said_with_what_needs_none(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     assert docker_engine.ask() == Engine("", docker_engine.ABSENT)
-    with pytest.raises(EngineUnavailable) as caught, docker_engine.client():
+    with pytest.raises(EngineUnavailable) as caught, docker_engine.at(docker_engine.address()):
         pass
     assert caught.value.message == f"no docker engine answers at unix://{tmp_path}/none.sock"
     assert "--to registry://HOST/NAME or --to oci:DIR" in caught.value.hints[1]
@@ -59,5 +59,8 @@ def test_without_a_variable_it_is_the_engine_of_this_machine(monkeypatch: pytest
 
 def test_an_address_that_makes_no_sense_is_the_sdks_to_explain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "carrier-pigeon://roof")
-    with pytest.raises(EngineUnavailable, match="the docker engine at carrier-pigeon://roof: "), docker_engine.client():
+    with (
+        pytest.raises(EngineUnavailable, match="the docker engine at carrier-pigeon://roof: "),
+        docker_engine.at(docker_engine.address()),
+    ):
         pass

@@ -59,7 +59,7 @@ def build_image(
     """
     address = _address(to, tag)
     recipe = _recipe(places, names, profile, engine, _base(places, address, base), mirror)
-    with _engine(address) as url:
+    with _reachable(places, recipe, address, tag) as url:
         if plan:
             looked, known = image_parts.looked(places, recipe)
             with open_sink(places, address, _tag(recipe, known, tag), url) as sink:
@@ -113,14 +113,11 @@ def _address(to: str, tag: str) -> Address:
 
 
 @contextlib.contextmanager
-def _engine(to: Address) -> Iterator[str]:
-    """Where the engine is, if one is to get the image: one that is down is said before gigabytes are fetched."""
-    if to.kind != sinks.DOCKER:
-        yield ""
-        return
-    with docker_engine.reachable() as url:
-        with docker_engine.at(url):
-            pass
+def _reachable(places: Places, recipe: Recipe, to: Address, tag: str) -> Iterator[str]:
+    """Where the engine is, if one is to get the image; what keeps an image out is said before gigabytes are fetched."""
+    with docker_engine.reachable() if to.kind == sinks.DOCKER else contextlib.nullcontext("") as url:
+        with open_sink(places, to, _tag(recipe, None, tag), url) as sink:
+            sink.check()
         yield url
 
 

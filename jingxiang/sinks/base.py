@@ -41,6 +41,9 @@ class Sink(Protocol):
     def called(self) -> str:
         """What the image is called there, once it is put."""
 
+    def check(self) -> None:
+        """Raise whatever is clear before there is an image: nobody answers, no login, another thing in its place."""
+
     def held(self, layers: Sequence[Layer]) -> frozenset[str]:
         """Digests (`layer.blob.sha256`) of those of the lowest layers of an image that need not be sent."""
 

@@ -75,13 +75,6 @@ def ask_at(url: str, timeout_s: int = 5) -> Engine:
 
 
 @contextlib.contextmanager
-def client(*, timeout_s: int = SILENCE_S) -> Iterator[DockerClient]:
-    """A client of the engine. Raises `EngineUnavailable`."""
-    with reachable() as url, at(url, timeout_s=timeout_s) as found:
-        yield found
-
-
-@contextlib.contextmanager
 def at(url: str, *, timeout_s: int = SILENCE_S) -> Iterator[DockerClient]:
     """A client of the engine at an address of `reachable`: for one thread. Raises `EngineUnavailable`."""
     if problem := _unreachable(url):

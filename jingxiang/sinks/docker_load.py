@@ -69,6 +69,10 @@ class DockerLoad:
     def called(self) -> str:
         return self.tag
 
+    def check(self) -> None:
+        with docker_engine.at(self.url) as client:
+            client.ping()
+
     def held(self, layers: Sequence[Layer]) -> frozenset[str]:
         with docker_engine.at(self.url) as client:
             count = 0

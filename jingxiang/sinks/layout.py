@@ -6,6 +6,7 @@ https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -51,6 +52,12 @@ class Layout:
     @property
     def called(self) -> str:
         return f"{self.folder}:{self.tag}"
+
+    def check(self) -> None:
+        there = next(each for each in (self.folder, *self.folder.parents) if each.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise Closed(self.folder, os.strerror(errno.ENOTDIR if not there.is_dir() else errno.EACCES))
+        self._entries()
 
     def held(self, layers: Sequence[Layer]) -> frozenset[str]:
         return frozenset(layer.blob.sha256 for layer in layers if self._has(layer.blob))

@@ -24,6 +24,9 @@ class Memory:
     def called(self) -> str:
         return self.tag
 
+    def check(self) -> None:
+        return
+
     def held(self, layers: Sequence[Layer]) -> frozenset[str]:
         return frozenset(layer.blob.sha256 for layer in layers if layer.blob.sha256 in self.blobs)
 

@@ -29,6 +29,7 @@ from jingxiang.sinks.registry_notes import Notes
 from jingxiang.sinks.registry_upload import Repository, Source, Upload
 
 SCHEME = "registry://"
+NOBODY = "0" * 64  # a digest that no blob has: whoever may ask for it may come in
 LOOKING, SENDING = 4, 2  # connections
 EMPTY = b"{}"  # `images.EMPTY`
 
@@ -88,6 +89,9 @@ class Registry:
     @property
     def called(self) -> str:
         return str(self.reference)
+
+    def check(self) -> None:
+        self._repository.has(NOBODY)
 
     def held(self, layers: Sequence[Layer]) -> frozenset[str]:
         """Without what might be taken from another repository: only trying tells."""

@@ -37,6 +37,10 @@ class RootFs:
     def called(self) -> str:
         return str(self.folder)
 
+    def check(self) -> None:
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise NotEmpty(self.folder)
+
     def held(self, layers: Sequence[Layer]) -> frozenset[str]:
         return frozenset()
 
@@ -48,8 +52,7 @@ class RootFs:
         return False
 
     def put(self, image: Image, held: frozenset[str], on_sent: OnSent) -> None:
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise NotEmpty(self.folder)
+        self.check()
         with storage.writing(self.folder, image.size_bytes):
             self.folder.mkdir(parents=True, exist_ok=True)
             for layer in image.layers:

@@ -203,7 +203,7 @@ def test_an_engine_that_is_down_or_keeps_us_out_is_said(monkeypatch: pytest.Monk
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/absent.sock")
     with (
         pytest.raises(EngineUnavailable, match="no docker engine answers at unix://") as caught,
-        docker_engine.client(),
+        docker_engine.at(docker_engine.address()),
     ):
         pass
     assert "--to registry://HOST/NAME" in caught.value.hints[1]

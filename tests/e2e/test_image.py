@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -221,7 +220,7 @@ def test_another_folder_user_umask_zone_language_and_mirror_give_the_same_digest
     ]
     assert layers[0] == layers[1]
     assert said["digest"] == one.said["digest"]
-    assert "每个文件都已校验" in done.stderr or "镜像" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("镜像 "), "it spoke Chinese meanwhile"
 
 
 def test_the_engine_calls_it_by_the_digest_of_the_same_configuration(
@@ -394,4 +393,3 @@ def test_the_dockerfile_makes_the_same_files_and_runs_in_the_same_way(
         # Bytecode of another patch release of Python is not the same for each file.
         listed.append([line for line in out.splitlines() if not line.endswith(".pyc")])
     assert listed[0] == listed[1], "the same files, byte for byte"
-    gc.collect()

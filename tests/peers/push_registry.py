@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import socket
@@ -60,6 +61,7 @@ class PushRegistry:
     subjects: bool = False  # whether it lists referrers by itself
     uploads_at: str = ""  # base address of uploads, where that is another host
     forgetful: bool = False  # an upload that was cut off is gone, as with distribution 2.8
+    numbers: Iterator[int] = field(default_factory=itertools.count, repr=False)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def asked(self, *methods: str) -> list[str]:
@@ -174,7 +176,7 @@ class PushRegistry:
             self.answer(request, 201, headers={"Location": f"/v2/{repository}/blobs/{digest(blob)}"})
             return
         with self.lock:
-            name = f"upload-{len(self.uploads)}"
+            name = f"upload-{next(self.numbers)}"  # no two that are under way may have one name
             self.uploads[name] = bytearray()
         self._went_on(request, 202, repository, name)
 
