@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -52,6 +55,27 @@ def read(path: Path) -> Image.Image:
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's for broken data of each format
         reason = getattr(error, "strerror", None) or error
         raise BadPicture(tr("{name}: cannot be read: {reason}", name=name, reason=reason)) from error
+
+
+@dataclass(frozen=True)
+class Normalized:
+    sha256: str
+    png: bytes
+
+
+def normalized(data: bytes, name: str) -> Normalized:
+    png = io.BytesIO()
+    decoded(data, name).save(png, "PNG", compress_level=1)
+    return Normalized(hashlib.sha256(data).hexdigest(), png.getvalue())
+
+
+def decoded(data: bytes, name: str) -> Image.Image:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / Path(name).name
+        file.write_bytes(data)
+        return read(file)
 
 
 def flat(picture: Image.Image) -> Image.Image:
