@@ -67,7 +67,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from app import generation, picture
+    from app import generation, picture, video
 
     output: Path = arguments.out
     if output.suffix.lower() != ".mp4":
@@ -89,6 +89,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     )
     if arguments.prompt and not wanted.prompt:
         console.line("prompt", tr("{title} takes none: it is ignored", title=spec.title))
+    video.check(output)
     picture.read(wanted.image)  # a bad picture is said now, not after ten seconds of loading
     _ensure(spec, arguments.models)
     from app.cli import generate

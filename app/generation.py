@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.texts import spoken, tr
+from app.texts import FOLDER, spoken, tr
+from jingxiang import models
+from jingxiang.digest import sha256_bytes
 from jingxiang.errors import UsageError
 from jingxiang.models import ModelSpec, Preset
 
@@ -65,14 +67,17 @@ def order(spec: ModelSpec, *, image: Path, prompt: str, preset: str, seed: int |
 
 def run(model: Model, wanted: Order, on_step: OnStep) -> str:
     """Make the video and write it. Gives the end of the prompt that the model could not read."""
-    from app import picture, video
+    from app import picture, provenance, video
     from app.adapters.base import BrokenOutput, Request
 
-    request = Request(picture.read(wanted.image), wanted.prompt, wanted.preset, wanted.seed)
+    given = picture.given(wanted.image)
+    request = Request(picture.decoded(given, wanted.image.name), wanted.prompt, wanted.preset, wanted.seed)
     (made,) = model.generate([request], on_step)
     if isinstance(made, BrokenOutput):
         raise made
-    video.write(made.frames, wanted.output, fps=wanted.preset.fps, settings=wanted.settings())
+    spec = models.load(FOLDER / "models.toml").model(wanted.model)
+    how = provenance.of(spec, picture=sha256_bytes(given), seed=wanted.seed, settings=wanted.settings())
+    video.write(made.frames, wanted.output, fps=wanted.preset.fps, made=how)
     return made.unread
 
 
