@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from app import defaults
 from app.texts import tr
 from jingxiang import console, models, places, ports
-from jingxiang.digest import sha256_file
+from jingxiang.digest import sha256_bytes
 from jingxiang.errors import JingxiangError, UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ def _serve(arguments: argparse.Namespace) -> None:
     catalog = models.load(HERE / "models.toml")
     jobs, media = _jobs(arguments), arguments.media or str(outputs.absolute())
     options = ["--idle-unload", f"{arguments.idle_unload:g}", "--batch", str(arguments.batch)]
+    options += [] if arguments.metadata else ["--no-metadata"]
+    options += ["--producer", arguments.producer] if arguments.producer else []
+    is_labelled = arguments.label == "on" or (arguments.label == "auto" and not ports.is_loopback(host))
+    options += ["--label", "on" if is_labelled else "off"]
     recruit = Recruit(
         catalog.model(arguments.model).name, arguments.models, jobs, media,
         cards=_cards(arguments.workers), options=options,
@@ -106,7 +110,7 @@ def _jobs(arguments: argparse.Namespace) -> str:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from app import generation, picture
+    from app import generation, picture, video
 
     output: Path = arguments.out
     if output.suffix.lower() != ".mp4":
@@ -118,13 +122,14 @@ def _generate(arguments: argparse.Namespace) -> None:
     if output.is_dir():
         raise UsageError(tr("{name}: is a folder", name=output))
     spec = _spec(arguments)
-    shown = picture.read(arguments.image)  # a bad picture is said now, not after ten seconds of loading
-    digest = sha256_file(arguments.image)
+    given = picture.given(arguments.image)
+    shown = picture.decoded(given, arguments.image.name)  # a bad picture is said now, not after ten seconds of loading
     wanted = generation.order(
-        spec, picture=digest, prompt=arguments.prompt, preset=arguments.preset, seed=arguments.seed
+        spec, picture=sha256_bytes(given), prompt=arguments.prompt, preset=arguments.preset, seed=arguments.seed
     )
     if arguments.prompt and not wanted.prompt:
         console.line("prompt", tr("{title} takes none: it is ignored", title=spec.title))
+    video.check(output)
     _ensure(spec, arguments.models)
     from app.cli import generate
 
@@ -139,8 +144,14 @@ def _worker(arguments: argparse.Namespace) -> int:
     from app import worker
 
     _ensure(_spec(arguments), arguments.models)
+    marks = worker.Marks(arguments.metadata, arguments.label == "on", arguments.producer)
     duty = worker.Duty(
-        arguments.name, arguments.model, arguments.models, idle_s=arguments.idle_unload, most=arguments.batch
+        arguments.name,
+        arguments.model,
+        arguments.models,
+        idle_s=arguments.idle_unload,
+        most=arguments.batch,
+        marks=marks,
     )
     media = arguments.media or str(arguments.outputs.absolute())
     return worker.main(duty, _jobs(arguments), media, models.load(HERE / "models.toml"), is_child=arguments.child)
@@ -223,6 +234,17 @@ def _parser() -> argparse.ArgumentParser:
     working.add_argument(
         "--idle-unload", type=defaults.seconds, default=0.0, metavar="SECONDS",
         help=tr("free the memory after so long without a job (0: never)"),
+    )  # fmt: skip
+    working.add_argument(
+        "--no-metadata", dest="metadata", action="store_false", help=tr("do not write into videos how they were made")
+    )
+    working.add_argument(
+        "--label", choices=("auto", "on", "off"), default="auto",
+        help=tr("draw “AI生成 AI-generated” on videos (GB 45438-2025); auto: where others can reach the page"),
+    )  # fmt: skip
+    working.add_argument(
+        "--producer", default=defaults.producer(), metavar="CODE",
+        help=tr("name or code of whoever offers the service, for the field AIGC of videos (GB 45438-2025)"),
     )  # fmt: skip
     serving.add_argument("--open", action="store_true", help=tr("open the browser when ready"))
     serving.add_argument(

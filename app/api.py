@@ -7,6 +7,7 @@ Errors are {"error": TEXT, "hints": [TEXT, …]} in the language that Accept-Lan
 import math
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -17,9 +18,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import metrics
+from app import metrics, picture
 from app.access import Access, User
 from app.desk import Desk, Draining, Wanted
 from app.jobs.base import (
@@ -42,6 +44,7 @@ from jingxiang.errors import JingxiangError, UsageError
 
 PREFIX = "/api"
 IDS = r"^[A-Za-z0-9_-]{1,64}$"
+MOST_BYTES = picture.MAX_BYTES + (1 << 20)  # of a picture and a form
 RETRY_S = 30  # when to try again, where nobody can say
 STATUS: dict[type[JingxiangError], int] = {
     UsageError: 400,
@@ -123,6 +126,7 @@ def build(desk: Desk, watch: Watch, access: Access) -> FastAPI:
         title="jingxiang", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
     )
     application.include_router(_router(desk, watch, access), prefix=PREFIX)
+    application.add_middleware(_Bounded)
     application.add_middleware(_Speaking)
     application.add_exception_handler(JingxiangError, _told)
     application.add_exception_handler(HTTPException, _refused)
@@ -164,6 +168,40 @@ class _Speaking:
         wanted = dict(scope.get("headers", ())).get(b"accept-language", b"").decode("latin-1")
         with speaking("zh" if wanted.startswith("zh") else "en"):
             await self._application(scope, receive, send)
+
+
+class _Bounded:
+    """ASGI: nobody sends more than a picture and a form take, whether they say beforehand how much it is or not."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        refusal = JSONResponse({"error": tr("at most {limit} MB", limit=picture.MAX_BYTES >> 20), "hints": []}, 413)
+        if length.isdigit() and int(length) > MOST_BYTES:
+            await refusal(scope, receive, send)
+            return
+        received, is_over = 0, False
+
+        async def counted() -> Message:
+            nonlocal received, is_over
+            message = await receive()
+            received += len(message.get("body", b""))
+            is_over = received > MOST_BYTES
+            return {"type": "http.disconnect"} if is_over else message
+
+        async def unless_over(message: Message) -> None:
+            if not is_over:
+                await send(message)
+
+        with suppress(ClientDisconnect):
+            await self._application(scope, counted, unless_over)
+        if is_over:
+            await refusal(scope, receive, send)
 
 
 def _router(desk: Desk, watch: Watch, access: Access) -> APIRouter:
@@ -217,14 +255,17 @@ def _router(desk: Desk, watch: Watch, access: Access) -> APIRouter:
         """Your jobs: those that wait or run in the order of the queue, then the others, the last one first."""
         return [answered(job) for job in desk.store.jobs(owner=owner(user), most=most)]
 
+    def one(user: Asking, number: str) -> Job:
+        """The job that is asked for, if it may be seen."""
+        return desk.store.job(number, owner(user))
+
     @router.get("/jobs/{number}")
-    def job(user: Asking, number: str) -> JobAnswer:
-        return answered(desk.store.job(number, owner(user)))
+    def job(job: Annotated[Job, Depends(one)]) -> JobAnswer:
+        return answered(job)
 
     @router.get("/jobs/{number}/events", response_class=EventSourceResponse)
-    async def events(user: Asking, number: str) -> AsyncIterator[ServerSentEvent]:
+    async def events(number: str, _: Annotated[Job, Depends(one)]) -> AsyncIterator[ServerSentEvent]:
         """The job now and whenever it has changed, to its end; the event's name is its state."""
-        await run_in_threadpool(desk.store.job, number, owner(user))
         async for job in watch.follow(number):
             yield ServerSentEvent(data=await run_in_threadpool(answered, job), event=job.state)
 
@@ -251,17 +292,15 @@ def _router(desk: Desk, watch: Watch, access: Access) -> APIRouter:
         return answered(desk.store.pin(number, owner(user), is_pinned=pinned))
 
     @router.get("/jobs/{number}/video", response_class=Response)
-    def video(user: Asking, number: str) -> Response:
+    def video(job: Annotated[Job, Depends(one)]) -> Response:
         """The MP4."""
-        job = desk.store.job(number, owner(user))
         if job.outcome is None:
-            raise WrongState(number, job.state)
+            raise WrongState(job.id, job.state)
         return _file(desk, job.outcome.video, "video/mp4", f"{job.id}.mp4", job.outcome.bytes)
 
     @router.get("/jobs/{number}/picture", response_class=Response)
-    def source(user: Asking, number: str) -> Response:
+    def source(job: Annotated[Job, Depends(one)]) -> Response:
         """What it was made from: a PNG, upright and without metadata."""
-        job = desk.store.job(number, owner(user))
         key = picture_key(job.order.picture)
         return _file(desk, key, "image/png", f"{job.id}.png", desk.media.size(key))
 

@@ -22,7 +22,7 @@ def generate(spec: ModelSpec, models: Path, order: Order, picture: Image.Image, 
     console.line("model", f"{spec.title}: {spec.notice}" if spec.notice else spec.title)
     for text in generation.advice(spec, order.preset):
         console.line("advice", text)
-    from app import adapters, video
+    from app import adapters, provenance, video
 
     model = adapters.load(spec, models / spec.name)  # seconds, in which the lines above are already to be seen
     console.line("load", tr("{seconds:.1f} s", seconds=time.monotonic() - start))
@@ -32,7 +32,8 @@ def generate(spec: ModelSpec, models: Path, order: Order, picture: Image.Image, 
         (made,) = model.generate([request], lambda done, of: bar.update())
     if isinstance(made, adapters.base.BrokenOutput):
         raise made
-    video.write(made.frames, output, fps=order.preset.fps, settings=order.settings())
+    how = provenance.of(spec, picture=order.picture, seed=order.seed, settings=order.settings())
+    video.write(made.frames, output, fps=order.preset.fps, made=how)
     if made.unread:
         console.line("prompt", generation.unread_text(made.unread))
     preset = order.preset

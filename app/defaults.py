@@ -7,6 +7,7 @@ JINGXIANG_DRAIN_S  seconds that a video which is being made gets after SIGTERM
 JINGXIANG_JOBS     the job store, a URL (which may hold a password, so that it should not be an argument)
 JINGXIANG_MEDIA    where pictures and videos are, a folder or a URL
 JINGXIANG_PASSWORD_FILE  lines NAME:PASSWORD
+JINGXIANG_PRODUCER       name or code of whoever offers the service, for the field AIGC of videos
 JINGXIANG_NO_PASSWORD    1: let everybody in who can reach the address
 
 An empty one is none. The folders are in `jingxiang.places`.
@@ -57,6 +58,10 @@ def media() -> str:
 def password_file() -> Path | None:
     named = os.environ.get("JINGXIANG_PASSWORD_FILE")
     return Path(named) if named else None
+
+
+def producer() -> str:
+    return os.environ.get("JINGXIANG_PRODUCER") or ""
 
 
 def no_password() -> bool:

@@ -10,7 +10,7 @@ from app import generation, picture
 from app.crew import Crew
 from app.jobs.base import ENDS, Job, Limits, QueueFull, UnknownJob
 from app.jobs.store import JobStore
-from app.media import Media, picture_key
+from app.media import Media, picture_key, sidecar_key
 from app.texts import tr
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import Catalog, ModelSpec
@@ -160,6 +160,7 @@ class Desk:
     def _forget(self, job: Job) -> None:
         if job.outcome:
             self.media.delete(job.outcome.video)
+            self.media.delete(sidecar_key(job.outcome.video))
         self._forget_picture(job.order.picture)
 
     def _forget_picture(self, digest: str) -> None:

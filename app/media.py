@@ -46,6 +46,11 @@ def video_key(job: Job) -> str:
     return f"videos/{job.id}.mp4" if job.claim == 1 else f"videos/{job.id}-{job.claim}.mp4"
 
 
+def sidecar_key(video: str) -> str:
+    """Of what lies beside a video and says how it was made."""
+    return video.removesuffix(".mp4") + ".json"
+
+
 class MediaFailed(JingxiangError):
     """A file cannot be read or written where pictures and videos are."""
 
@@ -60,7 +65,6 @@ class Media:
         scheme = urlsplit(url).scheme or "file"
         if scheme not in SCHEMES:
             raise UsageError(tr("{url}: must be a folder, s3://… or oss://…", url=redact(url)))
-        self.shown = redact(url)
         self._fs, self._root = fsspec.core.url_to_fs(url.replace("oss://", "s3://", 1), **_options(scheme))
         self._folder = Path(self._root) if scheme == "file" else None
 
@@ -117,7 +121,7 @@ class Media:
             raise MediaFailed(tr("{key} is not there any more", key=key)) from error
         except Exception as error:  # of each kind of bucket another
             reason = getattr(error, "strerror", None) or redact(str(error)) or type(error).__name__
-            raise MediaFailed(f"{self.shown}: {key}: {reason}") from error
+            raise MediaFailed(f"{key}: {reason}") from error  # whoever asked for a video need not know where we keep it
 
 
 def _options(scheme: str) -> dict[str, Any]:

@@ -22,11 +22,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app import video
+from app import provenance, video
+from app.generation import Order
 from app.jobs.base import Job, LostClaim, Outcome, StoreUnavailable, WorkerState, WorkerStatus
 from app.jobs.database import Database
 from app.jobs.store import JobStore, Watchman
-from app.media import Media, picture_key, video_key
+from app.media import Media, picture_key, sidecar_key, video_key
 from app.texts import speaking, tr
 from jingxiang import console
 from jingxiang.errors import JingxiangError
@@ -43,6 +44,15 @@ PERSIST_S = 600.0  # how long a finished video is kept for a store that does not
 
 
 @dataclass(frozen=True)
+class Marks:
+    """What a video says of itself, see `app.video.write`."""
+
+    metadata: bool = True
+    label: bool = False
+    producer: str = ""
+
+
+@dataclass(frozen=True)
 class Duty:
     """What a worker is to do. `model` is loaded at the start (empty: with the first job); `idle_s`: unload after so
     long without a job (0: never); `most`: videos made at once.
@@ -53,6 +63,7 @@ class Duty:
     models: Path
     idle_s: float = 0.0
     most: int = 4
+    marks: Marks = Marks()
 
 
 class Stopped(Exception):
@@ -270,8 +281,10 @@ class Worker:
         key = video_key(job)
         with tempfile.TemporaryDirectory(prefix="jingxiang-") as folder:
             file = Path(folder) / "video.mp4"
-            video.write(made.frames, file, fps=job.order.preset.fps, settings=job.order.settings())
-            size = file.stat().st_size
+            size = self._write(job.order, made, file)
+            beside = provenance.sidecar(file)
+            if beside.exists():  # first: no video is ever there without it
+                self.media.put_file(sidecar_key(key), beside)
             self.media.put_file(key, file)
         outcome = Outcome(key, size, round(seconds, 2), made.unread, batch=batch)
         try:
@@ -280,6 +293,15 @@ class Worker:
         except LostClaim:
             part.is_lost = True
             self.media.delete(key)
+            self.media.delete(sidecar_key(key))
+
+    def _write(self, order: Order, made: Made, file: Path) -> int:
+        """The video with its marks; gives its size."""
+        spec, marks = self.catalog.model(order.model), self.duty.marks
+        how = provenance.of(spec, picture=order.picture, seed=order.seed, settings=order.settings())
+        video.write(made.frames, file, fps=order.preset.fps, made=how, metadata=marks.metadata, labelled=marks.label,
+                    producer=marks.producer)  # fmt: skip
+        return file.stat().st_size
 
     def _fail(self, parts: Sequence[_Part], reason: str) -> None:
         for part in parts:

@@ -32,7 +32,7 @@ from jingxiang.wheels import SEEN
 LARGE_BYTES = 64_000_000  # a file of weights from there on has a layer of its own
 CODE = ("app", "jingxiang")
 LEFT_OUT = ("__pycache__", "tests")
-SOURCES = (".py", ".toml", ".json", ".lock")
+SOURCES = (".py", ".toml", ".json", ".lock", ".png")
 KEPT = 3  # sets of bytecode of our own code
 # Where images have a Python that is not ours, the likelier first.
 PYTHONS = ("usr/local/bin", "usr/bin")

@@ -73,7 +73,7 @@ def test_a_video_of_each_other_model(tmp_path: Path, photo: Path, model: str, pr
     assert re.sub(r"(?m)^(load|video) .*", lambda found: f"{found[1]:<9}#", stderr) == said
     with av.open(str(out)) as container:
         made = json.loads(container.metadata["comment"])
-        assert (made["model"], "prompt" in made) == (model, model != "svd-xt")
+        assert (made["model"], "prompt" in made["settings"]) == (model, model != "svd-xt")
         assert container.streams.video[0].frames == 6
 
 

@@ -45,7 +45,7 @@ class Office:
         self.media.put(picture_key(shown.sha256), shown.png)
 
     def order(self, **changes: Any) -> Order:
-        values = {"picture": self.picture, "prompt": "a cat", "preset": "fast", "seed": 7} | changes
+        values: dict[str, Any] = {"picture": self.picture, "prompt": "a cat", "preset": "fast", "seed": 7} | changes
         spec = CATALOG.model(values.pop("model", "smoke"))
         return generation.order(spec, **values)
 
@@ -378,7 +378,7 @@ def test_a_full_disk_is_one_job_s_end(office: Office, models: Path, monkeypatch:
     numbers = [office.submit(seed=seed) for seed in (1, 2)]
     with working(office, models):
         failed = office.ended(numbers[0])
-        assert failed.reason.endswith(f"videos/{numbers[0]}.mp4: No space left on device")
+        assert failed.reason == f"videos/{numbers[0]}.json: No space left on device"
         assert office.ended(numbers[1]).state == "done"
 
 
