@@ -69,7 +69,7 @@ def run(model: Model, wanted: Order, on_step: OnStep) -> str:
     from app.adapters.base import BrokenOutput, Request
 
     request = Request(picture.read(wanted.image), wanted.prompt, wanted.preset, wanted.seed)
-    (made,) = model.generate([request], on_step)
+    (made,) = model.generate([request], on_step).made
     if isinstance(made, BrokenOutput):
         raise made
     video.write(made.frames, wanted.output, fps=wanted.preset.fps, settings=wanted.settings())

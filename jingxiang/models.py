@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jingxiang import tables, weights
 from jingxiang.errors import UnknownName
@@ -15,6 +16,9 @@ from jingxiang.weights import Weights
 
 FILE = "app/models.toml"
 PRESETS = ("standard", "fast")
+# Ways to run a model, each in less memory than the one before, and slower; what they are is in app/adapters/ladder.py.
+RUNGS = ("full", "frames", "offload", "groups")
+FULL = RUNGS[0]
 GIB = 1 << 30
 HALF_BYTES = 2  # a number in fp16
 
@@ -35,6 +39,7 @@ PIPELINES = {
     "svd": Pipeline(prompt=False, parameters=("min_guidance_scale", "motion_bucket_id", "noise_aug_strength")),
     "animatediff": Pipeline(prompt=True, parameters=("controlnet_conditioning_scale",)),
 }
+LAW = ("weights_gib", "denoising_gib", "decoding_gib", "decode_chunk", "decoder_gib")
 ADVISED = ("steps", "fps", "guidance")  # settings of which some values are possible, but not wise
 
 
@@ -85,17 +90,21 @@ class Memory:
     """What a model takes of a GPU in fp16: its weights, and for a million pixels `denoising_gib` or `decoding_gib`.
 
     The first counts all frames of all videos that are made at once, the second those that are decoded at once: at most
-    `decode_chunk` of one video.
+    `decode_chunk` of one video. `decoder_gib` is what is there of the weights while frames are decoded.
     """
 
     weights_gib: float
     denoising_gib: float
     decoding_gib: float
     decode_chunk: int
+    decoder_gib: float
 
     def decode_parts(self, frames: int) -> int:
         """In how many parts, of equal length but for one frame, a video is decoded."""
         return math.ceil(frames / self.decode_chunk)
+
+    def weights_bytes(self, number_bytes: int = HALF_BYTES) -> int:
+        return round(self.weights_gib * GIB * number_bytes / HALF_BYTES)
 
     def peak_bytes(self, preset: Preset, batch: int, *, number_bytes: int = HALF_BYTES) -> int:
         """What is taken at most while `batch` videos are made at once; in fp32, with 4-byte numbers, twice as much.
@@ -104,8 +113,9 @@ class Memory:
         """
         frame = preset.width * preset.height / 1e6
         decoded = math.ceil(preset.frames / self.decode_parts(preset.frames))
-        denoising, decoding = self.denoising_gib * frame * preset.frames * batch, self.decoding_gib * frame * decoded
-        return round((self.weights_gib + max(denoising, decoding)) * GIB * number_bytes / HALF_BYTES)
+        denoising = self.weights_gib + self.denoising_gib * frame * preset.frames * batch
+        decoding = self.decoder_gib + self.decoding_gib * frame * decoded
+        return round(max(denoising, decoding) * GIB * number_bytes / HALF_BYTES)
 
 
 @dataclass(frozen=True)
@@ -121,8 +131,13 @@ class ModelSpec:
     limits: Limits
     advice: Mapping[str, Span]
     parameters: Mapping[str, float]
-    memory: Memory
+    rungs: Mapping[str, Memory]
     presets: Mapping[str, Preset]
+
+    @property
+    def memory(self) -> Memory:
+        """What it takes if there is enough."""
+        return self.rungs[FULL]
 
     @property
     def title(self) -> str:
@@ -201,7 +216,7 @@ def _model(name: str, table: Table) -> ModelSpec:
         limits=limits,
         advice=_advice(table.optional("advice")),
         parameters=_parameters(table.optional("parameters"), PIPELINES[pipeline].parameters),
-        memory=_memory(table.table("memory")),
+        rungs=_rungs(table.table("memory")),
         presets={preset: _preset(presets.table(preset), limits) for preset in PRESETS},
     )
 
@@ -234,13 +249,28 @@ def _parameters(table: Table, names: tuple[str, ...]) -> dict[str, float]:
     return {name: table.number(name) for name in names}
 
 
-def _memory(table: Table) -> Memory:
-    table.only("weights_gib", "denoising_gib", "decoding_gib", "decode_chunk")
+def _rungs(table: Table) -> dict[str, Memory]:
+    """Those that a model has, in the order of the ladder."""
+    table.only(*LAW, "rungs")
+    lower = table.optional("rungs")
+    lower.only(*RUNGS[1:])
+    full = _memory(table, {})
+    return {FULL: full} | {
+        name: _memory(lower.table(name), table.values) for name in RUNGS[1:] if name in lower.values
+    }
+
+
+def _memory(table: Table, above: Mapping[str, Any]) -> Memory:
+    """`above`: the numbers of the first rung, which hold for others that do not have their own."""
+    table.only(*LAW, *(() if above else ("rungs",)))
+    numbers = Table(table.file, table.path, {**{name: above[name] for name in LAW if name in above}, **table.values})
+    weights_gib = numbers.number("weights_gib")
     found = Memory(
-        weights_gib=table.number("weights_gib"),
-        denoising_gib=table.number("denoising_gib"),
-        decoding_gib=table.number("decoding_gib"),
-        decode_chunk=table.integer("decode_chunk"),
+        weights_gib=weights_gib,
+        denoising_gib=numbers.number("denoising_gib"),
+        decoding_gib=numbers.number("decoding_gib"),
+        decode_chunk=numbers.integer("decode_chunk"),
+        decoder_gib=numbers.number("decoder_gib", weights_gib),
     )
     if found.decode_chunk < 1:
         raise table.error("decode_chunk", tr("should be at least 1"))

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jingxiang.models import ModelSpec
+from jingxiang.models import FULL, ModelSpec
 
 if TYPE_CHECKING:
     from app.adapters.base import Model
@@ -19,12 +19,14 @@ ADAPTERS = {
 }
 
 
-def load(spec: ModelSpec, folder: Path) -> Model:
-    """Load a model from its folder, never from the network: fp16 on a CUDA GPU, fp32 on the CPU.
+def load(spec: ModelSpec, folder: Path, *, dtype: str = "auto", rung: str = FULL) -> Model:
+    """Load a model from its folder, never from the network.
 
-    Raises `base.WeightsMissing`.
+    `dtype`: fp16, bf16 or fp32; `auto` is fp16 on a CUDA GPU and fp32 on the CPU. The weights are in it, and all that
+    is computed. `rung`: where they are put at first; see `ladder`. Loading two at the same time is safe: one waits.
+    Raises `base.WeightsMissing` and `base.OutOfMemory`, and leaves nothing in memory then.
     """
     module, name = ADAPTERS[spec.pipeline]
     adapter = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    model: Model = adapter(spec, folder)
+    model: Model = adapter(spec, folder, dtype=dtype, rung=rung)
     return model
