@@ -14,6 +14,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     MotionAdapter,
     SparseControlNetModel,
+    UNetMotionModel,
 )
 from PIL import Image
 
@@ -31,13 +32,15 @@ class AnimateDiff(Diffusion):
     def _parts(self) -> Mapping[str, Any]:
         return {"motion_adapter": MotionAdapter, "controlnet": SparseControlNetModel}
 
-    def _open(self, folder: Loading) -> Any:
+    def _open(self, source: Loading) -> Any:
+        networks = source.networks()
+        with source.building():  # else it fills a network with random numbers on the CPU first, in fp32
+            networks["unet"] = UNetMotionModel.from_unet2d(networks["unet"], networks["motion_adapter"])
+        networks["motion_adapter"] = None  # its weights have been copied into the UNet
         scheduler = DPMSolverMultistepScheduler.from_pretrained(
-            folder.folder / "scheduler", local_files_only=True, **SCHEDULE
+            source.folder / "scheduler", local_files_only=True, **SCHEDULE
         )
-        pipe = folder.pipeline(_PictureEach, scheduler=scheduler)
-        pipe.register_modules(motion_adapter=None)  # its weights have been copied into the UNet
-        return pipe
+        return source.pipeline(_PictureEach, networks, scheduler=scheduler)
 
     def _denoised(self, batch: Sequence[Request], images: list[Image.Image], **shared: Any) -> torch.Tensor:
         latents: torch.Tensor = self.pipe(

@@ -163,7 +163,8 @@ class Diffusion(abc.ABC):
         home = torch.device("cpu") if self.rung in ladder.OFFLOADED else self.device
         scarce = False
         try:
-            pipe = self._open(Loading(folder, self.dtype, home, self._parts()))
+            with loading.LOCK:
+                pipe = self._open(Loading(folder, self.dtype, home, self._parts()))
             if home != self.device:
                 ladder.place(pipe, self.rung, self.device)
             return pipe
@@ -178,7 +179,7 @@ class Diffusion(abc.ABC):
         raise WeightsMissing(folder, reason)
 
     @abc.abstractmethod
-    def _open(self, folder: Loading) -> Any:
+    def _open(self, source: Loading) -> Any:
         """The pipeline. May raise anything."""
 
     def _parts(self) -> Mapping[str, Any]:
@@ -219,10 +220,10 @@ class Diffusion(abc.ABC):
         rungs = list(self.spec.rungs)
         attempts = rungs[rungs.index(rung) :][:2]
         for attempt in attempts:
-            self._gauge.start()
-            start = time.monotonic()
             try:
                 self.use(attempt)
+                self._gauge.start()
+                start = time.monotonic()
                 made = self._generated(batch, on_step, attempt)
                 seconds = time.monotonic() - start
                 retried_from = "" if attempt == rung else rung

@@ -19,8 +19,8 @@ from app.adapters.loading import Loading
 class I2VGenXL(Diffusion):
     """The frames per second are known to the model: they change the video, not only its speed."""
 
-    def _open(self, folder: Loading) -> Any:
-        pipe = folder.pipeline(I2VGenXLPipeline)
+    def _open(self, source: Loading) -> Any:
+        pipe = source.pipeline(I2VGenXLPipeline, source.networks())
         # transformers >= 5.6 has no CLIPTextModel.text_model, which the pipeline asks for (diffusers#14124). Set past
         # torch's module registry, which would see a cycle.
         if not hasattr(pipe.text_encoder, "text_model"):

@@ -29,7 +29,7 @@ def place(pipe: Any, rung: str, device: torch.device) -> None:
         pipe.enable_model_cpu_offload(device=device)
         return
     if rung == "groups":
-        pipe.to("cpu")
+        pipe.to("cpu", silence_dtype_warnings=True)
         streams = device.type == "cuda"
         pipe.enable_group_offload(
             onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level",

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import importlib
 import json
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,49 +29,62 @@ INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers")  # where the classes that a folder names may come from
 STEMS = ("diffusion_pytorch_model", "model")  # of files of weights, in the one and in the other
 HALF = ".fp16"
-_LOCK = threading.Lock()  # one model is built at a time in a process: see above
+READERS = 8
+SHARE_BYTES = 256 << 20  # what one reader takes of a file at a time
+LOCK = threading.Lock()  # one model is built at a time in a process: see above
 
 Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How and from where one model is loaded. `parts` are read besides those that its index names: class by folder."""
+    """How and from where one model is loaded. `parts`: those in its folder that its index does not name."""
 
     folder: Path
     dtype: torch.dtype
     device: torch.device
     parts: Mapping[str, Any] = field(default_factory=dict)
 
-    def pipeline(self, kind: Any, **arguments: Any) -> Any:
-        """A pipeline of that class on the device. May raise anything that is wrong with the folder.
+    def networks(self) -> dict[str, Any]:
+        """All parts with weights, on the device. May raise anything that is wrong with the folder.
 
-        What a part lacks is an error: the libraries would go on with random numbers.
+        Weights that a part lacks are an error: the libraries would go on with random numbers.
         """
         kinds = {**_kinds(self.folder), **self.parts}
-        with _LOCK, ThreadPoolExecutor(max(1, len(kinds)), "weights") as pool:
-            read = {name: pool.submit(self._read, self.folder / name) for name in kinds}
-            parts = {name: self._part(kinds[name], self.folder / name, read.pop(name)) for name in kinds}
-            with torch.device(self.device), _default(self.dtype):  # AnimateDiff makes one part of two
-                pipe = kind.from_pretrained(
-                    str(self.folder), dtype=self.dtype, local_files_only=True, use_safetensors=True,
-                    **parts, **arguments,
-                )  # fmt: skip
-        return pipe.to(self.device)
+        with ThreadPoolExecutor(READERS, "weights") as pool:
+            read = {name: self._read(self.folder / name, pool) for name in kinds}
+            return {name: self._network(kinds[name], self.folder / name, read.pop(name)) for name in kinds}
 
-    def _part(self, kind: Any, folder: Path, read: Future[Tensors]) -> torch.nn.Module:
+    def pipeline(self, kind: Any, networks: Mapping[str, Any], **arguments: Any) -> Any:
+        """A pipeline of that class: these parts and what has no weights."""
+        return kind.from_pretrained(
+            str(self.folder), dtype=self.dtype, local_files_only=True, use_safetensors=True, **networks, **arguments
+        )
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """What modules are made on and in; what they compute for themselves is so, too, as in `from_pretrained`."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+        try:
+            with self.device:
+                yield
+        finally:
+            torch.set_default_dtype(before)
+
+    def _network(self, kind: Any, folder: Path, read: list[Future[Tensors]]) -> torch.nn.Module:
         if issubclass(kind, PreTrainedModel):
             config = kind.config_class.from_pretrained(str(folder), local_files_only=True)
             made, report = kind.from_pretrained(
-                None, config=config, state_dict=read.result(), dtype=self.dtype, device_map={"": self.device},
+                None, config=config, state_dict=_together(read), dtype=self.dtype, device_map={"": self.device},
                 output_loading_info=True,
             )  # fmt: skip
             missing = report["missing_keys"]
         else:
             config = kind.load_config(str(folder), local_files_only=True)
-            with _default(self.dtype), accelerate.init_empty_weights():
+            with self.building(), accelerate.init_empty_weights():
                 made = kind.from_config(config)
-            tensors = read.result()
+            tensors = _together(read)
             made._fix_state_dict_keys_on_load(tensors)
             made.load_state_dict(tensors, strict=False, assign=True)
             missing = {name for name, weight in made.named_parameters() if weight.is_meta}
@@ -78,14 +92,23 @@ class Loading:
             raise ValueError(f"{folder.name}: {min(missing)} is not there")
         return made.to(self.device).eval()  # type: ignore[no-any-return]
 
-    def _read(self, folder: Path) -> Tensors:
-        """All tensors of a part, numbers with a fraction in the dtype that is wanted."""
-        found = {}
+    def _read(self, folder: Path, pool: ThreadPoolExecutor) -> list[Future[Tensors]]:
+        """All tensors of a part, as they will be there; large files by several threads."""
+        found = []
         for file in _files(folder):
-            with safe_open(str(file), "pt", device=str(self.device)) as opened:
-                for name in opened.keys():  # noqa: SIM118 (not a mapping)
-                    tensor = opened.get_tensor(name)
-                    found[name] = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+            with safe_open(str(file), "pt") as opened:
+                names = list(opened.keys())
+            shares = math.ceil(file.stat().st_size / SHARE_BYTES)
+            found += [pool.submit(self._tensors, file, names[share::shares]) for share in range(shares)]
+        return found
+
+    def _tensors(self, file: Path, names: list[str]) -> Tensors:
+        """Numbers with a fraction in the dtype that is wanted."""
+        found = {}
+        with safe_open(str(file), "pt", device=str(self.device)) as opened:
+            for name in names:
+                tensor = opened.get_tensor(name)
+                found[name] = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
         return found
 
 
@@ -109,6 +132,10 @@ def _kinds(folder: Path) -> dict[str, Any]:
     return found
 
 
+def _together(read: list[Future[Tensors]]) -> Tensors:
+    return {name: tensor for each in read for name, tensor in each.result().items()}
+
+
 def _files(folder: Path) -> list[Path]:
     """A part's files of weights: those in fp16 if there are any. One, or several numbered ones."""
     files = [file for file in sorted(folder.glob("*.safetensors")) if file.name.startswith(STEMS)]
@@ -117,14 +144,3 @@ def _files(folder: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"{folder.name}: no file of weights in safetensors")
     return found
-
-
-@contextlib.contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
-    """What modules are made in; what they compute for themselves, they compute in it, as in `from_pretrained`."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

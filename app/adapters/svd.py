@@ -19,8 +19,8 @@ from app.adapters.loading import Loading
 class StableVideoDiffusion(Diffusion):
     """Guidance grows from `min_guidance_scale` at the first frame to the preset's at the last one."""
 
-    def _open(self, folder: Loading) -> Any:
-        return folder.pipeline(StableVideoDiffusionPipeline)
+    def _open(self, source: Loading) -> Any:
+        return source.pipeline(StableVideoDiffusionPipeline, source.networks())
 
     def _denoised(self, batch: Sequence[Request], images: list[Image.Image], **shared: Any) -> torch.Tensor:
         preset = batch[0].preset
