@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jingxiang import tables, weights
+from jingxiang import presets, tables, weights
 from jingxiang.errors import UnknownName
 from jingxiang.language import LANGUAGES, chosen, tr
+from jingxiang.presets import NONE, Presets, Settings, Shape
 from jingxiang.tables import Table
 from jingxiang.weights import Weights
 
 FILE = "app/models.toml"
-PRESETS = ("standard", "fast")
+PRESETS = presets.REQUIRED
+PRESETS_NAME = "presets.toml"  # beside it; what is common to all models
 # Ways to run a model, each in less memory than the one before, and slower; what they are is in app/adapters/ladder.py.
 RUNGS = ("full", "frames", "offload", "groups")
 FULL = RUNGS[0]
@@ -83,6 +85,22 @@ class Limits:
             if getattr(preset, name) % self.multiple:
                 return name, tr("should be a multiple of {number}", number=self.multiple)
         return None
+
+    def size(self, pixels: float, ratio: float) -> tuple[int, int]:
+        """Width and height that are possible, with at most so many pixels, nearest to these and to that width/height.
+
+        The ratio counts twice as much: a picture is cut to the size, and what is cut off is lost.
+        """
+        step = self.multiple
+        found = []
+        for height in range(step, self.height + 1, step):
+            fullest = int(pixels / height) // step * step
+            nearest = math.floor(height * ratio / step) * step
+            for width in (fullest, nearest, nearest + step):
+                if step <= width <= self.width and width * height <= pixels:
+                    lost = math.log(pixels / (width * height))
+                    found.append((2 * abs(math.log(width / height / ratio)) + lost, width, height))
+        return min(found)[1:] if found else (step, step)
 
 
 @dataclass(frozen=True)
@@ -159,6 +177,14 @@ class ModelSpec:
             if not least <= getattr(preset, name) <= most
         }
 
+    def shaped(self, preset: Preset, ratio: float) -> Preset:
+        """The preset for a picture of that width/height, with about as many pixels.
+
+        Nothing does that by itself: models are at their best in the shapes that they were trained on.
+        """
+        width, height = self.limits.size(preset.width * preset.height, ratio)
+        return replace(preset, width=width, height=height)
+
     def preset(self, name: str) -> Preset:
         if name not in self.presets:
             raise UnknownName("preset", name, self.presets, where=f"{FILE}: {self.name}")
@@ -167,9 +193,10 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All models, in the order of the file."""
+    """All models, in the order of the file, and what is common to their presets."""
 
     models: Mapping[str, ModelSpec]
+    presets: Presets = NONE
 
     def model(self, name: str) -> ModelSpec:
         if name not in self.models:
@@ -195,29 +222,36 @@ class Catalog:
 
 
 def load(file: Path) -> Catalog:
-    """The catalog of `app/models.toml`."""
-    return Catalog({name: _model(name, table) for name, table in tables.read(file, FILE).tables().items()})
+    """The catalog of `app/models.toml`, with the presets of the file beside it, if there is one."""
+    beside = file.with_name(PRESETS_NAME)
+    common = presets.load(beside) if beside.exists() else NONE
+    return Catalog(
+        {name: _model(name, table, common) for name, table in tables.read(file, FILE).tables().items()}, common
+    )
 
 
-def _model(name: str, table: Table) -> ModelSpec:
+def _model(name: str, table: Table, common: Presets) -> ModelSpec:
     table.only(
         "title", "pipeline", "weights", "notice", "threads", "limits", "advice", "parameters", "memory", "presets"
     )
     pipeline = table.choice("pipeline", tuple(PIPELINES))
-    limits, presets = _limits(table.table("limits")), table.table("presets")
-    presets.only(*PRESETS)
+    limits = _limits(table.table("limits"))
+    of_weights = "weights" in table.values
+    names = [*PRESETS, *(name for name in common.settings if of_weights and name not in PRESETS)]
+    own = table.optional("presets")
+    own.only(*names)
     return ModelSpec(
         name=name,
         titles=_texts(table.table("title")),
         pipeline=pipeline,
-        weights=weights.read(table.table("weights")) if "weights" in table.values else None,
+        weights=weights.read(table.table("weights")) if of_weights else None,
         notices=_texts(table.table("notice")) if "notice" in table.values else dict.fromkeys(LANGUAGES, ""),
         threads=table.integer("threads", 0),
         limits=limits,
         advice=_advice(table.optional("advice")),
         parameters=_parameters(table.optional("parameters"), PIPELINES[pipeline].parameters),
         rungs=_rungs(table.table("memory")),
-        presets={preset: _preset(presets.table(preset), limits) for preset in PRESETS},
+        presets={each: _preset(own.optional(each), limits, *common.of(pipeline, each)) for each in names},
     )
 
 
@@ -255,9 +289,7 @@ def _rungs(table: Table) -> dict[str, Memory]:
     lower = table.optional("rungs")
     lower.only(*RUNGS[1:])
     full = _memory(table, {})
-    return {FULL: full} | {
-        name: _memory(lower.table(name), table.values) for name in RUNGS[1:] if name in lower.values
-    }
+    return {FULL: full} | {name: _memory(lower.table(name), table.values) for name in RUNGS[1:] if name in lower.values}
 
 
 def _memory(table: Table, above: Mapping[str, Any]) -> Memory:
@@ -277,8 +309,10 @@ def _memory(table: Table, above: Mapping[str, Any]) -> Memory:
     return found
 
 
-def _preset(table: Table, limits: Limits) -> Preset:
-    table.only("width", "height", "frames", "steps", "fps", "guidance")
+def _preset(own: Table, limits: Limits, common: Settings, shape: Shape) -> Preset:
+    """What the model says itself must be possible; the rest is brought to what is."""
+    own.only("width", "height", "frames", "steps", "fps", "guidance")
+    table = Table(own.file, own.path, {**_within(limits, common, shape), **own.values})
     preset = Preset(
         width=table.integer("width"),
         height=table.integer("height"),
@@ -290,3 +324,23 @@ def _preset(table: Table, limits: Limits) -> Preset:
     if excess := limits.excess(preset):
         raise table.error(*excess)
     return preset
+
+
+def _within(limits: Limits, common: Settings, shape: Shape) -> dict[str, float]:
+    if not common:
+        return {}
+    side = common.get("pixels")
+    pixels, ratio = (
+        (side * side, shape[0] / shape[1])
+        if side
+        else (common["width"] * common["height"], common["width"] / common["height"])
+    )
+    width, height = limits.size(pixels, ratio)
+    return {
+        "width": width,
+        "height": height,
+        "frames": min(common["frames"], limits.frames),
+        "steps": min(common["steps"], limits.steps),
+        "fps": math.floor(min(max(common["fps"], limits.fps[0]), limits.fps[1])),
+        "guidance": min(max(common["guidance"], limits.guidance[0]), limits.guidance[1]),
+    }

@@ -107,6 +107,10 @@ class Model(Protocol):
     """A loaded model."""
 
     @property
+    def spec(self) -> ModelSpec:
+        """What is known of it."""
+
+    @property
     def limits(self) -> Limits:
         """What it can make."""
 
@@ -117,6 +121,10 @@ class Model(Protocol):
     @property
     def gpu(self) -> str:
         """The name of the card that it runs on, `cpu` without one."""
+
+    @property
+    def uuid(self) -> str:
+        """The card's UUID, by which its driver knows it; empty without one."""
 
     @property
     def held_bytes(self) -> int:
@@ -199,6 +207,10 @@ class Diffusion(abc.ABC):
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else CPU
 
     @property
+    def uuid(self) -> str:
+        return str(torch.cuda.get_device_properties(self.device).uuid) if self.device.type == "cuda" else ""
+
+    @property
     def held_bytes(self) -> int:
         return self._gauge.held_bytes()
 
@@ -260,7 +272,7 @@ class Diffusion(abc.ABC):
         """What this process could have of the device: what is free, and what it holds."""
         if self.device.type != "cuda":
             return 0
-        return torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
+        return int(torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device))
 
     def _made(self, request: Request, image: Image.Image, latents: torch.Tensor, rung: str) -> Made | BrokenOutput:
         pixels = self._pixels(latents, rung)

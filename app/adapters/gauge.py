@@ -37,13 +37,13 @@ class Gauge:
     def peak_bytes(self) -> int:
         """The most since `start`; 0 where it cannot be known."""
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
+            return int(torch.cuda.max_memory_allocated(self.device))
         return max(0, _status("VmHWM") - self._before)
 
     def held_bytes(self) -> int:
         """What is held now; on a GPU with what the allocator keeps, since that can be used again."""
         if self.device.type == "cuda":
-            return torch.cuda.memory_reserved(self.device)
+            return int(torch.cuda.memory_reserved(self.device))
         return max(0, _status("VmRSS") - self._before)
 
 

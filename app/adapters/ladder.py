@@ -3,7 +3,8 @@
 full     all on the device; frames are decoded several at a time
 frames   as before, but decoded one at a time (which part of a model's law it is: see `models.toml`)
 offload  each part is on the device only while it works, and else in the memory of the CPU
-groups   each layer is on the device only while it works
+groups   each layer is on the device only while it works; but the VAE, which is small, stays there: Stable Video
+         Diffusion turns it into fp32 for the picture and back, which layers that come and go do not follow
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def place(pipe: Any, rung: str, device: torch.device) -> None:
         streams = device.type == "cuda"
         pipe.enable_group_offload(
             onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level",
-            use_stream=streams, non_blocking=streams,
+            use_stream=streams, non_blocking=streams, exclude_modules=["vae"],
         )  # fmt: skip
         return
     pipe.to(device)

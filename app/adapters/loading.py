@@ -72,7 +72,7 @@ class Loading:
         finally:
             torch.set_default_dtype(before)
 
-    def _network(self, kind: Any, folder: Path, read: list[Future[Tensors]]) -> torch.nn.Module:
+    def _network(self, kind: Any, folder: Path, read: list[Future[Tensors]]) -> Any:
         if issubclass(kind, PreTrainedModel):
             config = kind.config_class.from_pretrained(str(folder), local_files_only=True)
             made, report = kind.from_pretrained(
@@ -90,7 +90,7 @@ class Loading:
             missing = {name for name, weight in made.named_parameters() if weight.is_meta}
         if missing:
             raise ValueError(f"{folder.name}: {min(missing)} is not there")
-        return made.to(self.device).eval()  # type: ignore[no-any-return]
+        return made.to(self.device).eval()
 
     def _read(self, folder: Path, pool: ThreadPoolExecutor) -> list[Future[Tensors]]:
         """All tensors of a part, as they will be there; large files by several threads."""
@@ -124,9 +124,8 @@ def _kinds(folder: Path) -> dict[str, Any]:
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     found = {}
     for name, value in index.items():
-        library, kind = value if isinstance(value, list) and len(value) == 2 else (None, None)
-        if library in LIBRARIES and (folder / name).is_dir():
-            made = getattr(importlib.import_module(library), kind)
+        if isinstance(value, list) and value[0] in LIBRARIES and (folder / name).is_dir():
+            made = getattr(importlib.import_module(value[0]), value[1])
             if isinstance(made, type) and issubclass(made, torch.nn.Module):
                 found[name] = made
     return found

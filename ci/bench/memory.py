@@ -1,32 +1,31 @@
-"""What app/models.toml says of memory, measured: full-size models of random weights on this machine's GPU.
+"""`invoke bench memory`: what app/models.toml says of memory, measured on this machine's GPU.
 
-    python ci/bench/memory.py FOLDER [--model NAME]…
-
-Prints JSON, one object for each model: bytes and seconds for each rung and size, seconds of loading, what is left after
-`close`, what happens when memory runs out, and whether all rungs give the same video. The models are written to FOLDER
-(5 GB each) and removed again. `ctx_bytes` is what the driver and its libraries take besides the allocator.
+Full-size models of random weights, whose memory and speed are those of the real ones. For each: loading, against
+`from_pretrained`; the peak on each rung of the ladder for several sizes; whether all rungs give the same video; with how
+little of the allocator a size still runs; what happens when memory runs out; what is left after `close`. They are
+written to a temporary folder (5 GB) and removed again. One line of JSON for each result, or with `--json` one object
+with all. `--model NAME`: only this one.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", DIFFUSERS_VERBOSITY="error")
-
 import diffusers
 import numpy as np
 import torch
+from diffusers.utils import logging
 from PIL import Image
+from transformers.utils import logging as hub_logging
 
 from app import adapters
 from app.adapters import loading
@@ -35,6 +34,7 @@ from jingxiang import models
 from jingxiang.models import FULL, ModelSpec, Preset
 from tests.peers import full_models
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 PIPELINES = {
     "i2vgen-xl": "I2VGenXLPipeline",
     "svd": "StableVideoDiffusionPipeline",
@@ -52,21 +52,27 @@ GIB = 1 << 30
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", action="append", choices=SIZES)
+    parser = argparse.ArgumentParser(description="memory and loading on a GPU")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--model", choices=SIZES)
     arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.stderr.write("error: this bench needs a CUDA GPU\n")
+        return 1
+    for each in (logging, hub_logging):
+        each.set_verbosity_error()
+        each.disable_progress_bar()
     catalog = models.load(ROOT / "app" / "models.toml")
-    for name in arguments.model or SIZES:
-        folder = arguments.folder / name
-        full_models.make(name, folder, "cuda")
-        loading.free()
-        try:
-            for key, value in measured(catalog.model(name), folder):
-                sys.stdout.write(json.dumps({"model": name, key: value}) + "\n")
-                sys.stdout.flush()
-        finally:
-            shutil.rmtree(folder)
+    every: dict[str, list[dict[str, Any]]] = {}
+    for name in [arguments.model] if arguments.model else SIZES:
+        with tempfile.TemporaryDirectory(prefix="bench-memory-") as folder:
+            full_models.make(name, Path(folder) / name, "cuda")
+            loading.free()
+            for key, value in measured(catalog.model(name), Path(folder) / name):
+                sys.stderr.write(json.dumps({name: {key: value}}) + "\n")
+                every.setdefault(name, []).append({key: value})
+    if arguments.json:
+        sys.stdout.write(json.dumps(every) + "\n")
     return 0
 
 
@@ -85,10 +91,13 @@ def measured(spec: ModelSpec, folder: Path) -> Iterator[tuple[str, Any]]:
         made = model.generate([request(spec, SIZES[spec.name][0])], ignore, rung).made[0]
         videos[rung] = made.frames if isinstance(made, Made) else str(made)
     whole = videos[FULL]
-    yield "differences", {
-        rung: int(np.abs(video.astype(int) - whole).max()) if isinstance(video, np.ndarray) else video
-        for rung, video in videos.items()
-    }
+    yield (
+        "differences",
+        {
+            rung: int(np.abs(video.astype(int) - whole).max()) if isinstance(video, np.ndarray) else video
+            for rung, video in videos.items()
+        },
+    )
     yield "headroom", headroom(model, SIZES[spec.name][1])
     yield "retry", retry(model, SIZES[spec.name][1])
     model.close()
@@ -192,16 +201,13 @@ def retry(model: Diffusion, size: tuple[int, int, int, int]) -> dict[str, Any]:
     return found
 
 
-class limit:
+@contextlib.contextmanager
+def limit(size_bytes: float) -> Iterator[None]:
     """Let PyTorch's allocator have no more than so many bytes."""
-
-    def __init__(self, size_bytes: float) -> None:
-        self.part = min(1.0, size_bytes / torch.cuda.mem_get_info()[1])
-
-    def __enter__(self) -> None:
-        torch.cuda.set_per_process_memory_fraction(self.part)
-
-    def __exit__(self, *_: object) -> None:
+    torch.cuda.set_per_process_memory_fraction(min(1.0, size_bytes / torch.cuda.mem_get_info()[1]))
+    try:
+        yield
+    finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
