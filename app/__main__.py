@@ -66,6 +66,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     catalog = models.load(HERE / "models.toml")
     jobs, media = _jobs(arguments), arguments.media or str(outputs.absolute())
     options = ["--idle-unload", f"{arguments.idle_unload:g}", "--batch", str(arguments.batch)]
+    options += ["--dtype", arguments.dtype]
     options += [] if arguments.metadata else ["--no-metadata"]
     options += ["--producer", arguments.producer] if arguments.producer else []
     is_labelled = arguments.label == "on" or (arguments.label == "auto" and not ports.is_loopback(host))
@@ -152,6 +153,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         idle_s=arguments.idle_unload,
         most=arguments.batch,
         marks=marks,
+        dtype=arguments.dtype,
     )
     media = arguments.media or str(arguments.outputs.absolute())
     return worker.main(duty, _jobs(arguments), media, models.load(HERE / "models.toml"), is_child=arguments.child)
@@ -234,6 +236,10 @@ def _parser() -> argparse.ArgumentParser:
     working.add_argument(
         "--idle-unload", type=defaults.seconds, default=0.0, metavar="SECONDS",
         help=tr("free the memory after so long without a job (0: never)"),
+    )  # fmt: skip
+    working.add_argument(
+        "--dtype", choices=("auto", "fp16", "bf16", "fp32"), default="auto",
+        help=tr("numbers to compute with; auto: fp16 on a GPU, fp32 without"),
     )  # fmt: skip
     working.add_argument(
         "--no-metadata", dest="metadata", action="store_false", help=tr("do not write into videos how they were made")

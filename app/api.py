@@ -6,7 +6,7 @@ Errors are {"error": TEXT, "hints": [TEXT, …]} in the language that Accept-Lan
 # No `from __future__ import annotations`: FastAPI reads the annotations of functions that are inside of others.
 import math
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import metrics, picture
+from app import generation, metrics, picture
 from app.access import Access, User
 from app.desk import Desk, Draining, Wanted
 from app.jobs.base import (
@@ -38,9 +38,11 @@ from app.jobs.base import (
 )
 from app.jobs.store import new_id
 from app.media import MediaFailed, picture_key
-from app.texts import speaking, tr
+from app.memory import Fit, Refusal
+from app.texts import speaking, spoken, tr
 from app.watch import Watch
 from jingxiang.errors import JingxiangError, UsageError
+from jingxiang.models import FULL, ModelSpec, Preset
 
 PREFIX = "/api"
 IDS = r"^[A-Za-z0-9_-]{1,64}$"
@@ -106,9 +108,34 @@ class WorkerAnswer(BaseModel):
     model: str
     models: list[str]
     device: str
+    dtype: str
     total_bytes: int
     free_bytes: int
+    held_bytes: int
     reason: str
+
+
+class EstimateAnswer(BaseModel):
+    """What a job with these settings takes. `rung`: how memory has to be saved for it (`full`: not at all); `seconds`:
+    how long it takes, if anything like it has been made here; `message`: why it does not fit, and what does.
+    """
+
+    settings: Settings
+    fits: bool
+    rung: str
+    needed_bytes: int | None
+    seconds: float | None
+    message: str
+
+
+class ModelAnswer(BaseModel):
+    """A model that a worker has."""
+
+    name: str
+    title: str
+    takes_prompt: bool
+    is_default: bool
+    presets: dict[str, EstimateAnswer]
 
 
 class QueueAnswer(BaseModel):
@@ -243,8 +270,7 @@ def _router(desk: Desk, watch: Watch, access: Access) -> APIRouter:
         if not re.match(IDS, number):
             raise UsageError(tr("the id must be of 1 to 64 letters, digits, - and _"))
         given = {"width": width, "height": height, "frames": frames, "steps": steps, "fps": fps, "guidance": guidance}
-        changes = {name: value for name, value in given.items() if value is not None}
-        wanted = Wanted(image, tr("the picture"), prompt, model, preset, seed, changes)
+        wanted = Wanted(image, tr("the picture"), prompt, model, preset, seed, _given(given))
         job, is_new = desk.submit(wanted, owner=user.name, number=number)
         response.status_code = 201 if is_new else 200
         response.headers["Location"] = f"{PREFIX}/jobs/{job.id}"
@@ -312,6 +338,37 @@ def _router(desk: Desk, watch: Watch, access: Access) -> APIRouter:
     def queue(user: Asking) -> QueueAnswer:
         return status()
 
+    @router.get("/models")
+    def models(user: Asking) -> list[ModelAnswer]:
+        """What can be made here, and what each preset takes."""
+        there = {name for worker in desk.store.workers() for name in worker.models}
+        return [
+            ModelAnswer(
+                name=spec.name,
+                title=spec.titles[spoken()],
+                takes_prompt=spec.takes_prompt,
+                is_default=spec.name == desk.model,
+                presets={name: _estimate(desk, spec, preset) for name, preset in spec.presets.items()},
+            )
+            for spec in desk.catalog.models.values()
+            if spec.name in there
+        ]
+
+    @router.get("/models/{name}/estimate")
+    def estimate(
+        user: Asking,
+        name: str,
+        preset: str = "standard",
+        width: int | None = None,
+        height: int | None = None,
+        frames: int | None = None,
+        steps: int | None = None,
+    ) -> EstimateAnswer:
+        """Whether a job fits now, and how long it takes."""
+        spec = desk.catalog.model(name)
+        given = {"width": width, "height": height, "frames": frames, "steps": steps}
+        return _estimate(desk, spec, generation.settings(spec, preset, _given(given)))
+
     @router.post("/models/{name}/load")
     def load(user: Annotated[User, Depends(in_charge)], name: str) -> QueueAnswer:
         """Let the workers load a model after what they do now, again if they have it. It is the default then."""
@@ -352,11 +409,36 @@ def answer(desk: Desk, job: Job) -> JobAnswer:
     )
 
 
+def _given(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _estimate(desk: Desk, spec: ModelSpec, preset: Preset) -> EstimateAnswer:
+    fit = desk.fit(spec, preset)
+    rung = fit.rung if isinstance(fit, Fit) else ""
+    return EstimateAnswer(
+        settings=Settings(**vars(preset)),
+        fits=not isinstance(fit, Refusal),
+        rung=rung,
+        needed_bytes=fit.needed_bytes if fit else None,
+        seconds=desk.seconds(spec, preset, rung or FULL),
+        message=fit.message if isinstance(fit, Refusal) else "",
+    )
+
+
 def _worker(status: WorkerStatus) -> WorkerAnswer:
     return WorkerAnswer(
-        name=status.name, state=status.state, model=status.model, models=list(status.models), device=status.device,
-        total_bytes=status.total_bytes, free_bytes=status.free_bytes, reason=status.reason,
-    )  # fmt: skip
+        name=status.name,
+        state=status.state,
+        model=status.model,
+        models=list(status.models),
+        device=status.device,
+        dtype=status.dtype,
+        total_bytes=status.space.total_bytes if status.space else 0,
+        free_bytes=status.space.free_bytes if status.space else 0,
+        held_bytes=status.held_bytes,
+        reason=status.reason,
+    )
 
 
 def _file(desk: Desk, key: str, kind: str, name: str, size: int) -> Response:

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app import generation, picture
+from app import generation, memory, picture
 from app.crew import Crew
-from app.jobs.base import ENDS, Job, Limits, QueueFull, UnknownJob
+from app.jobs.base import ENDS, Job, Limits, QueueFull, UnknownJob, WorkerStatus
 from app.jobs.store import JobStore
 from app.media import Media, picture_key, sidecar_key
+from app.memory import Fit, Measurement, Refusal
 from app.texts import tr
 from jingxiang.errors import JingxiangError, UsageError
-from jingxiang.models import Catalog, ModelSpec
+from jingxiang.models import FULL, Catalog, ModelSpec, Preset
 
 
 class Draining(JingxiangError):
@@ -32,6 +33,14 @@ class Kept(JingxiangError):
 
 class ModelMissing(UsageError):
     """No worker has that model."""
+
+
+class TooLarge(UsageError):
+    """It does not fit into memory as it is now."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(refusal.message)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,9 @@ class Desk:
             seed=wanted.seed,
             changes=wanted.changes,
         )
+        fit = self.fit(spec, order.preset)
+        if isinstance(fit, Refusal):
+            raise TooLarge(fit)
         is_new = not number or self.store.find(number) is None
         key = picture_key(order.picture)
         if not self.media.has(key):
@@ -137,6 +149,32 @@ class Desk:
         self._wake()
 
     # Asking
+
+    def fit(self, spec: ModelSpec, preset: Preset) -> Fit | Refusal | None:
+        """Whether a job fits into the memory of a worker that has the model, as it is now; None if nobody knows."""
+        found: list[Fit | Refusal] = []
+        for worker in self.store.workers():
+            if spec.name not in worker.models or worker.state == "failed":
+                continue
+            gpu, dtype = self._where(worker)
+            known = self._known(spec.name, gpu, dtype)
+            plan = memory.plan(spec, known, worker.space, preset, gpu=gpu, dtype=dtype,
+                               held_bytes=worker.held_bytes, own=(worker.pid,))  # fmt: skip
+            if isinstance(plan, Fit):
+                return plan
+            found.append(plan)
+        refusals = [each for each in found if isinstance(each, Refusal)]
+        return max(refusals, key=lambda refusal: refusal.usable_bytes, default=None)
+
+    def seconds(self, spec: ModelSpec, preset: Preset, rung: str = FULL) -> float | None:
+        """How long a video takes on the first worker that has made one of about that size; None if none has."""
+        for worker in self.store.workers():
+            gpu, dtype = self._where(worker)
+            known = self._known(spec.name, gpu, dtype)
+            found = memory.seconds(known, preset, gpu=gpu, model=spec.name, dtype=dtype, rung=rung)
+            if found is not None:
+                return found
+        return None
 
     def outlook(self, job: Job) -> tuple[int, float | None]:
         """How many come before a waiting job, and in how many seconds it is begun, if that can be told."""
@@ -193,4 +231,14 @@ class Desk:
 
     def _left_s(self, job: Job) -> float | None:
         """What is left to do of a job, as far as that is known."""
-        return None
+        order = job.order
+        total = self.seconds(self.catalog.model(order.model), order.preset)
+        return None if total is None else total * (1 - job.step / job.steps)
+
+    def _where(self, worker: WorkerStatus) -> tuple[str, str]:
+        """Card and dtype of a worker; while it has no model, what it will most likely have."""
+        is_gpu = worker.space is not None and worker.space.is_gpu
+        return worker.gpu or ("" if is_gpu else "cpu"), worker.dtype or ("fp16" if is_gpu else "fp32")
+
+    def _known(self, model: str, gpu: str, dtype: str) -> list[Measurement]:
+        return [Measurement(**values) for values in self.store.measured(gpu, model, dtype)]

@@ -63,12 +63,17 @@ def order(
         raise UsageError(tr("the prompt is empty: say in English what should move and how"))
     if seed is not None and not 0 <= seed < SEEDS:
         raise UsageError(tr("the seed must be between 0 and {last}", last=SEEDS - 1))
-    settings = replace(spec.preset(preset), **(changes or {}))
-    if excess := spec.limits.excess(settings):
-        raise UsageError(f"{excess[0]}: {excess[1]}")
     chosen = secrets.randbelow(SEEDS) if seed is None else seed
     told = prompt.strip() if spec.takes_prompt else ""
-    return Order(spec.name, picture, told, preset, settings, chosen, spoken())
+    return Order(spec.name, picture, told, preset, settings(spec, preset, changes or {}), chosen, spoken())
+
+
+def settings(spec: ModelSpec, preset: str, changes: Mapping[str, Any]) -> Preset:
+    """A preset's settings with some of them changed. Raises `UsageError` for what the model cannot make."""
+    changed = replace(spec.preset(preset), **changes)
+    if excess := spec.limits.excess(changed):
+        raise UsageError(f"{excess[0]}: {excess[1]}")
+    return changed
 
 
 def advice(spec: ModelSpec, preset: Preset) -> list[str]:

@@ -48,6 +48,7 @@ class _Stored(Collector):
         for worker in store.workers():
             values = [worker.name, worker.device, worker.model]
             up.add_metric(values, worker.takes_jobs)
-            total.add_metric(values, worker.total_bytes)
-            free.add_metric(values, worker.free_bytes)
+            if worker.space is not None:
+                total.add_metric(values, worker.space.total_bytes)
+                free.add_metric(values, worker.space.free_bytes)
         yield from (up, total, free)

@@ -29,7 +29,13 @@ from jingxiang.models import ModelSpec
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 KEEP_S = 24 * 3600
 ERROR_S = 30
-PRESET_TITLES = {"standard": "Standard", "fast": "Fast preview"}
+PRESET_TITLES = {
+    "standard": "Standard",
+    "fast": "Fast preview",
+    "12gb": "12 GB card",
+    "24gb": "24 GB card",
+    "40gb": "40 GB card",
+}
 
 
 def build(desk: Desk, watch: Watch, access: Access, outputs: Path) -> FastAPI:
@@ -89,7 +95,7 @@ def _blocks(desk: Desk, watch: Watch, access: Access, outputs: Path, i18n: Any) 
                 prompt = gr.Textbox(
                     label=i18n("Prompt (English)"), lines=2, elem_id="prompt", visible=spec.takes_prompt
                 )
-                choices = [(i18n(PRESET_TITLES[name]), name) for name in spec.presets]
+                choices = [(i18n(PRESET_TITLES.get(name, name)), name) for name in spec.presets]
                 preset = gr.Radio(choices, value="standard", label=i18n("Quality"), elem_id="preset")
                 seed = gr.Textbox(label=i18n("Seed (empty: random)"), max_lines=1, elem_id="seed")
                 button = gr.Button(i18n("Generate"), variant="primary", elem_id="generate")

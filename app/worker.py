@@ -18,11 +18,11 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app import provenance, video
+from app import batching, cards, memory, provenance, video
 from app.generation import Order
 from app.jobs.base import Job, LostClaim, Outcome, StoreUnavailable, WorkerState, WorkerStatus
 from app.jobs.database import Database
@@ -31,15 +31,18 @@ from app.media import Media, picture_key, sidecar_key, video_key
 from app.texts import speaking, tr
 from jingxiang import console
 from jingxiang.errors import JingxiangError
-from jingxiang.models import Catalog
+from jingxiang.models import FULL, Catalog, Preset
+from jingxiang.presets import STANDARD
 
 if TYPE_CHECKING:
     from app.adapters.base import Made, Model
+    from app.adapters.base import Outcome as Run
 
 BEAT_S = 2.0
 LEASE_S = 10.0  # a worker that has not beaten for so long is dead
 POLL_S = 0.5  # how often the store is asked when nobody wakes us
 PAUSE_S = 1.0  # before the store is asked again after it did not answer
+AUTO = "auto"  # the dtype that suits the device
 PERSIST_S = 600.0  # how long a finished video is kept for a store that does not answer
 
 
@@ -64,6 +67,7 @@ class Duty:
     idle_s: float = 0.0
     most: int = 4
     marks: Marks = Marks()
+    dtype: str = AUTO
 
 
 class Stopped(Exception):
@@ -133,8 +137,8 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._model: Model | None = None
-        self._status = WorkerStatus(self.duty.name, "idle", "", self._there(), _device(), *_memory(), "")
-        self._lock = threading.Lock()
+        self._status = WorkerStatus(self.duty.name, "idle", models=self._there(), space=cards.space(), pid=os.getpid())
+        self._lock = threading.RLock()
 
     def run(self) -> None:
         """Until it is told to drain."""
@@ -173,7 +177,29 @@ class Worker:
         return True
 
     def _how_many(self, first: Job) -> int:
-        return self.duty.most
+        """How many like the first one are made at once: as many as fit, if that is known to save time, or not known."""
+        order, model = first.order, self._model
+        if model is None or self._status.model != order.model:
+            return 1
+        known = self._known(model)
+
+        def fits(batch: int) -> bool:
+            return isinstance(self._plan(model, order.preset, batch, known), memory.Fit)
+
+        return batching.size(known, order.preset, self.duty.most, fits, rung=FULL)
+
+    def _known(self, model: Model) -> list[memory.Measurement]:
+        """What was measured of the model that is loaded."""
+        found = self.store.measured(model.gpu, model.spec.name, model.dtype_name)
+        return [memory.Measurement(**values) for values in found]
+
+    def _plan(
+        self, model: Model, preset: Preset, batch: int, known: Sequence[memory.Measurement]
+    ) -> memory.Fit | memory.Refusal:
+        return memory.plan(
+            model.spec, known, cards.space(model.uuid), preset, batch, gpu=model.gpu, dtype=model.dtype_name,
+            held_bytes=model.held_bytes, own=(os.getpid(),),
+        )  # fmt: skip
 
     # The model
 
@@ -197,7 +223,9 @@ class Worker:
         self._report("loading", model=name)
         start = time.monotonic()
         try:
-            self._model = adapters.load(self.catalog.model(name), self.duty.models / name)
+            self._model = adapters.load(
+                self.catalog.model(name), self.duty.models / name, dtype=self.duty.dtype, rung=self._first_rung(name)
+            )
         except Exception as error:  # any library may raise anything for a model that is not whole
             message = error.message if isinstance(error, JingxiangError) else f"{type(error).__name__}: {error}"
             if not isinstance(error, JingxiangError):
@@ -206,14 +234,22 @@ class Worker:
             return False
         console.line("model", tr("{title} loaded in {seconds:.1f} s", title=self.catalog.model(name).title,
                                  seconds=time.monotonic() - start))  # fmt: skip
-        self._report("ready", model=name)
+        self._report("ready", model=name, gpu=self._model.gpu, dtype=self._model.dtype_name)
         return True
 
+    def _first_rung(self, name: str) -> str:
+        """Where the weights go: to the device, if there is room for them and for a video."""
+        spec, space = self.catalog.model(name), cards.space()
+        number = self.duty.dtype if self.duty.dtype != AUTO else "fp16" if space and space.is_gpu else "fp32"
+        found = memory.plan(spec, (), space, spec.preset(STANDARD), gpu="", dtype=number)
+        return found.rung if isinstance(found, memory.Fit) else list(spec.rungs)[-1]
+
     def _unload(self) -> None:
-        if self._model is not None:
-            self._model.close()
-            self._model = None
-            self._status = replace(self._status, model="")
+        model, self._model = self._model, None
+        if model is not None:
+            model.close()
+            with self._lock:
+                self._status = replace(self._status, model="", gpu="", dtype="")
 
     # Jobs
 
@@ -247,17 +283,26 @@ class Worker:
             order = part.job.order
             shown = picture.decoded(self.media.get(picture_key(order.picture)), order.picture)
             requests.append(Request(shown, order.prompt, order.preset, order.seed))
-        assert self._model is not None
-        made = self._model.generate(requests, lambda done, of: self._step(parts, done))
+        model, preset = self._model, requests[0].preset
+        assert model is not None
+        fit = self._plan(model, preset, len(requests), self._known(model))
+        if isinstance(fit, memory.Refusal):
+            raise JingxiangError(fit.message)
+        if fit.rung != FULL:
+            console.line("memory", tr("{rung}: there is too little for more", rung=fit.rung))
+        run = model.generate(requests, lambda done, of: self._step(parts, done), fit.rung)
+        if not any(part.is_over or part.is_lost for part in parts):
+            measured = memory.measurement(model, preset, len(requests), run)
+            self.store.measure(measured.gpu, measured.model, measured.dtype, asdict(measured))
         seconds = time.monotonic() - start
-        for part, each in zip(parts, made, strict=True):
+        for part, each in zip(parts, run.made, strict=True):
             if part.is_lost or part.is_over:
                 continue
             with speaking(part.job.order.language):
                 if isinstance(each, BrokenOutput):
                     self._fail([part], each.message)
                 else:
-                    self._keep(part, each, seconds, len(parts))
+                    self._keep(part, each, run, seconds)
 
     def _step(self, parts: Sequence[_Part], done: int) -> None:
         """Tell of a step; stop when nobody wants any of it. A store that does not answer does not stop a video."""
@@ -275,7 +320,7 @@ class Worker:
         if all(part.is_lost or part.is_over for part in parts):
             raise Stopped
 
-    def _keep(self, part: _Part, made: Made, seconds: float, batch: int) -> None:
+    def _keep(self, part: _Part, made: Made, run: Run, seconds: float) -> None:
         """Put the video where it belongs, then say so. One that is not wanted any more is deleted again."""
         job = part.job
         key = video_key(job)
@@ -286,7 +331,9 @@ class Worker:
             if beside.exists():  # first: no video is ever there without it
                 self.media.put_file(sidecar_key(key), beside)
             self.media.put_file(key, file)
-        outcome = Outcome(key, size, round(seconds, 2), made.unread, batch=batch)
+        outcome = Outcome(
+            key, size, round(seconds, 2), made.unread, run.rung, run.retried_from, run.peak_bytes, len(run.made)
+        )
         try:
             self._persist(lambda: self.store.finish(job, outcome))
             part.is_over = True
@@ -325,14 +372,17 @@ class Worker:
     # Signs of life
 
     def _report(self, state: WorkerState, **changes: Any) -> None:
-        total, free = _memory()
-        fresh = replace(self._status, state=state, total_bytes=total, free_bytes=free, models=self._there())
-        self._status = replace(fresh, **{"reason": "", **changes})
-        self._beat()
+        with self._lock:
+            self._status = replace(self._status, state=state, models=self._there(), **{"reason": "", **changes})
+            self._beat()
 
     def _beat(self) -> None:
-        with self._lock, suppress(StoreUnavailable):
-            self.store.beat(self._status)
+        with self._lock:
+            model = self._model
+            space, held_bytes = cards.space(model.uuid if model else ""), model.held_bytes if model else 0
+            self._status = replace(self._status, space=space, held_bytes=held_bytes)
+            with suppress(StoreUnavailable):
+                self.store.beat(self._status)
 
     def _beat_until(self, ended: threading.Event) -> None:
         """In a thread: torch lets other threads run while it computes. Also looks for workers that do not beat."""
@@ -358,11 +408,3 @@ def main(duty: Duty, jobs: str, media: str, catalog: Catalog, *, is_child: bool)
     finally:
         store.close()
     return 0
-
-
-def _device() -> str:
-    return "CPU"
-
-
-def _memory() -> tuple[int, int]:
-    return 0, 0

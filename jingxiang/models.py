@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from jingxiang import tables, weights
+from jingxiang import presets, tables, weights
 from jingxiang.errors import UnknownName
 from jingxiang.language import LANGUAGES, chosen, tr
+from jingxiang.presets import NONE, Presets, Settings, Shape
 from jingxiang.tables import Table
 from jingxiang.weights import Weights
 
 FILE = "app/models.toml"
-PRESETS = ("standard", "fast")
+PRESETS = presets.REQUIRED
+PRESETS_NAME = "presets.toml"  # beside it; what is common to all models
+# Ways to run a model, each in less memory than the one before, and slower; what they are is in app/adapters/ladder.py.
+RUNGS = ("full", "frames", "offload", "groups")
+FULL = RUNGS[0]
 GIB = 1 << 30
 HALF_BYTES = 2  # a number in fp16
 
@@ -35,6 +41,7 @@ PIPELINES = {
     "svd": Pipeline(prompt=False, parameters=("min_guidance_scale", "motion_bucket_id", "noise_aug_strength")),
     "animatediff": Pipeline(prompt=True, parameters=("controlnet_conditioning_scale",)),
 }
+LAW = ("weights_gib", "denoising_gib", "decoding_gib", "decode_chunk", "decoder_gib")
 ADVISED = ("steps", "fps", "guidance")  # settings of which some values are possible, but not wise
 
 
@@ -79,23 +86,43 @@ class Limits:
                 return name, tr("should be a multiple of {number}", number=self.multiple)
         return None
 
+    def size(self, pixels: float, ratio: float) -> tuple[int, int]:
+        """Width and height that are possible, with at most so many pixels, nearest to these and to that width/height.
+
+        The ratio counts twice as much: a picture is cut to the size, and what is cut off is lost.
+        """
+        step = self.multiple
+        found = []
+        for height in range(step, self.height + 1, step):
+            fullest = int(pixels / height) // step * step
+            nearest = math.floor(height * ratio / step) * step
+            for width in (fullest, nearest, nearest + step):
+                if step <= width <= self.width and width * height <= pixels:
+                    lost = math.log(pixels / (width * height))
+                    found.append((2 * abs(math.log(width / height / ratio)) + lost, width, height))
+        return min(found)[1:] if found else (step, step)
+
 
 @dataclass(frozen=True)
 class Memory:
     """What a model takes of a GPU in fp16: its weights, and for a million pixels `denoising_gib` or `decoding_gib`.
 
     The first counts all frames of all videos that are made at once, the second those that are decoded at once: at most
-    `decode_chunk` of one video.
+    `decode_chunk` of one video. `decoder_gib` is what is there of the weights while frames are decoded.
     """
 
     weights_gib: float
     denoising_gib: float
     decoding_gib: float
     decode_chunk: int
+    decoder_gib: float
 
     def decode_parts(self, frames: int) -> int:
         """In how many parts, of equal length but for one frame, a video is decoded."""
         return math.ceil(frames / self.decode_chunk)
+
+    def weights_bytes(self, number_bytes: int = HALF_BYTES) -> int:
+        return round(self.weights_gib * GIB * number_bytes / HALF_BYTES)
 
     def peak_bytes(self, preset: Preset, batch: int, *, number_bytes: int = HALF_BYTES) -> int:
         """What is taken at most while `batch` videos are made at once; in fp32, with 4-byte numbers, twice as much.
@@ -104,8 +131,9 @@ class Memory:
         """
         frame = preset.width * preset.height / 1e6
         decoded = math.ceil(preset.frames / self.decode_parts(preset.frames))
-        denoising, decoding = self.denoising_gib * frame * preset.frames * batch, self.decoding_gib * frame * decoded
-        return round((self.weights_gib + max(denoising, decoding)) * GIB * number_bytes / HALF_BYTES)
+        denoising = self.weights_gib + self.denoising_gib * frame * preset.frames * batch
+        decoding = self.decoder_gib + self.decoding_gib * frame * decoded
+        return round(max(denoising, decoding) * GIB * number_bytes / HALF_BYTES)
 
 
 @dataclass(frozen=True)
@@ -121,8 +149,13 @@ class ModelSpec:
     limits: Limits
     advice: Mapping[str, Span]
     parameters: Mapping[str, float]
-    memory: Memory
+    rungs: Mapping[str, Memory]
     presets: Mapping[str, Preset]
+
+    @property
+    def memory(self) -> Memory:
+        """What it takes if there is enough."""
+        return self.rungs[FULL]
 
     @property
     def title(self) -> str:
@@ -144,6 +177,14 @@ class ModelSpec:
             if not least <= getattr(preset, name) <= most
         }
 
+    def shaped(self, preset: Preset, ratio: float) -> Preset:
+        """The preset for a picture of that width/height, with about as many pixels.
+
+        Nothing does that by itself: models are at their best in the shapes that they were trained on.
+        """
+        width, height = self.limits.size(preset.width * preset.height, ratio)
+        return replace(preset, width=width, height=height)
+
     def preset(self, name: str) -> Preset:
         if name not in self.presets:
             raise UnknownName("preset", name, self.presets, where=f"{FILE}: {self.name}")
@@ -152,9 +193,10 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All models, in the order of the file."""
+    """All models, in the order of the file, and what is common to their presets."""
 
     models: Mapping[str, ModelSpec]
+    presets: Presets = NONE
 
     def model(self, name: str) -> ModelSpec:
         if name not in self.models:
@@ -180,29 +222,36 @@ class Catalog:
 
 
 def load(file: Path) -> Catalog:
-    """The catalog of `app/models.toml`."""
-    return Catalog({name: _model(name, table) for name, table in tables.read(file, FILE).tables().items()})
+    """The catalog of `app/models.toml`, with the presets of the file beside it, if there is one."""
+    beside = file.with_name(PRESETS_NAME)
+    common = presets.load(beside) if beside.exists() else NONE
+    return Catalog(
+        {name: _model(name, table, common) for name, table in tables.read(file, FILE).tables().items()}, common
+    )
 
 
-def _model(name: str, table: Table) -> ModelSpec:
+def _model(name: str, table: Table, common: Presets) -> ModelSpec:
     table.only(
         "title", "pipeline", "weights", "notice", "threads", "limits", "advice", "parameters", "memory", "presets"
     )
     pipeline = table.choice("pipeline", tuple(PIPELINES))
-    limits, presets = _limits(table.table("limits")), table.table("presets")
-    presets.only(*PRESETS)
+    limits = _limits(table.table("limits"))
+    of_weights = "weights" in table.values
+    names = [*PRESETS, *(name for name in common.settings if of_weights and name not in PRESETS)]
+    own = table.optional("presets")
+    own.only(*names)
     return ModelSpec(
         name=name,
         titles=_texts(table.table("title")),
         pipeline=pipeline,
-        weights=weights.read(table.table("weights")) if "weights" in table.values else None,
+        weights=weights.read(table.table("weights")) if of_weights else None,
         notices=_texts(table.table("notice")) if "notice" in table.values else dict.fromkeys(LANGUAGES, ""),
         threads=table.integer("threads", 0),
         limits=limits,
         advice=_advice(table.optional("advice")),
         parameters=_parameters(table.optional("parameters"), PIPELINES[pipeline].parameters),
-        memory=_memory(table.table("memory")),
-        presets={preset: _preset(presets.table(preset), limits) for preset in PRESETS},
+        rungs=_rungs(table.table("memory")),
+        presets={each: _preset(own.optional(each), limits, *common.of(pipeline, each)) for each in names},
     )
 
 
@@ -234,21 +283,36 @@ def _parameters(table: Table, names: tuple[str, ...]) -> dict[str, float]:
     return {name: table.number(name) for name in names}
 
 
-def _memory(table: Table) -> Memory:
-    table.only("weights_gib", "denoising_gib", "decoding_gib", "decode_chunk")
+def _rungs(table: Table) -> dict[str, Memory]:
+    """Those that a model has, in the order of the ladder."""
+    table.only(*LAW, "rungs")
+    lower = table.optional("rungs")
+    lower.only(*RUNGS[1:])
+    full = _memory(table, {})
+    return {FULL: full} | {name: _memory(lower.table(name), table.values) for name in RUNGS[1:] if name in lower.values}
+
+
+def _memory(table: Table, above: Mapping[str, Any]) -> Memory:
+    """`above`: the numbers of the first rung, which hold for others that do not have their own."""
+    table.only(*LAW, *(() if above else ("rungs",)))
+    numbers = Table(table.file, table.path, {**{name: above[name] for name in LAW if name in above}, **table.values})
+    weights_gib = numbers.number("weights_gib")
     found = Memory(
-        weights_gib=table.number("weights_gib"),
-        denoising_gib=table.number("denoising_gib"),
-        decoding_gib=table.number("decoding_gib"),
-        decode_chunk=table.integer("decode_chunk"),
+        weights_gib=weights_gib,
+        denoising_gib=numbers.number("denoising_gib"),
+        decoding_gib=numbers.number("decoding_gib"),
+        decode_chunk=numbers.integer("decode_chunk"),
+        decoder_gib=numbers.number("decoder_gib", weights_gib),
     )
     if found.decode_chunk < 1:
         raise table.error("decode_chunk", tr("should be at least 1"))
     return found
 
 
-def _preset(table: Table, limits: Limits) -> Preset:
-    table.only("width", "height", "frames", "steps", "fps", "guidance")
+def _preset(own: Table, limits: Limits, common: Settings, shape: Shape) -> Preset:
+    """What the model says itself must be possible; the rest is brought to what is."""
+    own.only("width", "height", "frames", "steps", "fps", "guidance")
+    table = Table(own.file, own.path, {**_within(limits, common, shape), **own.values})
     preset = Preset(
         width=table.integer("width"),
         height=table.integer("height"),
@@ -260,3 +324,23 @@ def _preset(table: Table, limits: Limits) -> Preset:
     if excess := limits.excess(preset):
         raise table.error(*excess)
     return preset
+
+
+def _within(limits: Limits, common: Settings, shape: Shape) -> dict[str, float]:
+    if not common:
+        return {}
+    side = common.get("pixels")
+    pixels, ratio = (
+        (side * side, shape[0] / shape[1])
+        if side
+        else (common["width"] * common["height"], common["width"] / common["height"])
+    )
+    width, height = limits.size(pixels, ratio)
+    return {
+        "width": width,
+        "height": height,
+        "frames": min(common["frames"], limits.frames),
+        "steps": min(common["steps"], limits.steps),
+        "fps": math.floor(min(max(common["fps"], limits.fps[0]), limits.fps[1])),
+        "guidance": min(max(common["guidance"], limits.guidance[0]), limits.guidance[1]),
+    }

@@ -72,7 +72,7 @@ def ignore(done: int, of: int) -> None:
 
 
 def made(model: Diffusion, *batch: Request) -> list[Made]:
-    results = model.generate(batch, ignore)
+    results = model.generate(batch, ignore).made
     assert len(results) == len(batch)
     found = [each for each in results if isinstance(each, Made)]
     assert len(found) == len(results)
@@ -213,7 +213,7 @@ def test_numbers_that_are_no_picture_are_said_and_do_not_break_the_rest_of_the_b
         return decode(latents) * (float("nan") if calls == 1 else 1)
 
     model._decoded = spoilt  # type: ignore[method-assign]
-    broken, whole = model.generate([asked(model, seed=8), asked(model)], ignore)
+    broken, whole = model.generate([asked(model, seed=8), asked(model)], ignore).made
     assert isinstance(broken, BrokenOutput)
     assert broken.message == "the model gave no picture (not a number); try another seed or fewer steps"
     assert isinstance(whole, Made)
@@ -226,7 +226,7 @@ def test_weights_that_give_no_numbers_are_said(folders: Path, name: str) -> None
     with torch.no_grad():
         next(model.pipe.unet.parameters()).fill_(float("nan"))
     with speaking("zh"):
-        (broken,) = model.generate([asked(model)], ignore)
+        (broken,) = model.generate([asked(model)], ignore).made
     assert isinstance(broken, BrokenOutput)
     assert broken.message == "模型没有给出画面（数值无效）；请换一个种子或减少步数"
 
@@ -240,7 +240,7 @@ def test_a_black_video_is_said_unless_the_picture_is_black_too(folders: Path, na
         out.weight.zero_()
         out.bias.fill_(-1.0)
     black = replace(asked(model), image=Image.new("RGB", (64, 64)))
-    broken, meant = model.generate([asked(model), black], ignore)
+    broken, meant = model.generate([asked(model), black], ignore).made
     assert isinstance(broken, BrokenOutput)
     assert broken.message == "the model gave no picture (all black); try another seed or fewer steps"
     assert isinstance(meant, Made)

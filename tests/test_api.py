@@ -256,6 +256,26 @@ def test_the_model_can_be_loaded_again(app: App) -> None:
     wait_for(lambda: app.log.read_text().count("Smoke model loaded") == before + 1)
 
 
+def test_what_a_job_takes_is_known_beforehand_and_better_after_the_first(app: App, photo: Path) -> None:
+    app.ended(app.post(photo).json()["id"])
+    with app.client() as client:
+        (smoke,) = client.get("/api/models").json()
+        assert (smoke["name"], smoke["title"], smoke["takes_prompt"], smoke["is_default"]) == (
+            "smoke", "Smoke model", True, True,
+        )  # fmt: skip
+        assert list(smoke["presets"]) == ["standard", "fast"]
+        fast = smoke["presets"]["fast"]
+        assert (fast["fits"], fast["rung"], fast["message"], fast["settings"]["steps"]) == (True, "full", "", 4)
+        assert fast["needed_bytes"] > 0
+        assert fast["seconds"] > 0
+        large = client.get("/api/models/smoke/estimate", params={"preset": "standard", "frames": 32}).json()
+        assert large["settings"]["frames"] == 32
+        assert large["needed_bytes"] >= fast["needed_bytes"]
+        assert large["seconds"] > fast["seconds"]
+        wrong = client.get("/api/models/smoke/estimate", params={"frames": 33})
+        assert (wrong.status_code, wrong.json()["error"]) == (400, "frames: should be from 1 to 32")
+
+
 def test_metrics_are_what_prometheus_reads(app: App, photo: Path) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -279,7 +299,7 @@ def test_the_document_names_every_way_in(app: App) -> None:
     assert sorted(document["paths"]) == [
         "/api/jobs", "/api/jobs/{number}", "/api/jobs/{number}/events", "/api/jobs/{number}/move",
         "/api/jobs/{number}/picture", "/api/jobs/{number}/pin", "/api/jobs/{number}/retry",
-        "/api/jobs/{number}/video", "/api/models/{name}/load", "/api/queue",
+        "/api/jobs/{number}/video", "/api/models", "/api/models/{name}/estimate", "/api/models/{name}/load", "/api/queue",
     ]  # fmt: skip
     for path in ("/docs", "/redoc", "/api/docs"):  # those of FastAPI load their scripts from elsewhere
         assert "swagger" not in app.get(path)[1].lower()

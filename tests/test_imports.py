@@ -24,6 +24,7 @@ LAYERS = {
     "jingxiang.folder_lock": 0,
     "jingxiang.language": 0,
     "jingxiang.ports": 0,
+    "jingxiang.presets": 0,
     "jingxiang.redaction": 0,
     "jingxiang.tables": 0,
     "jingxiang.vendored": 0,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cards import Holder, Space
 from app.generation import Order
 from app.jobs.base import (
     Job,
@@ -73,7 +74,8 @@ def order(seed: int = 7, *, model: str = "smoke", preset: Preset = PRESET, promp
 
 
 def status(name: str = "w1", state: str = "ready", **changes: object) -> WorkerStatus:
-    told = WorkerStatus(name, "ready", "smoke", ("smoke",), "CPU", 8 << 30, 4 << 30, "")
+    space = Space(True, 8 << 30, 4 << 30, (Holder(4711, "python", 1 << 30),))
+    told = WorkerStatus(name, "ready", "smoke", ("smoke",), "H100", "fp16", space, 1 << 30, 12)
     return replace(told, state=state, **changes)  # type: ignore[arg-type]
 
 
@@ -320,9 +322,9 @@ def test_a_cancelled_job_of_a_dead_worker_is_cancelled(store: JobStore) -> None:
 
 def test_workers_say_how_they_are_and_hear_what_to_load(store: JobStore) -> None:
     store.beat(status())
-    store.beat(status(state="busy", free_bytes=1))
+    store.beat(status(state="busy", reason="x"))
     (worker,) = store.workers()
-    assert worker == status(state="busy", free_bytes=1, beat=2)
+    assert worker == status(state="busy", reason="x", beat=2)
     assert store.wish_of("w1") == store.wish_of("nobody") == ""
     store.beat(status("w2"))
     store.wish("svd-xt")

@@ -74,7 +74,7 @@ def test_a_model_is_read_with_its_presets(tmp_path: Path) -> None:
                 limits=Limits(width=256, height=256, multiple=8, frames=32, steps=100, fps=(4, 30), guidance=(1.0, 12)),
                 advice={"steps": (2, 8)},
                 parameters={},
-                memory=Memory(weights_gib=0.5, denoising_gib=1.0, decoding_gib=2.0, decode_chunk=4),
+                rungs={"full": Memory(0.5, denoising_gib=1.0, decoding_gib=2.0, decode_chunk=4, decoder_gib=0.5)},
                 presets={
                     "standard": Preset(width=128, height=96, frames=16, steps=10, fps=8, guidance=9.0),
                     "fast": Preset(width=64, height=48, frames=8, steps=4, fps=8, guidance=9.0),
@@ -232,7 +232,7 @@ def test_numbers_of_four_bytes_take_twice_as_much(tmp_path: Path) -> None:
 
 
 def test_a_video_is_decoded_in_parts_of_nearly_equal_length() -> None:
-    memory = Memory(weights_gib=0, denoising_gib=0, decoding_gib=1, decode_chunk=8)
+    memory = Memory(weights_gib=0, denoising_gib=0, decoding_gib=1, decode_chunk=8, decoder_gib=0)
     assert [memory.decode_parts(frames) for frames in (1, 8, 9, 25)] == [1, 1, 2, 4]
     nine = Preset(width=1000, height=1000, frames=9, steps=1, fps=8, guidance=3.0)
     assert memory.peak_bytes(nine, 4) == 5 * GIB  # 5 and 4 frames, whatever number of videos

@@ -225,7 +225,8 @@ def test_a_broken_video_is_one_job_s_end(office: Office, models: Path, monkeypat
     generate = Diffusion.generate
 
     def first_is_black(model: Diffusion, *rest: Any, **more: Any) -> Any:
-        return [BrokenOutput("all black"), *generate(model, *rest, **more)[1:]]
+        run = generate(model, *rest, **more)
+        return replace(run, made=[BrokenOutput("all black"), *run.made[1:]])
 
     monkeypatch.setattr(Diffusion, "generate", first_is_black)
     numbers = [office.submit(seed=seed) for seed in (1, 2)]

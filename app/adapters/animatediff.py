@@ -5,8 +5,7 @@ https://github.com/guoyww/AnimateDiff, https://arxiv.org/abs/2307.04725, https:/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,10 +14,12 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     MotionAdapter,
     SparseControlNetModel,
+    UNetMotionModel,
 )
 from PIL import Image
 
 from app.adapters.base import Diffusion, Request
+from app.adapters.loading import Loading
 
 # As https://huggingface.co/docs/diffusers/api/pipelines/animatediff has it for SparseCtrl: motion adapters were trained
 # with a linear schedule, unlike Stable Diffusion itself, whose own scheduler is in the folder.
@@ -28,18 +29,18 @@ SCHEDULE = {"beta_schedule": "linear", "algorithm_type": "dpmsolver++", "use_kar
 class AnimateDiff(Diffusion):
     """Its folder holds Stable Diffusion 1.5, the motion adapter in motion_adapter/ and SparseCtrl in controlnet/."""
 
-    def _open(self, folder: Path) -> Any:
-        pipe = self._load(
-            _PictureEach,
-            folder,
-            motion_adapter=self._load(MotionAdapter, folder / "motion_adapter"),
-            controlnet=self._load(SparseControlNetModel, folder / "controlnet"),
-            scheduler=DPMSolverMultistepScheduler.from_pretrained(
-                folder / "scheduler", local_files_only=True, **SCHEDULE
-            ),
+    def _parts(self) -> Mapping[str, Any]:
+        return {"motion_adapter": MotionAdapter, "controlnet": SparseControlNetModel}
+
+    def _open(self, source: Loading) -> Any:
+        networks = source.networks()
+        with source.building():  # else it fills a network with random numbers on the CPU first, in fp32
+            networks["unet"] = UNetMotionModel.from_unet2d(networks["unet"], networks["motion_adapter"])
+        networks["motion_adapter"] = None  # its weights have been copied into the UNet
+        scheduler = DPMSolverMultistepScheduler.from_pretrained(
+            source.folder / "scheduler", local_files_only=True, **SCHEDULE
         )
-        pipe.register_modules(motion_adapter=None)  # its weights have been copied into the UNet
-        return pipe
+        return source.pipeline(_PictureEach, networks, scheduler=scheduler)
 
     def _denoised(self, batch: Sequence[Request], images: list[Image.Image], **shared: Any) -> torch.Tensor:
         latents: torch.Tensor = self.pipe(

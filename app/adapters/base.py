@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from diffusers.utils import logging
 from PIL import Image
+from transformers.utils import logging as hub_logging
 
 from app import picture
+from app.adapters import gauge, ladder, loading
+from app.adapters.gauge import Gauge
+from app.adapters.loading import Loading
 from app.texts import tr
-from app.video import Frames
+from jingxiang import console
 from jingxiang.errors import JingxiangError
-from jingxiang.models import Limits, ModelSpec, Preset
+from jingxiang.models import FULL, Limits, ModelSpec, Preset
+
+if TYPE_CHECKING:
+    from app.video import Frames
 
 # Called after each denoising step with the steps done and their number; may raise to stop.
 OnStep = Callable[[int, int], None]
 BLACK = 8  # of 255; a picture without a brighter pixel looks black
+AUTO = "auto"
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+CPU = "cpu"  # the name of the GPU where there is none
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,21 @@ class Made:
     unread: str = ""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a batch came to: a video for each request, in their order, or why there is none.
+
+    `rung`: how it was run in the end; `retried_from`: the rung on which memory ran out before that, else empty.
+    `peak_bytes`: see `gauge.Gauge`; `seconds`: denoising and decoding, of the attempt that succeeded.
+    """
+
+    made: list[Made | BrokenOutput]
+    rung: str
+    retried_from: str
+    peak_bytes: int
+    seconds: float
+
+
 class WeightsMissing(JingxiangError):
     """The folder does not hold the model."""
 
@@ -62,23 +88,60 @@ class BrokenOutput(JingxiangError):
         super().__init__(tr("the model gave no picture ({reason}); try another seed or fewer steps", reason=reason))
 
 
+class OutOfMemory(JingxiangError):
+    """There is not enough memory, whatever was estimated before."""
+
+    def __init__(self, needed_bytes: int, usable_bytes: int) -> None:
+        self.needed_bytes, self.usable_bytes = needed_bytes, usable_bytes
+        super().__init__(
+            tr(
+                "out of memory: it needs about {needed} by estimate, and {usable} could be had; fewer frames or pixels "
+                "need less",
+                needed=console.size(needed_bytes),
+                usable=console.size(usable_bytes),
+            )
+        )
+
+
 class Model(Protocol):
     """A loaded model."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What is known of it."""
 
     @property
     def limits(self) -> Limits:
         """What it can make."""
 
-    def close(self) -> None: ...
+    @property
+    def dtype_name(self) -> str:
+        """In what it computes: fp16, bf16 or fp32."""
 
-    def estimate(self, preset: Preset, batch: int) -> int:
+    @property
+    def gpu(self) -> str:
+        """The name of the card that it runs on, `cpu` without one."""
+
+    @property
+    def uuid(self) -> str:
+        """The card's UUID, by which its driver knows it; empty without one."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the device that this process holds now: another job of its own can use it."""
+
+    def estimate(self, preset: Preset, batch: int, rung: str = FULL) -> int:
         """Bytes that it takes at most, weights included, while it makes so many videos at once."""
 
-    def generate(self, batch: Sequence[Request], on_step: OnStep) -> list[Made | BrokenOutput]:
+    def generate(self, batch: Sequence[Request], on_step: OnStep, rung: str = FULL) -> Outcome:
         """A video for each request; all have the same preset. One that is broken does not break the others.
 
-        What `on_step` raises stops it within a step, and the model can be used again.
+        If memory runs out, it is tried once more on the next lower rung, from the first step on. What `on_step` raises
+        stops it within a step. Whatever is raised, the model can be used again. Raises `OutOfMemory`.
         """
+
+    def close(self) -> None:
+        """Give back all memory. The model cannot be used any more; closing it again does nothing."""
 
 
 class Diffusion(abc.ABC):
@@ -88,26 +151,48 @@ class Diffusion(abc.ABC):
     were made alone, but for the last digits: arithmetic on larger matrices adds up in another order.
     """
 
-    def __init__(self, spec: ModelSpec, folder: Path) -> None:
+    def __init__(self, spec: ModelSpec, folder: Path, *, dtype: str = AUTO, rung: str = FULL) -> None:
         logging.disable_progress_bar()
+        hub_logging.disable_progress_bar()
         if spec.threads:
             torch.set_num_threads(spec.threads)
         self.spec = spec
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
-        try:
-            self.pipe = self._open(folder).to(self.device)
-        except Exception as error:  # diffusers raises nearly anything for a folder that is not whole
-            reason = (str(error).splitlines() or [""])[0]
-            raise WeightsMissing(folder, f"{type(error).__name__}: {reason}") from error
+        cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+        self.dtype_name = ("fp16" if cuda else "fp32") if dtype == AUTO else dtype
+        self.dtype = DTYPES[self.dtype_name]
+        self.rung = rung
+        self._gauge = Gauge(self.device)
+        self.pipe = self._loaded(folder)
         _without_chance(self.pipe.vae)
 
-    def close(self) -> None:
-        del self.pipe
+    def _loaded(self, folder: Path) -> Any:
+        """The pipeline on its rung. An error leaves nothing behind: not on the device, and not in its traceback."""
+        home = torch.device("cpu") if self.rung in ladder.OFFLOADED else self.device
+        scarce = False
+        try:
+            with loading.LOCK:
+                pipe = self._open(Loading(folder, self.dtype, home, self._parts()))
+            if home != self.device:
+                ladder.place(pipe, self.rung, self.device)
+            return pipe
+        except Exception as error:  # diffusers raises nearly anything for a folder that is not whole
+            scarce = gauge.ran_out(error)
+            gauge.let_go(error)
+            line = (str(error).splitlines() or [""])[0]
+            reason = f"{type(error).__name__}: {line}"
+        loading.free()
+        if scarce:
+            raise OutOfMemory(self.spec.rungs[self.rung].weights_bytes(self.dtype.itemsize), self._usable_bytes())
+        raise WeightsMissing(folder, reason)
 
     @abc.abstractmethod
-    def _open(self, folder: Path) -> Any:
-        """The pipeline, on the CPU. May raise anything."""
+    def _open(self, source: Loading) -> Any:
+        """The pipeline. May raise anything."""
+
+    def _parts(self) -> Mapping[str, Any]:
+        """What is in the folder besides the parts of the pipeline that its index names: a class for each folder."""
+        return {}
 
     @abc.abstractmethod
     def _denoised(self, batch: Sequence[Request], images: list[Image.Image], **shared: Any) -> torch.Tensor:
@@ -117,13 +202,57 @@ class Diffusion(abc.ABC):
     def limits(self) -> Limits:
         return self.spec.limits
 
-    def estimate(self, preset: Preset, batch: int) -> int:
-        return self.spec.memory.peak_bytes(preset, batch, number_bytes=self.dtype.itemsize)
+    @property
+    def gpu(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else CPU
 
-    def generate(self, batch: Sequence[Request], on_step: OnStep) -> list[Made | BrokenOutput]:
+    @property
+    def uuid(self) -> str:
+        return str(torch.cuda.get_device_properties(self.device).uuid) if self.device.type == "cuda" else ""
+
+    @property
+    def held_bytes(self) -> int:
+        return self._gauge.held_bytes()
+
+    def estimate(self, preset: Preset, batch: int, rung: str = FULL) -> int:
+        return self.spec.rungs[rung].peak_bytes(preset, batch, number_bytes=self.dtype.itemsize)
+
+    def use(self, rung: str) -> None:
+        """Bring the weights to where they are on that rung."""
+        if rung != self.rung:
+            self.rung = ""  # until it is done: if memory runs out meanwhile, they are here and there
+            ladder.place(self.pipe, rung, self.device)
+            loading.free()
+            self.rung = rung
+
+    def generate(self, batch: Sequence[Request], on_step: OnStep, rung: str = FULL) -> Outcome:
         preset = batch[0].preset
         if any(request.preset != preset for request in batch):
             raise ValueError("the requests of a batch have different presets")
+        rungs = list(self.spec.rungs)
+        attempts = rungs[rungs.index(rung) :][:2]
+        for attempt in attempts:
+            try:
+                self.use(attempt)
+                self._gauge.start()
+                start = time.monotonic()
+                made = self._generated(batch, on_step, attempt)
+                seconds = time.monotonic() - start
+                retried_from = "" if attempt == rung else rung
+                return Outcome(made, attempt, retried_from, self._gauge.peak_bytes(), seconds)
+            except Exception as error:
+                if not gauge.ran_out(error):
+                    raise
+                gauge.let_go(error)
+            loading.free()  # now that the error is gone, which held the tensors of its frames
+        raise OutOfMemory(self.estimate(preset, len(batch), attempts[-1]), self._usable_bytes())
+
+    def close(self) -> None:
+        self.pipe = None
+        loading.free()
+
+    def _generated(self, batch: Sequence[Request], on_step: OnStep, rung: str) -> list[Made | BrokenOutput]:
+        preset = batch[0].preset
         images = [picture.fit(request.image, preset.width, preset.height) for request in batch]
         with _steps_to(on_step, self.pipe), torch.no_grad():
             latents = self._denoised(
@@ -137,18 +266,16 @@ class Diffusion(abc.ABC):
                 output_type="latent",
                 **self.spec.parameters,
             )
-            return [self._made(*each) for each in zip(batch, images, latents, strict=True)]
+            return [self._made(*each, rung) for each in zip(batch, images, latents, strict=True)]
 
-    def _load(self, kind: Any, folder: Path, **arguments: Any) -> Any:
-        """A pipeline or a part of one from its folder: no network, no pickles, and weights in fp16 where they are."""
-        half = [*folder.glob("*.fp16.safetensors"), *folder.glob("unet/*.fp16.safetensors")]
-        return kind.from_pretrained(
-            str(folder), dtype=self.dtype, variant="fp16" if half else None, local_files_only=True,
-            use_safetensors=True, **arguments,
-        )  # fmt: skip
+    def _usable_bytes(self) -> int:
+        """What this process could have of the device: what is free, and what it holds."""
+        if self.device.type != "cuda":
+            return 0
+        return int(torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device))
 
-    def _made(self, request: Request, image: Image.Image, latents: torch.Tensor) -> Made | BrokenOutput:
-        pixels = self._pixels(latents)
+    def _made(self, request: Request, image: Image.Image, latents: torch.Tensor, rung: str) -> Made | BrokenOutput:
+        pixels = self._pixels(latents, rung)
         if not pixels.isfinite().all():
             return BrokenOutput(tr("not a number"))
         frames: Frames = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -156,10 +283,10 @@ class Diffusion(abc.ABC):
             return BrokenOutput(tr("all black"))
         return Made(frames, self._unread(request.prompt))
 
-    def _pixels(self, latents: torch.Tensor) -> torch.Tensor:
+    def _pixels(self, latents: torch.Tensor, rung: str) -> torch.Tensor:
         """One video decoded, in parts of nearly equal length: shape (frames, 3, height, width), from -1 to 1, fp32."""
         scaled = latents / self.pipe.vae.config.scaling_factor
-        parts = scaled.tensor_split(self.spec.memory.decode_parts(len(scaled)))
+        parts = scaled.tensor_split(self.spec.rungs[rung].decode_parts(len(scaled)))
         return torch.cat([self._decoded(part).float() for part in parts])
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ https://github.com/ali-vilab/VGen, https://arxiv.org/abs/2311.04145
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +13,14 @@ from diffusers import I2VGenXLPipeline
 from PIL import Image
 
 from app.adapters.base import Diffusion, Request
+from app.adapters.loading import Loading
 
 
 class I2VGenXL(Diffusion):
     """The frames per second are known to the model: they change the video, not only its speed."""
 
-    def _open(self, folder: Path) -> Any:
-        pipe = self._load(I2VGenXLPipeline, folder)
+    def _open(self, source: Loading) -> Any:
+        pipe = source.pipeline(I2VGenXLPipeline, source.networks())
         # transformers >= 5.6 has no CLIPTextModel.text_model, which the pipeline asks for (diffusers#14124). Set past
         # torch's module registry, which would see a cycle.
         if not hasattr(pipe.text_encoder, "text_model"):

@@ -6,7 +6,6 @@ https://huggingface.co/stabilityai/stable-video-diffusion-img2vid-xt, https://ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +13,14 @@ from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 
 from app.adapters.base import Diffusion, Request
+from app.adapters.loading import Loading
 
 
 class StableVideoDiffusion(Diffusion):
     """Guidance grows from `min_guidance_scale` at the first frame to the preset's at the last one."""
 
-    def _open(self, folder: Path) -> Any:
-        return self._load(StableVideoDiffusionPipeline, folder)
+    def _open(self, source: Loading) -> Any:
+        return source.pipeline(StableVideoDiffusionPipeline, source.networks())
 
     def _denoised(self, batch: Sequence[Request], images: list[Image.Image], **shared: Any) -> torch.Tensor:
         preset = batch[0].preset

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from app.cards import Space
 from app.generation import Order
 from app.texts import tr
 from jingxiang.errors import JingxiangError
@@ -22,7 +23,8 @@ WorkerState = Literal["loading", "ready", "busy", "idle", "failed"]
 @dataclass(frozen=True)
 class Outcome:
     """What a job that is done has given. `video`: its key in the media; `unread`: the end of the prompt that was too
-    long for the model; `rung`: how memory was saved; `batch`: how many videos were made at once.
+    long for the model; `rung`: how memory was saved (see `app.adapters.ladder`), `retried_from`: another one, on which
+    it had run out; `peak_bytes`: what was taken at most, 0 if not known; `batch`: how many videos were made at once.
     """
 
     video: str
@@ -30,6 +32,8 @@ class Outcome:
     seconds: float
     unread: str = ""
     rung: str = ""
+    retried_from: str = ""
+    peak_bytes: int = 0
     batch: int = 1
 
 
@@ -66,18 +70,27 @@ class Job:
 class WorkerStatus:
     """A process that makes videos, as it last described itself.
 
-    `models`: what lies in its folder and it can load; `model`: what is loaded; `beat` grows as long as it lives.
+    `models`: what lies in its folder and it can load; `model`: what is loaded, in `dtype` and on `gpu` (`cpu` if there
+    is none; both empty without a model); `space`: memory of its device, None if nobody says; `held_bytes`: what of it
+    the worker itself has; `beat` grows as long as it lives.
     """
 
     name: str
     state: WorkerState
-    model: str
-    models: tuple[str, ...]
-    device: str
-    total_bytes: int
-    free_bytes: int
-    reason: str
+    model: str = ""
+    models: tuple[str, ...] = ()
+    gpu: str = ""
+    dtype: str = ""
+    space: Space | None = None
+    held_bytes: int = 0
+    pid: int = 0
+    reason: str = ""
     beat: int = 0
+
+    @property
+    def device(self) -> str:
+        """What to say of where it works."""
+        return self.gpu or ("GPU" if self.space is not None and self.space.is_gpu else "cpu")
 
     @property
     def takes_jobs(self) -> bool:

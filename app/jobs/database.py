@@ -7,6 +7,7 @@ the disk before anything goes on (`write`); steps and beats, which come often an
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,8 +119,6 @@ class Database:
         """SQLite notices by itself only what it happens to read."""
         found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if found != "ok":
-            import sqlite3
-
             error = sqlite3.DatabaseError(str(found))
             error.sqlite_errorname = DAMAGED[0]  # type: ignore[attr-defined]  # as SQLite itself would
             raise OperationalError("PRAGMA quick_check", None, error)
@@ -153,8 +152,12 @@ def _sqlite(url: Any, synchronous: str) -> Any:
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: object) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}"):
-            connection.execute(f"PRAGMA {pragma}").close()
+        try:
+            for pragma in ("journal_mode=WAL", f"synchronous={synchronous}"):
+                connection.execute(f"PRAGMA {pragma}").close()
+        except sqlite3.Error:  # SQLAlchemy never gets to know this connection
+            connection.close()
+            raise
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:

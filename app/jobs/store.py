@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, case, delete, func, insert, select, update
 
+from app.cards import Holder, Space
 from app.generation import Order
 from app.jobs import base
 from app.jobs.base import (
@@ -266,12 +267,11 @@ class JobStore:
 
     def beat(self, status: WorkerStatus) -> None:
         """A worker lives, and says how it is."""
-        values = {**asdict(status), "models": json.dumps(status.models)}
-        del values["name"], values["beat"]
+        text = json.dumps(asdict(status))
         with self._database.note() as connection:
-            told = update(workers).where(workers.c.name == status.name).values(beat=workers.c.beat + 1, **values)
+            told = update(workers).where(workers.c.name == status.name).values(beat=workers.c.beat + 1, status=text)
             if connection.execute(told).rowcount == 0:
-                connection.execute(insert(workers).values(name=status.name, beat=1, **values))
+                connection.execute(insert(workers).values(name=status.name, beat=1, status=text))
 
     def wish_of(self, worker: str) -> str:
         """The model that somebody wishes that worker to load; empty if there is no wish."""
@@ -280,14 +280,7 @@ class JobStore:
 
     def workers(self) -> list[WorkerStatus]:
         with self._database.read() as connection:
-            rows = connection.execute(select(workers).order_by(workers.c.name))
-            return [
-                WorkerStatus(
-                    row.name, row.state, row.model, tuple(json.loads(row.models)), row.device, row.total_bytes,
-                    row.free_bytes, row.reason, row.beat,
-                )
-                for row in rows
-            ]  # fmt: skip
+            return [_worker(row) for row in connection.execute(select(workers).order_by(workers.c.name))]
 
     def wish(self, model: str, worker: str | None = None) -> None:
         """Let workers load that model, again if it is the one they have."""
@@ -418,6 +411,14 @@ def _job(row: Row[Any]) -> Job:
         started=row.started,
         ended=row.ended,
     )
+
+
+def _worker(row: Row[Any]) -> WorkerStatus:
+    values = json.loads(row.status)
+    space = values["space"]
+    if space is not None:
+        values["space"] = Space(**{**space, "holders": tuple(Holder(**each) for each in space["holders"])})
+    return WorkerStatus(**{**values, "models": tuple(values["models"]), "beat": row.beat})
 
 
 class Watchman:

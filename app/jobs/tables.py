@@ -51,18 +51,12 @@ jobs = Table(
     Index("jobs_of_picture", "picture"),
 )
 
-# `wish` is the model that it should load next; `models` is JSON.
+# `status` is JSON; `wish` is the model that it should load next.
 workers = Table(
     "workers",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("state", String(16), nullable=False),
-    Column("model", String(64), nullable=False),
-    Column("models", Text, nullable=False),
-    Column("device", String(200), nullable=False),
-    Column("total_bytes", BigInteger, nullable=False),
-    Column("free_bytes", BigInteger, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("status", Text, nullable=False),
     Column("beat", BigInteger, nullable=False),
     Column("wish", String(64), nullable=False, default=""),
 )

@@ -32,11 +32,12 @@ def make(folder: Path) -> None:
 
 
 def shrink(file: Path) -> None:
-    """Let the fast presets of real models in an app/models.toml ask for what these ones can make in a second."""
+    """Let the fast presets in an app/models.toml ask for what these ones can make in a second."""
     settings = "\n".join(f"{name} = {value}" for name, value in SETTINGS.items())
     text = file.read_text(encoding="utf-8")
     small = re.sub(r"(\.presets\.fast\]\n)width.*\nheight.*\nframes.*\nsteps.*", rf"\g<1>{settings}", text)
-    file.write_text(small, encoding="utf-8")
+    real = "".join(f"\n[{name}.presets.fast]\n{settings}\n" for name in ("i2vgen-xl", "svd-xt", "animatediff"))
+    file.write_text(small + real, encoding="utf-8")
 
 
 def svd(folder: Path) -> None:
