@@ -299,7 +299,8 @@ def test_the_document_names_every_way_in(app: App) -> None:
     assert sorted(document["paths"]) == [
         "/api/jobs", "/api/jobs/{number}", "/api/jobs/{number}/events", "/api/jobs/{number}/move",
         "/api/jobs/{number}/picture", "/api/jobs/{number}/pin", "/api/jobs/{number}/retry",
-        "/api/jobs/{number}/video", "/api/models", "/api/models/{name}/estimate", "/api/models/{name}/load", "/api/queue",
+        "/api/jobs/{number}/video", "/api/models", "/api/models/{name}/estimate", "/api/models/{name}/load",
+        "/api/queue",
     ]  # fmt: skip
     for path in ("/docs", "/redoc", "/api/docs"):  # those of FastAPI load their scripts from elsewhere
         assert "swagger" not in app.get(path)[1].lower()

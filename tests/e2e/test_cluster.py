@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ MANY = ["--waiting", "50", "--workers", "0"]
 @contextlib.contextmanager
 def bucket() -> Iterator[dict[str, str]]:
     """What those who use it need in their environment."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
