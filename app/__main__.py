@@ -1,4 +1,4 @@
-"""`python -m app [serve|generate|make|worker|health|verify|doctor]`.
+"""`python -m app [serve|generate|make|worker|health|verify|doctor|logs]`.
 
 Imports nothing heavy until it is known what is to be done.
 """
@@ -45,6 +45,7 @@ def main() -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    from app import logs
     from app.server import serve
 
     outputs: Path = arguments.outputs
@@ -55,15 +56,17 @@ def _serve(arguments: argparse.Namespace) -> None:
         text = tr("{name}: cannot be written: {reason}", name=outputs, reason=error.strerror)
         hints = (f"docker run -v FOLDER:{outputs} --user $(id -u):$(id -g) …",) if _in_container() else ()
         raise UsageError(text, (*hints, "--outputs FOLDER")) from error
-    serve(
-        _spec(arguments),
-        arguments.models,
-        outputs,
-        host=arguments.host,
-        port=arguments.port,
-        open_browser=arguments.open,
-        drain_s=arguments.drain,
-    )
+    logs.start(outputs, "server")
+    with logs.recorded():
+        serve(
+            _spec(arguments),
+            arguments.models,
+            outputs,
+            host=arguments.host,
+            port=arguments.port,
+            open_browser=arguments.open,
+            drain_s=arguments.drain,
+        )
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -126,6 +129,15 @@ def _doctor(arguments: argparse.Namespace) -> None:
     doctor(Asked(arguments.model, arguments.models, arguments.outputs), as_json=arguments.json)
 
 
+def _logs(arguments: argparse.Namespace) -> None:
+    from app import logs, summary
+
+    if arguments.summary:
+        summary.show(arguments.outputs, as_json=arguments.json)
+    else:
+        logs.show(arguments.outputs, count=arguments.lines, as_json=arguments.json)
+
+
 def _in_container() -> bool:
     """Docker and podman leave these files in each of theirs."""
     return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
@@ -152,6 +164,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         console.fail(UsageError(message))
         sys.exit(UsageError.exit_code)
+
+
+def count(text: str) -> int:
+    """A whole number; raises `ValueError`."""
+    if not text.isdecimal():
+        raise ValueError(text)
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -194,6 +213,10 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--folder", type=Path, default=HERE.parent, help=tr("folder of the image (default: the app's)"))
     doctor = actions.add_parser("doctor", parents=[model, outputs, report], help=tr("what the app finds around it"))
     doctor.set_defaults(action=_doctor)
+    logs = actions.add_parser("logs", parents=[outputs, report], help=tr("what the app has written down"))
+    logs.set_defaults(action=_logs)
+    logs.add_argument("--summary", action="store_true", help=tr("in short, with the causes of the last errors"))
+    logs.add_argument("-n", dest="lines", type=count, default=50, metavar="LINES", help=tr("how many lines"))
     return parser
 
 
