@@ -28,6 +28,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app import files
 from app.texts import tr
 from jingxiang import __version__, console, file_lock
 from jingxiang.errors import JingxiangError
@@ -109,7 +110,10 @@ def event(
     reason: str = "",
     version: str = "",
 ) -> None:
-    """Write a line, if a log was started. What is empty is left out; with an `error` or a `reason` it is an error's."""
+    """Write a line, if a log was started. What is empty is left out; with an `error` or a `reason` it is an error's.
+
+    May be called from any thread.
+    """
     fields: dict[str, object] = {
         "version": version, "job": job, "model": model, "worker": worker, "rung": rung,
         "seconds": None if seconds is None else round(seconds, 3), "peak_bytes": peak_bytes, "reason": reason,
@@ -123,8 +127,8 @@ def event(
 
 @contextlib.contextmanager
 def hiding(*texts: str) -> Iterator[None]:
-    """Meanwhile, these texts of a user, such as a prompt, are left out of what is written, also where an error of some
-    library holds them.
+    """Meanwhile, in this thread or task, these texts of a user, such as a prompt, are left out of what is written, also
+    where an error of some library holds them.
     """
     also = [repr(text)[1:-1] for text in texts]
     wanted = sorted({each for each in (*texts, *also) if len(each) >= HIDDEN_LETTERS}, key=len, reverse=True)
@@ -153,7 +157,8 @@ def read(outputs: Path) -> list[Entry]:
     found = []
     for path in sorted((outputs / FOLDER).glob(f"*{ENDING}*"), reverse=True):  # of one name, the oldest first
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")  # JSON may hold others
+            with files.opened(path) as file:
+                lines = file.read().decode("utf-8", "replace").split("\n")  # JSON may hold other ends of lines
         except OSError:  # it may have become another's name just now
             continue
         found += [entry for line in lines if (entry := _entry(line)) is not None]

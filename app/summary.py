@@ -86,10 +86,15 @@ def collect(outputs: Path) -> Summary:
         disk=_disk(outputs),
         started=_utc(starts[-1].time) if starts else "",
         since=_utc(entries[0].time) if entries else "",
-        done=sum(entry.event == logs.DONE for entry in entries),
-        failed=sum(entry.event == logs.FAILED for entry in entries),
+        done=_jobs_of(entries, logs.DONE),
+        failed=_jobs_of(entries, logs.FAILED),
         troubles=tuple(_troubles(entries)),
     )
+
+
+def _jobs_of(entries: Sequence[Entry], event: str) -> int:
+    """How many jobs came to that; one that two processes tell of is one."""
+    return len({entry.fields.get("job", id(entry)) for entry in entries if entry.event == event})
 
 
 def _version(name: str) -> str:

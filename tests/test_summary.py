@@ -49,6 +49,14 @@ def test_it_counts_jobs_and_tells_errors_with_cause_and_next_step(tmp_path: Path
     assert found.troubles[2].text == "something new"
 
 
+def test_a_job_that_two_processes_tell_of_is_one(tmp_path: Path) -> None:
+    for name in ("server", "worker-0"):
+        logs.start(tmp_path, name)
+        logs.event(logs.DONE, job="a", model="smoke")
+        logs.event(logs.DONE, job=name, model="smoke")
+    assert summary.collect(tmp_path).done == 3
+
+
 def test_it_is_plain_text_in_the_language_asked_for(tmp_path: Path) -> None:
     worked(tmp_path)
     english, chinese = summary.text(tmp_path, "en"), summary.text(tmp_path, "zh")
