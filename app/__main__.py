@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from app import defaults
 from app.texts import tr
-from jingxiang import console, models, places
+from jingxiang import console, models, places, ports
+from jingxiang.digest import sha256_bytes
 from jingxiang.errors import JingxiangError, UsageError
 
+if TYPE_CHECKING:
+    from app.access import Access
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 (asked for, and with a password)
 HERE = Path(__file__).resolve().parent
 INTERRUPTED = 130
 # Before any library reads them: nothing is fetched while the app runs, and their own chatter stays out of the log.
@@ -46,7 +52,8 @@ def main() -> int:
 
 def _serve(arguments: argparse.Namespace) -> None:
     from app import logs
-    from app.server import serve
+    from app.crew import Recruit
+    from app.server import Serving, serve
 
     outputs: Path = arguments.outputs
     try:
@@ -56,17 +63,53 @@ def _serve(arguments: argparse.Namespace) -> None:
         text = tr("{name}: cannot be written: {reason}", name=outputs, reason=error.strerror)
         hints = (f"docker run -v FOLDER:{outputs} --user $(id -u):$(id -g) …",) if _in_container() else ()
         raise UsageError(text, (*hints, "--outputs FOLDER")) from error
+    host = EVERYWHERE if arguments.public else arguments.host
+    catalog = models.load(HERE / "models.toml")
+    jobs, media = _jobs(arguments), arguments.media or str(outputs.absolute())
+    options = ["--idle-unload", f"{arguments.idle_unload:g}", "--batch", str(arguments.batch)]
+    options += ["--outputs", str(outputs.absolute())]  # where its log goes
+    options += [] if arguments.metadata else ["--no-metadata"]
+    options += ["--producer", arguments.producer] if arguments.producer else []
+    is_labelled = arguments.label == "on" or (arguments.label == "auto" and not ports.is_loopback(host))
+    options += ["--label", "on" if is_labelled else "off"]
+    recruit = Recruit(
+        catalog.model(arguments.model).name, arguments.models, jobs, media,
+        cards=_cards(arguments.workers), options=options,
+    )  # fmt: skip
+    serving = Serving(
+        catalog, recruit, outputs, jobs, media, _access(arguments, host), host, arguments.port, arguments.open,
+        arguments.drain, arguments.waiting, arguments.per_user, arguments.keep_days, arguments.keep_gb,
+    )  # fmt: skip
     logs.start(outputs, "server")
     with logs.recorded():
-        serve(
-            _spec(arguments),
-            arguments.models,
-            outputs,
-            host=arguments.host,
-            port=arguments.port,
-            open_browser=arguments.open,
-            drain_s=arguments.drain,
-        )
+        serve(serving)
+
+
+def _access(arguments: argparse.Namespace, host: str) -> Access:
+    """Who may use the app. What others can reach has a password, unless somebody says that it needs none."""
+    from app.access import Access
+
+    if arguments.password_file is not None:
+        return Access.read(arguments.password_file)
+    if ports.is_loopback(host):
+        return Access({})
+    if arguments.no_password:
+        console.warn(tr("there is no password: everybody who can reach the address can use the app"))
+        return Access({})
+    access = Access.made()
+    ((name, password),) = access.passwords.items()
+    console.line("login", tr("user {name}, password {password}", name=name, password=password))
+    console.line("", tr("made for this run; your own: --password-file FILE, with lines NAME:PASSWORD"))
+    return access
+
+
+def _cards(workers: str) -> tuple[str | None, ...]:
+    """What CUDA_VISIBLE_DEVICES is for each worker."""
+    return () if workers == "0" else (None,)
+
+
+def _jobs(arguments: argparse.Namespace) -> str:
+    return str(arguments.jobs or f"sqlite:///{arguments.outputs.absolute() / 'jobs.sqlite3'}")
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -82,22 +125,18 @@ def _generate(arguments: argparse.Namespace) -> None:
     if output.is_dir():
         raise UsageError(tr("{name}: is a folder", name=output))
     spec = _spec(arguments)
+    given = picture.given(arguments.image)
+    shown = picture.decoded(given, arguments.image.name)  # a bad picture is said now, not after ten seconds of loading
     wanted = generation.order(
-        spec,
-        image=arguments.image,
-        prompt=arguments.prompt,
-        preset=arguments.preset,
-        seed=arguments.seed,
-        output=output,
+        spec, picture=sha256_bytes(given), prompt=arguments.prompt, preset=arguments.preset, seed=arguments.seed
     )
     if arguments.prompt and not wanted.prompt:
         console.line("prompt", tr("{title} takes none: it is ignored", title=spec.title))
     video.check(output)
-    picture.read(wanted.image)  # a bad picture is said now, not after ten seconds of loading
     _ensure(spec, arguments.models)
     from app.cli import generate
 
-    generate(spec, arguments.models, wanted)
+    generate(spec, arguments.models, wanted, shown, output)
 
 
 def _make(arguments: argparse.Namespace) -> None:
@@ -105,10 +144,22 @@ def _make(arguments: argparse.Namespace) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    from app import worker
+    from app import logs, worker
 
-    spec = _spec(arguments)
-    return worker.main(spec, arguments.models / spec.name, lambda: _ensure(spec, arguments.models))
+    _ensure(_spec(arguments), arguments.models)
+    marks = worker.Marks(arguments.metadata, arguments.label == "on", arguments.producer)
+    duty = worker.Duty(
+        arguments.name,
+        arguments.model,
+        arguments.models,
+        idle_s=arguments.idle_unload,
+        most=arguments.batch,
+        marks=marks,
+    )
+    media = arguments.media or str(arguments.outputs.absolute())
+    logs.start(arguments.outputs, "worker")
+    with logs.recorded():
+        return worker.main(duty, _jobs(arguments), media, models.load(HERE / "models.toml"), is_child=arguments.child)
 
 
 def _health(arguments: argparse.Namespace) -> None:
@@ -166,30 +217,79 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(UsageError.exit_code)
 
 
-def count(text: str) -> int:
-    """A whole number; raises `ValueError`."""
-    if not text.isdecimal():
+def _count(text: str) -> int:
+    """A whole number from 1 on; raises `ValueError`."""
+    value = int(text)
+    if value < 1:
         raise ValueError(text)
-    return int(text)
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
     """Raises `UsageError` if a default cannot be used."""
     home = places.here()
-    model, outputs, address, serving, report = (_Parser(add_help=False) for _ in range(5))
+    model, outputs, address, working, serving, report = (_Parser(add_help=False) for _ in range(6))
     model.add_argument("--model", default=defaults.model(), help=tr("name in app/models.toml"))
     model.add_argument("--models", type=Path, default=home.models, help=tr("folder of the models"))
     outputs.add_argument("--outputs", type=Path, default=home.outputs, help=tr("folder of the videos"))
     address.add_argument("--host", default=defaults.host(), help=tr("address to listen on"))
     address.add_argument("--port", type=int, default=defaults.port(), help=tr("0 picks a free one"))
+    working.add_argument(
+        "--jobs", default=defaults.jobs(), metavar="URL",
+        help=tr("the job store: sqlite:///FILE (default: in the folder of the videos) or postgresql://…"),
+    )  # fmt: skip
+    working.add_argument(
+        "--media", default=defaults.media(), metavar="URL",
+        help=tr("where pictures and videos are: a folder (default: that of the videos), s3://… or oss://…"),
+    )  # fmt: skip
+    working.add_argument(
+        "--batch", type=_count, default=4, metavar="N", help=tr("make at most so many like videos at once")
+    )
+    working.add_argument(
+        "--idle-unload", type=defaults.seconds, default=0.0, metavar="SECONDS",
+        help=tr("free the memory after so long without a job (0: never)"),
+    )  # fmt: skip
+    working.add_argument(
+        "--no-metadata", dest="metadata", action="store_false", help=tr("do not write into videos how they were made")
+    )
+    working.add_argument(
+        "--label", choices=("auto", "on", "off"), default="auto",
+        help=tr("draw “AI生成 AI-generated” on videos (GB 45438-2025); auto: where others can reach the page"),
+    )  # fmt: skip
+    working.add_argument(
+        "--producer", default=defaults.producer(), metavar="CODE",
+        help=tr("name or code of whoever offers the service, for the field AIGC of videos (GB 45438-2025)"),
+    )  # fmt: skip
     serving.add_argument("--open", action="store_true", help=tr("open the browser when ready"))
     serving.add_argument(
         "--drain", type=defaults.seconds, default=defaults.drain_s(), metavar="SECONDS",
         help=tr("how long a video that is being made may still take after SIGTERM"),
     )  # fmt: skip
+    serving.add_argument("--workers", choices=("auto", "0"), default="auto", help=tr("0: they run elsewhere"))
+    serving.add_argument("--waiting", type=_count, default=5, metavar="N", help=tr("how many jobs may wait"))
+    serving.add_argument(
+        "--per-user", type=_count, default=3, metavar="N", help=tr("how many jobs of one user may be under way")
+    )
+    serving.add_argument(
+        "--keep-days", type=defaults.seconds, default=7.0, metavar="DAYS",
+        help=tr("delete what is older, unless it is pinned (0: never)"),
+    )  # fmt: skip
+    serving.add_argument(
+        "--keep-gb", type=defaults.seconds, default=20.0, metavar="GB",
+        help=tr("delete the oldest when videos take more, unless they are pinned (0: never)"),
+    )  # fmt: skip
+    serving.add_argument("--public", action="store_true", help=tr("listen on all addresses; needs a password"))
+    serving.add_argument(
+        "--password-file", type=Path, default=defaults.password_file(), metavar="FILE",
+        help=tr("lines NAME:PASSWORD; the first name is in charge"),
+    )  # fmt: skip
+    serving.add_argument(
+        "--no-password", action="store_true", default=defaults.no_password(),
+        help=tr("let everybody in who can reach the address"),
+    )  # fmt: skip
     report.add_argument("--json", action="store_true", help=tr("one JSON object on stdout"))
 
-    page = [model, outputs, address, serving]
+    page = [model, outputs, address, working, serving]
     parser = _Parser(prog="python -m app", parents=page)
     parser.set_defaults(action=_serve)
     actions = parser.add_subparsers(metavar="ACTION", parser_class=_Parser)
@@ -204,7 +304,12 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int)
 
     actions.add_parser("make", parents=[model], help=tr("make the smoke model")).set_defaults(action=_make)
-    actions.add_parser("worker", parents=[model], help=tr("runs the model for the page")).set_defaults(action=_worker)
+    worker = actions.add_parser(
+        "worker", parents=[model, outputs, working], help=tr("makes videos for a page, of this or another machine")
+    )
+    worker.set_defaults(action=_worker)
+    worker.add_argument("--name", default=f"{socket.gethostname()}-{os.getpid()}", help=tr("what it is called"))
+    worker.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
 
     health = actions.add_parser("health", parents=[address], help=tr("ends with 0 if the page's server answers"))
     health.set_defaults(action=_health)
@@ -216,7 +321,7 @@ def _parser() -> argparse.ArgumentParser:
     logs = actions.add_parser("logs", parents=[outputs, report], help=tr("what the app has written down"))
     logs.set_defaults(action=_logs)
     logs.add_argument("--summary", action="store_true", help=tr("in short, with the causes of the last errors"))
-    logs.add_argument("-n", dest="lines", type=count, default=50, metavar="LINES", help=tr("how many lines"))
+    logs.add_argument("-n", dest="lines", type=_count, default=50, metavar="LINES", help=tr("how many lines"))
     return parser
 
 

@@ -4,6 +4,11 @@ JINGXIANG_MODEL    name in app/models.toml
 JINGXIANG_HOST     address to listen on
 JINGXIANG_PORT     port to listen on; `health` asks there
 JINGXIANG_DRAIN_S  seconds that a video which is being made gets after SIGTERM
+JINGXIANG_JOBS     the job store, a URL (which may hold a password, so that it should not be an argument)
+JINGXIANG_MEDIA    where pictures and videos are, a folder or a URL
+JINGXIANG_PASSWORD_FILE  lines NAME:PASSWORD
+JINGXIANG_PRODUCER       name or code of whoever offers the service, for the field AIGC of videos
+JINGXIANG_NO_PASSWORD    1: let everybody in who can reach the address
 
 An empty one is none. The folders are in `jingxiang.places`.
 """
@@ -12,6 +17,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
 from app.texts import tr
 from jingxiang.errors import UsageError
@@ -39,6 +45,27 @@ def port() -> int:
     if not text.isdecimal():
         raise UsageError(tr("JINGXIANG_PORT must be a whole number, not '{text}'", text=text))
     return int(text)
+
+
+def jobs() -> str:
+    return os.environ.get("JINGXIANG_JOBS") or ""
+
+
+def media() -> str:
+    return os.environ.get("JINGXIANG_MEDIA") or ""
+
+
+def password_file() -> Path | None:
+    named = os.environ.get("JINGXIANG_PASSWORD_FILE")
+    return Path(named) if named else None
+
+
+def producer() -> str:
+    return os.environ.get("JINGXIANG_PRODUCER") or ""
+
+
+def no_password() -> bool:
+    return os.environ.get("JINGXIANG_NO_PASSWORD") == "1"
 
 
 def drain_s() -> float:

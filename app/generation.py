@@ -1,47 +1,39 @@
-"""One video from one picture: the same steps for the page's worker and for `generate`."""
+"""What is asked for when a video is to be made, checked: the same for the page, the API and `generate`."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from app.texts import FOLDER, spoken, tr
-from jingxiang import models
-from jingxiang.digest import sha256_bytes
+from app.texts import spoken, tr
 from jingxiang.errors import UsageError
 from jingxiang.models import ModelSpec, Preset
-
-if TYPE_CHECKING:
-    from app.adapters.base import Model, OnStep
 
 SEEDS = 1 << 32
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to make, where to put it, and in which language to speak of it."""
+    """What to make, and in which language to speak of it. `picture` is the SHA-256 of the file that shows it."""
 
     model: str
-    image: Path
+    picture: str
     prompt: str
     preset_name: str
     preset: Preset
     seed: int
-    output: Path
     language: str
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "image": str(self.image), "output": str(self.output)}
-
     @classmethod
-    def from_json(cls, job: Mapping[str, Any]) -> Order:
-        return cls(
-            job["model"], Path(job["image"]), job["prompt"], job["preset_name"], Preset(**job["preset"]), job["seed"],
-            Path(job["output"]), job["language"],
-        )  # fmt: skip
+    def from_json(cls, values: Mapping[str, Any]) -> Order:
+        return cls(**{**values, "preset": Preset(**values["preset"])})
+
+    @property
+    def lot(self) -> str:
+        """The same for orders that a model can carry out at once."""
+        return "/".join(str(value) for value in (self.model, *asdict(self.preset).values()))
 
     def settings(self) -> dict[str, object]:
         """What made the video; written into it. No paths and no names of people or machines."""
@@ -54,31 +46,29 @@ class Order:
         }
 
 
-def order(spec: ModelSpec, *, image: Path, prompt: str, preset: str, seed: int | None, output: Path) -> Order:
-    """A checked order; without a seed, a random one. What a model without a prompt is told is left out."""
+def order(
+    spec: ModelSpec,
+    *,
+    picture: str,
+    prompt: str,
+    preset: str,
+    seed: int | None,
+    changes: Mapping[str, Any] | None = None,
+) -> Order:
+    """A checked order; without a seed, a random one. What a model without a prompt is told is left out.
+
+    `changes` are settings that differ from the preset's. Raises `UsageError`.
+    """
     if spec.takes_prompt and not prompt.strip():
         raise UsageError(tr("the prompt is empty: say in English what should move and how"))
     if seed is not None and not 0 <= seed < SEEDS:
         raise UsageError(tr("the seed must be between 0 and {last}", last=SEEDS - 1))
+    settings = replace(spec.preset(preset), **(changes or {}))
+    if excess := spec.limits.excess(settings):
+        raise UsageError(f"{excess[0]}: {excess[1]}")
     chosen = secrets.randbelow(SEEDS) if seed is None else seed
     told = prompt.strip() if spec.takes_prompt else ""
-    return Order(spec.name, image, told, preset, spec.preset(preset), chosen, output, spoken())
-
-
-def run(model: Model, wanted: Order, on_step: OnStep) -> str:
-    """Make the video and write it. Gives the end of the prompt that the model could not read."""
-    from app import picture, provenance, video
-    from app.adapters.base import BrokenOutput, Request
-
-    given = picture.given(wanted.image)
-    request = Request(picture.decoded(given, wanted.image.name), wanted.prompt, wanted.preset, wanted.seed)
-    (made,) = model.generate([request], on_step)
-    if isinstance(made, BrokenOutput):
-        raise made
-    spec = models.load(FOLDER / "models.toml").model(wanted.model)
-    how = provenance.of(spec, picture=sha256_bytes(given), seed=wanted.seed, settings=wanted.settings())
-    video.write(made.frames, wanted.output, fps=wanted.preset.fps, made=how)
-    return made.unread
+    return Order(spec.name, picture, told, preset, settings, chosen, spoken())
 
 
 def advice(spec: ModelSpec, preset: Preset) -> list[str]:

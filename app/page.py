@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import os
-import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +17,33 @@ import gradio as gr
 from fastapi import FastAPI
 
 from app import generation, picture
-from app.engine import Engine
-from app.generation import Order
+from app.access import Access
+from app.desk import Desk, Kept, Wanted
+from app.jobs.base import Job
 from app.texts import FOLDER, speaking, tr
+from app.watch import Watch
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.language import catalog
 from jingxiang.models import ModelSpec
 
-WAITING_JOBS = 5
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 KEEP_S = 24 * 3600
 ERROR_S = 30
 PRESET_TITLES = {"standard": "Standard", "fast": "Fast preview"}
 
 
-@dataclass(frozen=True)
-class Page:
-    """The page as an ASGI application, and what gradio knows of it."""
-
-    application: FastAPI
-    blocks: gr.Blocks
-
-    def hurry(self) -> None:
-        """Let those who wait in the queue, and who come now, go on at once: a draining engine has an answer for each.
-
-        Gradio has no public way to do that; see `Queue.create_event_queue_for_fn` in its queueing.py.
-        """
-        for function in self.blocks.fns.values():
-            function.concurrency_limit = None
-        for queue in self.blocks._queue.event_queue_per_concurrency_id.values():
-            queue.concurrency_limit = None
-
-
-def build(engine: Engine, outputs: Path) -> Page:
-    """The page, its files below `outputs`."""
-    outputs.mkdir(parents=True, exist_ok=True)
-    texts = catalog(FOLDER) | _model_texts(engine.spec)
+def build(desk: Desk, watch: Watch, access: Access, outputs: Path) -> FastAPI:
+    """The page as an application, its files below `outputs`."""
+    texts = catalog(FOLDER) | _model_texts(desk.catalog.model(desk.model))
     i18n = gr.I18n(en={text: text for text in texts}, zh=texts, **{"zh-CN": texts})
-    blocks = _blocks(engine, outputs, i18n)
     application = FastAPI(openapi_url=None)
     gr.mount_gradio_app(
-        application, blocks, path="/", i18n=i18n, theme=gr.themes.Default(font=FONTS), allowed_paths=[str(outputs)],
-        max_file_size=picture.MAX_BYTES, show_error=True, footer_links=[], ssr_mode=False, enable_monitoring=False,
+        application, _blocks(desk, watch, access, outputs, i18n), path="/", i18n=i18n,
+        theme=gr.themes.Default(font=FONTS), allowed_paths=[str(outputs)], max_file_size=picture.MAX_BYTES,
+        show_error=True, footer_links=[], ssr_mode=False, enable_monitoring=False,
+        auth=None if access.is_open else access.allows,
     )  # fmt: skip
-    return Page(application, blocks)
+    return application
 
 
 def _model_texts(spec: ModelSpec) -> dict[str, str]:
@@ -70,8 +52,8 @@ def _model_texts(spec: ModelSpec) -> dict[str, str]:
     return {english: chinese for english, chinese in found.items() if english}
 
 
-def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
-    spec = engine.spec
+def _blocks(desk: Desk, watch: Watch, access: Access, outputs: Path, i18n: Any) -> gr.Blocks:
+    spec = desk.catalog.model(desk.model)
 
     async def make(
         image: str | None,
@@ -81,19 +63,18 @@ def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
         request: gr.Request,
         progress: Any = gr.Progress(),  # noqa: B008 (how gradio finds it)
     ) -> AsyncIterator[tuple[str | None, str]]:
-        """Progress while it runs, then the video and the settings that made it."""
-        language = _language(request)
-        try:
-            with speaking(language):
-                order = _order(spec, image, prompt, preset, seed, outputs)
-            yield None, ""
-            progress(0, desc=tr("waiting for the model", language=language))
-            async for done, of in engine.make(order, lambda text: _warn(text, language)):
-                progress((done, of), desc=tr("drawing", language=language), unit=tr("steps", language=language))
-        except JingxiangError as error:
-            title = tr("Error", language=language)
-            raise gr.Error(error.message, duration=ERROR_S, title=title, print_exception=False) from error
-        yield str(order.output), json.dumps(order.settings(), ensure_ascii=False, indent=2)
+        """Progress while it runs, then the video and the settings that made it. The job goes on if nobody looks."""
+        with speaking(_language(request)):
+            try:
+                wanted = _wanted(image, prompt, preset, seed)
+                job, _ = await asyncio.to_thread(desk.submit, wanted, owner=access.user(request.username or "").name)
+                yield None, ""
+                async for changed in watch.follow(job.id):
+                    job = changed
+                    _show(progress, *await asyncio.to_thread(desk.outlook, job), job)
+                yield await asyncio.to_thread(_result, desk, job, outputs), _settings(job)
+            except JingxiangError as error:
+                raise gr.Error(error.message, duration=ERROR_S, title=tr("Error"), print_exception=False) from error
 
     with gr.Blocks(title="jingxiang", analytics_enabled=False, delete_cache=(3600, KEEP_S)) as blocks:
         gr.Markdown("# jingxiang 镜像")
@@ -116,26 +97,51 @@ def _blocks(engine: Engine, outputs: Path, i18n: Any) -> gr.Blocks:
                 video = gr.Video(label=i18n("Video"), autoplay=True, loop=True, elem_id="video")
                 settings = gr.Code(label=i18n("Made with"), language="json", elem_id="settings")
         inputs, outcomes = [image, prompt, preset, seed], [video, settings]
-        button.click(make, inputs, outcomes, concurrency_limit=1, show_progress_on=[video], api_name="generate")
-    blocks.queue(max_size=WAITING_JOBS)
+        # The job store is the queue: gradio's own lets everybody through.
+        button.click(make, inputs, outcomes, concurrency_limit=None, show_progress_on=[video], api_name="generate")
+    blocks.queue(max_size=None)
     return blocks
 
 
-def _order(spec: ModelSpec, image: str | None, prompt: str, preset: str, seed: str, outputs: Path) -> Order:
-    """A checked order from what was put into the form."""
+def _wanted(image: str | None, prompt: str, preset: str, seed: str) -> Wanted:
+    """What was put into the form."""
     if image is None:
         raise UsageError(tr("choose a picture first"))
     typed = seed.strip()  # a text, because a number field cannot be empty: gradio makes nothing 0
     if typed and not typed.isdigit():
         raise UsageError(tr("the seed must be a whole number, not '{seed}'", seed=typed))
-    output = outputs / (time.strftime("%Y%m%d-%H%M%S") + f"-{os.urandom(3).hex()}.mp4")
-    number = int(typed) if typed else None
-    return generation.order(spec, image=Path(image), prompt=prompt, preset=preset, seed=number, output=output)
+    file = Path(image)
+    return Wanted(file.read_bytes(), file.name, prompt, preset=preset, seed=int(typed) if typed else None)
 
 
-def _warn(unread: str, language: str) -> None:
-    """Show what of a prompt was too long for the model."""
-    gr.Warning(html.escape(generation.unread_text(unread, language)), title=tr("Note", language=language))
+def _show(progress: Any, position: int, wait_s: float | None, job: Job) -> None:
+    if job.state == "queued":
+        text = tr("waiting; {count} come first", count=position) if position else tr("waiting for the model")
+        if wait_s is not None:
+            text += tr("; about {seconds:.0f} s", seconds=wait_s)
+        progress(0, desc=text)
+    else:
+        progress((job.step, job.steps), desc=tr("drawing"), unit=tr("steps"))
+
+
+def _result(desk: Desk, job: Job, outputs: Path) -> str:
+    """The video's file, for gradio to send. Raises `JingxiangError` if there is none."""
+    if job.outcome is None:
+        if job.state == "queued":
+            raise Kept
+        raise JingxiangError(job.reason or tr("the job was cancelled"))
+    if job.outcome.unread:
+        gr.Warning(html.escape(generation.unread_text(job.outcome.unread)), title=tr("Note"))
+    file = desk.media.file(job.outcome.video)
+    if file is None:
+        file = outputs / ".gradio" / f"{job.id}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(desk.media.get(job.outcome.video))
+    return str(file)
+
+
+def _settings(job: Job) -> str:
+    return json.dumps(job.order.settings(), ensure_ascii=False, indent=2)
 
 
 def _language(request: gr.Request) -> str:

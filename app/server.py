@@ -1,18 +1,18 @@
 """The web server: the port answers within half a second, before gradio or torch are imported.
 
-/healthz   200 as soon as the process is up
-/readyz    200 when the page is there and the model is loaded; until then 503 with what is missing
-else       the page; until it is there, one that says so and tries again
+/healthz        200 as soon as the process is up
+/readyz         200 when the page is there and a worker takes jobs; until then 503 with what is missing
+/api, /metrics  for programs, see `app.api`
+else            the page; until it is there, one that says so and tries again
 
-SIGINT stops it soon. SIGTERM, which container engines send, lets a video that is being made come to its end, and lets
-the page have it; a second one stops at once.
+SIGINT stops it soon. SIGTERM, which container engines send, lets the videos that are being made come to their end, and
+lets the page have them; what waits stays in the store for the next start. A second one stops at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import html
-import ipaddress
 import json
 import os
 import signal
@@ -21,25 +21,32 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from app.access import Access
+from app.crew import Crew, Recruit
 from app.drain import Drain, Receive, Scope, Send, Visits
-from app.engine import Engine
 from app.texts import tr
 from jingxiang import console, ports
-from jingxiang.models import ModelSpec
+from jingxiang.errors import JingxiangError
+from jingxiang.models import Catalog
 
 if TYPE_CHECKING:
     import socket
 
-    from app.page import Page
+    from app.desk import Desk
+    from app.watch import Watch
 
 STOP_GRACE_S = 3
+READY_POLL_S = 0.1
+GUARD_S = 2.0
+SWEEP_ROUNDS = 150  # of GUARD_S
 WAITING_PAGE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><title>jingxiang</title>
 <meta name="viewport" content="width=device-width"><noscript><meta http-equiv="refresh" content="1"></noscript>
 <style>body{{font:16px system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif}}
@@ -51,44 +58,84 @@ p{{margin:20vh auto;max-width:30em;text-align:center}}</style><p>{text}</p>
 }}, 200)</script></html>"""
 
 
+@dataclass(frozen=True)
+class Serving:
+    """How the app is to be served. `jobs` and `media`: where the store, and the pictures and videos are."""
+
+    catalog: Catalog
+    recruit: Recruit
+    outputs: Path
+    jobs: str
+    media: str
+    access: Access
+    host: str
+    port: int
+    open_browser: bool
+    drain_s: float
+    waiting: int
+    per_user: int
+    keep_days: float
+    keep_gb: float
+
+
 class Front:
     """The ASGI application that is there from the start and hands over to the page when it is built."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, model: str, crew: Crew | None) -> None:
+        self.model = model
+        self.crew = crew
+        self.desk: Desk | None = None
+        self.api: Any = None
         self.page: Visits | None = None
         self.problem = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in ("/healthz", "/readyz"):
             await (self._health(send) if scope["path"] == "/healthz" else self._readiness(send))
+        elif self.api is not None and (scope["path"].startswith("/api/") or scope["path"] == "/metrics"):
+            await self.api(scope, receive, send)
         elif self.page is not None:
             await self.page(scope, receive, send)
         elif scope["type"] == "http":
             await self._waiting(scope, send)
 
-    @property
-    def ready(self) -> bool:
-        return self.page is not None and self.engine.ready and not self.engine.draining
-
-    @property
-    def status(self) -> str:
-        if self.engine.draining:
-            return "draining"
-        return "ready" if self.ready else "failed" if self.problem or self.engine.reason else "loading"
+    async def state(self) -> dict[str, object]:
+        """What /readyz says."""
+        state: dict[str, object] = {
+            "status": "loading", "page": self.page is not None, "model": self.model, "model_loaded": False,
+            "queued": 0, "running": 0,
+        }  # fmt: skip
+        reason = self.problem
+        desk = self.desk
+        if desk is not None:
+            try:
+                workers = await asyncio.to_thread(desk.store.workers)
+                depth = await asyncio.to_thread(desk.store.depth)
+                state |= {"model": desk.model, "queued": depth["queued"], "running": depth["running"]}
+            except JingxiangError as error:
+                reason = error.message
+            else:
+                able = [worker for worker in workers if worker.takes_jobs]
+                state["model_loaded"] = any(worker.model == desk.model for worker in able)
+                if not able:
+                    said = [worker.reason for worker in workers if worker.reason]
+                    reason = reason or (said[0] if said else self.crew.reason if self.crew else "")
+                elif self.page is not None and not reason:
+                    state["status"] = "ready"
+            if desk.is_draining:
+                state["status"] = "draining"
+        if reason:
+            state["reason"] = reason
+            if state["status"] == "loading":
+                state["status"] = "failed"
+        return state
 
     async def _health(self, send: Send) -> None:
         await _answer(send, 200, {"status": "ok"})
 
     async def _readiness(self, send: Send) -> None:
-        state = {
-            "status": self.status,
-            "page": self.page is not None,
-            "model": self.engine.spec.name,
-            "model_loaded": self.engine.ready,
-        }
-        reason = self.problem or self.engine.reason
-        await _answer(send, 200 if self.ready else 503, {**state, "reason": reason} if reason else state)
+        state = await self.state()
+        await _answer(send, 200 if state["status"] == "ready" else 503, state)
 
     async def _waiting(self, scope: Scope, send: Send) -> None:
         wanted = dict(scope["headers"]).get(b"accept-language", b"").decode("latin-1")
@@ -109,22 +156,20 @@ async def _respond(send: Send, status: int, kind: bytes, body: bytes, *headers: 
 
 
 class Server(uvicorn.Server):
-    """Starts the worker and the page once the port answers, and stops them with it."""
+    """Opens the store once the port answers, starts the workers and the page, and stops them with it."""
 
-    def __init__(
-        self, config: uvicorn.Config, front: Front, outputs: Path, on_ready: Callable[[], None], *, drain_s: float
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, front: Front, serving: Serving, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self.front = front
-        self.outputs = outputs
+        self.serving = serving
         self.on_ready = on_ready
-        self.drain_s = drain_s
-        self._page: Page | None = None
+        self._watch: Watch | None = None
         self._is_asked_to_stop = False
+        self._is_busy = False
         self._drain: Drain | None = None
 
     async def main_loop(self) -> None:
-        tasks = [asyncio.create_task(self.front.engine.run()), asyncio.create_task(self._prepare())]
+        tasks = [asyncio.create_task(self._work()), asyncio.create_task(_page_modules(self.serving.outputs))]
         try:
             await super().main_loop()
         finally:
@@ -147,29 +192,43 @@ class Server(uvicorn.Server):
         """Every 0.1 s: whether it is time to stop."""
         if await super().on_tick(counter):
             return True
-        if self._is_asked_to_stop and self._drain is None:
-            self._drain = self._begin_drain()
+        if self._is_asked_to_stop:
+            self._is_busy = await self._makes_videos()
+            self._drain = self._drain or self._begin_drain()
         return self._drain is not None and self._is_over(self._drain)
 
+    async def _makes_videos(self) -> bool:
+        """Whether a worker of this machine is in the middle of one."""
+        desk, crew = self.front.desk, self.front.crew
+        if desk is None or crew is None or not crew.is_at_work:
+            return False
+        try:
+            running = await asyncio.to_thread(desk.store.jobs, states=("running",))
+        except JingxiangError:  # a worker that is alive may still be at it
+            return True
+        return any(job.worker in crew.names for job in running)
+
     def _begin_drain(self) -> Drain:
-        engine = self.front.engine
-        engine.draining = True
-        if self._page is not None:
-            self._page.hurry()
-        if engine.busy:
-            limit = f"{self.drain_s:.0f}"
+        if self.front.desk is not None:
+            self.front.desk.is_draining = True
+        if self.front.crew is not None:
+            self.front.crew.drain()
+        if self._watch is not None:
+            self._watch.is_closing = True
+        if self._is_busy:
+            limit = f"{self.serving.drain_s:.0f}"
             console.line("video", tr("one is being made: the server stops after it, or after {limit} s", limit=limit))
-        return Drain(time.monotonic(), self.drain_s)
+        return Drain(time.monotonic(), self.serving.drain_s)
 
     def _is_over(self, drain: Drain) -> bool:
         now, visits = time.monotonic(), self.front.page
         if visits is None:
             return True
-        busy, results, answers = self.front.engine.busy, visits.results, visits.answers
-        if drain.over(now, busy=busy, results=results, answers=answers, told=visits.told_s):
+        results, answers = visits.results, visits.answers
+        if drain.over(now, busy=self._is_busy, results=results, answers=answers, told=visits.told_s):
             return True
         if drain.is_late(now):
-            limit = f"{self.drain_s:.0f}"
+            limit = f"{self.serving.drain_s:.0f}"
             console.warn(tr("stopped before the video was done: the {limit} s are over", limit=limit))
             self.handle_exit(signal.SIGTERM, None)
             return True
@@ -180,58 +239,125 @@ class Server(uvicorn.Server):
             self.front.page.end_streams()
         await super().shutdown(sockets)
 
-    async def _prepare(self) -> None:
+    async def _work(self) -> None:
+        """The store first, then whatever stands on it. The port stays up and says what went wrong."""
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            opened = await asyncio.to_thread(_open, self.serving, self.front.crew)
+            desk = opened.desk
+            watch = opened.watch
+            self.front.desk, self._watch = desk, watch
+            if self.front.crew is not None:
+                tasks.append(asyncio.create_task(self.front.crew.run()))
+            tasks += [asyncio.create_task(watch.run()), asyncio.create_task(_guard(desk))]
+            await self._show(opened)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # any library may raise anything
+            said = error.message if isinstance(error, JingxiangError) else f"{type(error).__name__}: {error}"
+            self.front.problem = said
+            sys.stderr.write(tr("error: ") + said + "\n")
+            await asyncio.Event().wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(result, Exception):
+                    sys.stderr.write(f"{type(result).__name__}: {result}\n")
+            if self.front.desk is not None:
+                self.front.desk.store.close()
+
+    async def _show(self, opened: Opened) -> None:
         """Import gradio in a thread (the worker imports torch on another core meanwhile), mount the page, say READY."""
         async with AsyncExitStack() as stack:
-            try:
-                page = await asyncio.to_thread(_build_page, self.front.engine, self.outputs)
-                application = page.application
-                await stack.enter_async_context(application.router.lifespan_context(application))
-            except Exception as error:  # the port stays up and says why there is no page
-                self.front.problem = f"{type(error).__name__}: {error}"
-                sys.stderr.write(tr("error: ") + self.front.problem + "\n")
-                return
-            self._page, self.front.page = page, Visits(application)
-            await self.front.engine.settled()
-            if self.front.ready:
-                self.on_ready()
-            else:
-                sys.stderr.write(tr("error: ") + self.front.engine.reason + "\n")
+            api, page = await asyncio.to_thread(_build, opened, self.serving)
+            await stack.enter_async_context(api.router.lifespan_context(api))
+            await stack.enter_async_context(page.router.lifespan_context(page))
+            self.front.api, self.front.page = Visits(api), Visits(page)
+            said = ""
+            while (state := await self.front.state())["status"] != "ready":
+                reason = str(state.get("reason", ""))
+                if reason and reason != said:
+                    sys.stderr.write(tr("error: ") + reason + "\n")
+                said = reason
+                await asyncio.sleep(READY_POLL_S)
+            self.on_ready()
             await asyncio.Event().wait()  # the page's own lifespan ends when we are cancelled
 
 
-def _build_page(engine: Engine, outputs: Path) -> Page:
-    # Before gradio is imported: else it makes a folder for all users of the machine that belongs to the first of them.
+@dataclass(frozen=True)
+class Opened:
+    """What stands on the store."""
+
+    desk: Desk
+    watch: Watch
+
+
+def _open(serving: Serving, crew: Crew | None) -> Opened:
+    from app.desk import Desk, Quota
+    from app.jobs.base import Limits
+    from app.jobs.database import Database
+    from app.jobs.store import JobStore
+    from app.media import Media
+    from app.watch import Watch
+
+    media = Media(serving.media)
+    store = JobStore(Database(serving.jobs))
+    limits = Limits(serving.waiting, None if serving.access.is_open else serving.per_user)
+    quota = Quota(serving.keep_days * 24 * 3600 or None, round(serving.keep_gb * 1e9) or None)
+    if crew is not None:
+        crew.store = store
+    desk = Desk(store, media, serving.catalog, serving.recruit.model, crew=crew, limits=limits, quota=quota)
+    return Opened(desk, Watch(store))
+
+
+async def _guard(desk: Desk) -> None:
+    """Look for workers that have died, and now and then for what is too old. Until cancelled."""
+    from app.jobs.store import Watchman
+    from app.worker import LEASE_S
+
+    watchman, rounds = Watchman(desk.store, LEASE_S), 0
+    while True:
+        with suppress(JingxiangError):
+            await asyncio.to_thread(watchman.look)
+            if rounds % SWEEP_ROUNDS == 0:
+                await asyncio.to_thread(desk.sweep)
+        rounds += 1
+        await asyncio.sleep(GUARD_S)
+
+
+async def _page_modules(outputs: Path) -> None:
+    """Import gradio while the store is being opened."""
+    # Before: else it makes a folder for all users of the machine that belongs to the first of them.
     os.environ["GRADIO_TEMP_DIR"] = str(outputs / ".gradio")
-    from app import page
-
-    return page.build(engine, outputs)
+    await asyncio.to_thread(__import__, "app.page")
 
 
-def serve(
-    spec: ModelSpec, models: Path, outputs: Path, *, host: str, port: int, open_browser: bool, drain_s: float
-) -> None:
-    """Serve until SIGINT or SIGTERM. Prints `READY http://HOST:PORT` on stdout when /readyz answers 200.
+def _build(opened: Opened, serving: Serving) -> tuple[Any, Any]:
+    from app import api, page
 
-    `drain_s`: how long a video that is being made may still take after SIGTERM.
-    """
-    listener = ports.bind(host, port)
-    shown = f"[{host}]" if ":" in host else host
+    application = page.build(opened.desk, opened.watch, serving.access, serving.outputs)
+    return api.build(opened.desk, opened.watch, serving.access), application
+
+
+def serve(serving: Serving) -> None:
+    """Serve until SIGINT or SIGTERM. Prints `READY http://HOST:PORT` on stdout when /readyz answers 200."""
+    listener = ports.bind(serving.host, serving.port)
+    shown = f"[{serving.host}]" if ":" in serving.host else serving.host
     url = f"http://{shown}:{listener.getsockname()[1]}"
-    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
-        console.warn(tr("the page has no password: everybody who can reach {url} can use it", url=url))
 
     def on_ready() -> None:
         sys.stdout.write(f"READY {url}\n")
         sys.stdout.flush()
-        if open_browser:  # in a thread: a browser in the terminal only returns when it is left
+        if serving.open_browser:  # in a thread: a browser in the terminal only returns when it is left
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    front = Front(Engine(spec, models))
+    crew = Crew(serving.recruit) if serving.recruit.cards else None
+    front = Front(serving.recruit.model, crew)
     config = uvicorn.Config(
         front, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_GRACE_S,
         server_header=False,
     )  # fmt: skip
     # A shell ignores SIGINT in what it starts with `&`; for us it means the same there as Ctrl-C in a terminal.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    Server(config, front, outputs, on_ready, drain_s=drain_s).run(sockets=[listener])
+    Server(config, front, serving, on_ready).run(sockets=[listener])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 
 from jingxiang.errors import UsageError
@@ -53,3 +54,14 @@ def owner(port: int) -> str:
             except psutil.NoSuchProcess:
                 continue
     return tr("another user's program")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine can reach what listens on that host. One without an address is reached by
+    nobody.
+    """
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (socket.gaierror, UnicodeError):
+        return True
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from app import causes, engine
+from app import causes, crew
 from app.adapters.base import BrokenOutput, WeightsMissing
 from app.files import CannotWrite
 from app.texts import speaking
 from jingxiang import ports
+from jingxiang.errors import JingxiangError
 
 # What the libraries really say, as far as it can be had without the fault.
 SAID = {
@@ -99,8 +100,8 @@ def test_our_own_errors_are_known_in_both_languages(language: str) -> None:
         assert of(BrokenOutput("x")) == "no picture"
         assert of(WeightsMissing(Path("x"), "y")) == "weights missing"
         assert of(CannotWrite("a.mp4", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))) == "disk full"
-        assert of(engine.JobFailed(engine._death(-9))) == "memory full"
-        assert of(engine.JobFailed(engine._death(-11))) == "crashed"
+        assert of(JingxiangError(crew.death(-9))) == "memory full"
+        assert of(JingxiangError(crew.death(-11))) == "crashed"
 
 
 def test_what_the_system_says_is_known(tmp_path: Path) -> None:

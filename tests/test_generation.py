@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ SPEC = catalog.load(ROOT / "app" / "models.toml").model("smoke")
 
 
 def order(**changes: Any) -> generation.Order:
-    values: dict[str, Any] = {"image": Path("a.jpg"), "prompt": "a cat", "preset": "fast", "seed": 7}
-    return generation.order(SPEC, output=Path("o.mp4"), **{**values, **changes})
+    values: dict[str, Any] = {"picture": "ab" * 32, "prompt": "a cat", "preset": "fast", "seed": 7}
+    return generation.order(SPEC, **{**values, **changes})
 
 
 def test_an_order_goes_through_json_unchanged() -> None:
-    assert generation.Order.from_json(json.loads(json.dumps(order().to_json()))) == order()
+    assert generation.Order.from_json(json.loads(json.dumps(asdict(order())))) == order()
 
 
 def test_settings_name_all_that_made_the_video_and_no_path() -> None:
@@ -32,6 +32,31 @@ def test_settings_name_all_that_made_the_video_and_no_path() -> None:
         "model": "smoke", "prompt": "a cat", "preset": "fast", "seed": 7,
         "width": 64, "height": 64, "frames": 8, "steps": 4, "fps": 8, "guidance": 9.0,
     }  # fmt: skip
+
+
+def test_orders_of_one_lot_can_be_carried_out_at_once() -> None:
+    assert order().lot == order(prompt="a dog", seed=8, picture="cd" * 32).lot
+    assert order().lot == order(preset="standard", changes=asdict(SPEC.preset("fast"))).lot
+    assert order().lot != order(preset="standard").lot
+    assert order().lot != order(changes={"guidance": 8.5}).lot
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frames": 0}, "frames: should be from 1 to 32"),
+        ({"frames": 10000}, "frames: should be from 1 to 32"),
+        ({"width": 100}, "width: should be a multiple of 8"),
+        ({"height": 1024}, "height: should be from 1 to 512"),
+        ({"steps": 0}, "steps: should be from 1 to 100"),
+        ({"fps": 60}, "fps: should be from 1 to 30"),
+        ({"guidance": -1.0}, "guidance: should be from 1 to 20"),
+        ({"guidance": float("nan")}, "guidance: should be from 1 to 20"),
+    ],
+)
+def test_settings_beyond_the_limits_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        order(changes=changes)
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n"])
@@ -43,7 +68,7 @@ def test_an_empty_prompt_is_refused(prompt: str) -> None:
 def test_a_model_without_a_prompt_asks_for_none_and_keeps_none() -> None:
     svd = catalog.load(ROOT / "app" / "models.toml").model("svd-xt")
     for prompt in ("", "a cat"):
-        made = generation.order(svd, image=Path("a.jpg"), prompt=prompt, preset="fast", seed=7, output=Path("o.mp4"))
+        made = generation.order(svd, picture="ab" * 32, prompt=prompt, preset="fast", seed=7)
         assert made.prompt == ""
         assert "prompt" not in made.settings()
 

@@ -13,8 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,68 +22,17 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.client import Job
 from gradio_client.exceptions import AppError
-from gradio_client.utils import Status
+
+from tests.peers.app import App, serving, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@dataclass
-class App:
-    """A running app; `log` is its stderr."""
-
-    process: subprocess.Popen[str]
-    url: str
-    log: Path
-    outputs: Path
-
-    def get(self, path: str, **headers: str) -> tuple[int, str]:
-        asked = urllib.request.Request(self.url + path, headers={k.replace("_", "-"): v for k, v in headers.items()})
-        try:
-            with urllib.request.urlopen(asked, timeout=20) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@contextlib.contextmanager
-def serving(
-    models: Path, folder: Path, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path = ROOT
-) -> Iterator[App]:
-    """An app that has just been started; ended with Ctrl-C if the test has not ended it."""
-    port = free_port()
-    log = folder / "app.log"
-    argv = [sys.executable, "-m", "app", "serve", "--models", str(models), "--outputs", str(folder / "outputs")]
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [*argv, "--port", str(port), *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=cwd,
-            env={**os.environ, **(env or {})},
-        )  # fmt: skip
-    try:
-        yield App(process, f"http://127.0.0.1:{port}", log, folder / "outputs")
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+LOADED = re.compile(r"model    Smoke model loaded in \d+\.\d s\n")
 
 
 @pytest.fixture(scope="module")
 def app(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     with serving(models, tmp_path_factory.mktemp("app")) as started:
-        assert started.process.stdout is not None
-        assert started.process.stdout.readline() == f"READY {started.url}\n"
+        started.wait_until_ready()
         yield started
 
 
@@ -102,14 +50,16 @@ def test_the_port_answers_first_then_the_page_then_the_model(models: Path, tmp_p
         # what is not there yet is said, in the browser's language
         assert starting.get("/readyz") == (
             503,
-            json.dumps({"status": "loading", "page": False, "model": "smoke", "model_loaded": False}),
+            json.dumps(
+                {"status": "loading", "page": False, "model": "smoke", "model_loaded": False, "queued": 0, "running": 0}
+            ),
         )
         code, page = starting.get("/", accept_language="zh-CN,zh")
         assert (code, "页面正在启动" in page, 'http-equiv="refresh"' in page) == (503, True, True)
         assert "The page is starting" in starting.get("/", accept_language="en")[1]
         assert starting.process.stdout is not None
         assert starting.process.stdout.readline() == f"READY {starting.url}\n"
-        ready = {"status": "ready", "page": True, "model": "smoke", "model_loaded": True}
+        ready = {"status": "ready", "page": True, "model": "smoke", "model_loaded": True, "queued": 0, "running": 0}
         assert starting.get("/readyz") == (200, json.dumps(ready))
         assert starting.get("/")[0] == 200
         wait_for(lambda: (tmp_path / "opened").exists())
@@ -123,7 +73,7 @@ def test_the_port_answers_first_then_the_page_then_the_model(models: Path, tmp_p
         assert not any(child.is_running() for child in children)
         with socket.create_server(("127.0.0.1", int(starting.url.rpartition(":")[2]))):
             pass
-        assert starting.log.read_text() == ""
+        assert LOADED.fullmatch(starting.log.read_text())
 
 
 def test_the_server_s_own_process_never_loads_torch(app: App) -> None:
@@ -142,7 +92,7 @@ def test_a_video_through_the_api(app: App, photo: Path) -> None:
     assert (made["model"], made["prompt"], made["seed"], made["preset"]) == ("smoke", "a cat", 5, "fast")
     data = Path(video["video"] if isinstance(video, dict) else video).read_bytes()
     assert b"avc1" in data
-    assert data in [path.read_bytes() for path in app.outputs.glob("*.mp4")]
+    assert data in [path.read_bytes() for path in app.outputs.glob("videos/*.mp4")]
 
 
 @pytest.mark.parametrize(
@@ -234,8 +184,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_app_up_with_the_reason(tmp_pat
 
 def ready(app: App) -> psutil.Process:
     """Wait until it is; gives its worker."""
-    assert app.process.stdout is not None
-    assert app.process.stdout.readline() == f"READY {app.url}\n"
+    app.wait_until_ready()
     (worker,) = psutil.Process(app.process.pid).children()
     return worker
 
@@ -289,14 +238,14 @@ def test_sigterm_lets_the_running_video_come_to_its_end_and_its_page_have_it(
         job = ordered(first, photo)
         with paused(worker, job):
             second = ordered(waiting, photo)
-            wait_for(lambda: second.status().code is Status.IN_QUEUE)
+            wait_for(lambda: json.loads(app.get("/readyz")[1])["queued"] == 1)
             app.process.send_signal(signal.SIGTERM)
             worker.send_signal(signal.SIGTERM)  # what is sent to the whole group of processes reaches it, too
             wait_for(lambda: app.get("/readyz")[0] == 503)
             assert json.loads(app.get("/readyz")[1])["status"] == "draining"
             assert app.get("/healthz")[0] == 200
             # Those in the queue and those who come now are told at once, in their languages
-            with pytest.raises(AppError, match="服务即将停止，不再接受新视频；请一分钟后再试"):
+            with pytest.raises(AppError, match="服务即将停止；您的视频仍在队列中，重启后继续"):
                 second.result(timeout=20)
             with pytest.raises(AppError, match="the server is about to stop and takes no new videos"):
                 ordered(late, photo).result(timeout=20)
@@ -305,8 +254,11 @@ def test_sigterm_lets_the_running_video_come_to_its_end_and_its_page_have_it(
         assert json.loads(settings)["seed"] == 5
         assert b"avc1" in Path(video["video"] if isinstance(video, dict) else video).read_bytes()
         assert stops(app, 20) == 0
-        assert len(list(app.outputs.glob("*.mp4"))) == 1
-        assert app.log.read_text() == ("video    one is being made: the server stops after it, or after 300 s\n")
+        assert len(list(app.outputs.glob("videos/*.mp4"))) == 1
+        log = app.log.read_text()
+        assert log.endswith("video    one is being made: the server stops after it, or after 300 s\n")
+        assert LOADED.match(log)
+        assert log.count("\n") == 2
 
 
 def test_sigterm_without_a_video_stops_soon_although_a_page_is_open(models: Path, tmp_path: Path) -> None:
@@ -315,7 +267,7 @@ def test_sigterm_without_a_video_stops_soon_although_a_page_is_open(models: Path
         with asking(app), open_heartbeat(app):
             app.process.send_signal(signal.SIGTERM)
             assert stops(app, 3) == 0
-        assert app.log.read_text() == ""
+        assert LOADED.fullmatch(app.log.read_text())
 
 
 @contextlib.contextmanager
@@ -359,7 +311,7 @@ def test_a_second_signal_stops_at_once(models: Path, tmp_path: Path, photo: Path
             wait_for(lambda: app.get("/readyz")[0] == 503)
             app.process.send_signal(second)
             assert stops(app, 4) == code
-        assert list(app.outputs.glob("*.mp4")) == []
+        assert list(app.outputs.glob("videos/*.mp4")) == []
 
 
 def test_a_video_that_takes_too_long_is_not_waited_for(models: Path, tmp_path: Path, photo: Path) -> None:
@@ -373,9 +325,25 @@ def test_a_video_that_takes_too_long_is_not_waited_for(models: Path, tmp_path: P
         assert "warning: stopped before the video was done: the 2 s are over" in app.log.read_text()
 
 
-def test_listening_to_others_is_warned_of(models: Path, tmp_path: Path) -> None:
-    with serving(models, tmp_path, "--host", "0.0.0.0") as open_to_all:
-        wait_for(lambda: "warning: the page has no password: everybody who can reach" in open_to_all.log.read_text())
+def test_others_need_a_password_which_is_made_if_there_is_none(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path, "--public") as public:
+        wait_for(lambda: "login" in public.log.read_text())
+        found = re.search(r"^login    user jingxiang, password (\S{16})$", public.log.read_text(), re.MULTILINE)
+        assert found is not None
+        assert public.process.stdout is not None
+        assert public.process.stdout.readline() == f"READY http://0.0.0.0:{public.url.rpartition(':')[2]}\n"
+        assert public.get("/api/queue")[0] == 401
+        assert public.get("/api/queue", authorization=f"Bearer {found[1]}")[0] == 200
+        assert public.get("/healthz")[0] == public.get("/readyz")[0] == 200
+        with pytest.raises(ValueError, match="login"):
+            Client(public.url, verbose=False)
+        client = Client(public.url, auth=("jingxiang", found[1]), verbose=False)
+        client.close()
+
+
+def test_that_there_is_no_password_is_warned_of(models: Path, tmp_path: Path) -> None:
+    with serving(models, tmp_path, "--host", "0.0.0.0", "--no-password") as open_to_all:
+        wait_for(lambda: "warning: there is no password: everybody who can reach" in open_to_all.log.read_text())
 
 
 def test_outputs_that_cannot_be_written_are_said_before_anybody_waits_for_a_video(models: Path) -> None:

@@ -141,4 +141,4 @@ def test_lines_that_are_no_number_are_wrong_use(tmp_path: Path) -> None:
             cwd=ROOT,
         )
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: argument -n: invalid count value: ")
+        assert done.stderr.startswith("error: argument -n: invalid _count value: ")

@@ -69,6 +69,8 @@ class Model(Protocol):
     def limits(self) -> Limits:
         """What it can make."""
 
+    def close(self) -> None: ...
+
     def estimate(self, preset: Preset, batch: int) -> int:
         """Bytes that it takes at most, weights included, while it makes so many videos at once."""
 
@@ -99,6 +101,9 @@ class Diffusion(abc.ABC):
             reason = (str(error).splitlines() or [""])[0]
             raise WeightsMissing(folder, f"{type(error).__name__}: {reason}") from error
         _without_chance(self.pipe.vae)
+
+    def close(self) -> None:
+        del self.pipe
 
     @abc.abstractmethod
     def _open(self, folder: Path) -> Any:

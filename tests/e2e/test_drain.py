@@ -58,9 +58,9 @@ def test_the_page_that_waits_gets_its_video_and_the_others_are_told(models: Path
                 waiting.wait_for_function("() => /\\d+\\/10 steps/.test(document.body.innerText)", timeout=60_000)
                 worker.suspend()
                 order(queued, photo)
-                seen(queued, "queue: 1/1")
+                seen(queued, "前面还有 1 个")
                 app.send_signal(signal.SIGTERM)
-                seen(queued, "服务即将停止，不再接受新视频；请一分钟后再试")
+                seen(queued, "服务即将停止；您的视频仍在队列中，重启后继续")
                 order(late, photo)
                 seen(late, "the server is about to stop and takes no new videos; try again in a minute")
                 assert app.poll() is None

@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 
 from tests.e2e.test_drain import opened
 from tests.peers import checkout, tiny_models
-from tests.test_server import serving
+from tests.peers.app import serving
 
 pytestmark = pytest.mark.e2e
 

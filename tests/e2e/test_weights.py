@@ -24,11 +24,11 @@ from jingxiang.hubs.huggingface import Refused
 from jingxiang.places import Places
 from jingxiang.store import Store
 from tests.peers import checkout, faults, hub, large, olah
+from tests.peers.app import serving as page
 from tests.peers.checkout import ROOT, Checkout
 from tests.peers.mirror import Mirror, serving
 from tests.peers.site import MB, data
 from tests.test_fetch_command import LIMITS, MEMORY, PRESET, contents
-from tests.test_server import serving as page
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("no_proxy")]
 REPOSITORY = "org/sharded"

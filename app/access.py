@@ -1,0 +1,98 @@
+"""Who may use the app, and as whom."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.texts import tr
+from jingxiang import console
+from jingxiang.errors import UsageError
+
+MADE_NAME = "jingxiang"
+LEAST = 8  # characters of a password
+
+
+@dataclass(frozen=True)
+class User:
+    """`name` is empty where nobody has to log in. Who is in charge may also load models, see everybody's jobs and read
+    the log.
+    """
+
+    name: str
+    is_in_charge: bool
+
+
+NOBODY_ELSE = User("", is_in_charge=True)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Names and their passwords; the first name is in charge. None at all: everybody who reaches the app may use it."""
+
+    passwords: Mapping[str, str]
+
+    @classmethod
+    def read(cls, file: Path) -> Access:
+        """A file of lines NAME:PASSWORD; `#` begins a comment line. Raises `UsageError`."""
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+            is_open = file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(tr("{name}: cannot be read: {reason}", name=file, reason=reason)) from error
+        if is_open:
+            console.warn(tr("{name} can be read by other users of this machine: chmod 600 {name}", name=file))
+        found: dict[str, str] = {}
+        for number, line in enumerate(lines, 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            name, colon, password = line.strip().partition(":")
+            if not (name and colon and len(password) >= LEAST):
+                text = tr("{name}:{number}: must be NAME:PASSWORD, with {least} characters or more in the password",
+                          name=file, number=number, least=LEAST)  # fmt: skip
+                raise UsageError(text)
+            found[name] = password
+        if not found:
+            raise UsageError(tr("{name}: has no line NAME:PASSWORD", name=file))
+        return cls(found)
+
+    @classmethod
+    def made(cls) -> Access:
+        """One name with a password that nobody knew before."""
+        return cls({MADE_NAME: secrets.token_urlsafe(12)})
+
+    @property
+    def is_open(self) -> bool:
+        return not self.passwords
+
+    def allows(self, name: str, password: str) -> bool:
+        """In the same time whether the name exists or not."""
+        expected = self.passwords.get(name, "")
+        return secrets.compare_digest(password.encode(), expected.encode()) and bool(expected)
+
+    def user(self, name: str) -> User:
+        """Somebody who has logged in."""
+        return NOBODY_ELSE if self.is_open else User(name, is_in_charge=name == next(iter(self.passwords)))
+
+    def authorized(self, header: str) -> User | None:
+        """The user of an Authorization header: `Bearer PASSWORD`, or `Basic` with name and password."""
+        if self.is_open:
+            return NOBODY_ELSE
+        scheme, _, value = header.partition(" ")
+        value = value.strip()
+        if scheme.lower() == "bearer":
+            names = [name for name in self.passwords if self.allows(name, value)]
+            return self.user(names[0]) if names else None
+        if scheme.lower() == "basic":
+            try:
+                name, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+            except (binascii.Error, UnicodeError):
+                return None
+            return self.user(name) if self.allows(name, password) else None
+        return None

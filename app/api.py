@@ -1,0 +1,394 @@
+"""The HTTP API: the same jobs as the page's, for programs. Its document is at /api/openapi.json.
+
+Errors are {"error": TEXT, "hints": [TEXT, …]} in the language that Accept-Language asks for.
+"""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of functions that are inside of others.
+import math
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import metrics, picture
+from app.access import Access, User
+from app.desk import Desk, Draining, Wanted
+from app.jobs.base import (
+    Job,
+    OtherJob,
+    OwnerLimit,
+    QueueFull,
+    State,
+    StoreUnavailable,
+    UnknownJob,
+    WorkerState,
+    WorkerStatus,
+    WrongState,
+)
+from app.jobs.store import new_id
+from app.media import MediaFailed, picture_key
+from app.texts import speaking, tr
+from app.watch import Watch
+from jingxiang.errors import JingxiangError, UsageError
+
+PREFIX = "/api"
+IDS = r"^[A-Za-z0-9_-]{1,64}$"
+MOST_BYTES = picture.MAX_BYTES + (1 << 20)  # of a picture and a form
+RETRY_S = 30  # when to try again, where nobody can say
+STATUS: dict[type[JingxiangError], int] = {
+    UsageError: 400,
+    UnknownJob: 404,
+    OtherJob: 409,
+    WrongState: 409,
+    QueueFull: 429,
+    OwnerLimit: 429,
+    Draining: 503,
+    StoreUnavailable: 503,
+    MediaFailed: 503,
+}
+
+
+class Settings(BaseModel):
+    """Pixels, frames, denoising steps, frames per second, guidance."""
+
+    width: int
+    height: int
+    frames: int
+    steps: int
+    fps: int
+    guidance: float
+
+
+class JobAnswer(BaseModel):
+    """One job. Times are seconds since 1970. `position`: how many come before it; `wait_s`: seconds until it is begun,
+    if that can be told; `unread`: the end of the prompt that the model could not read; `video`: where to get it.
+    """
+
+    id: str
+    state: State
+    model: str
+    preset: str
+    prompt: str
+    seed: int
+    picture: str = Field(description="SHA-256 of the file that was sent")
+    settings: Settings
+    step: int
+    steps: int
+    position: int
+    wait_s: float | None
+    reason: str
+    unread: str
+    rung: str = Field(description="how memory was saved, if it had to be")
+    batch: int
+    seconds: float | None
+    bytes: int
+    pinned: bool
+    created: float
+    started: float | None
+    ended: float | None
+    video: str | None
+
+
+class WorkerAnswer(BaseModel):
+    name: str
+    state: WorkerState
+    model: str
+    models: list[str]
+    device: str
+    total_bytes: int
+    free_bytes: int
+    reason: str
+
+
+class QueueAnswer(BaseModel):
+    """How many wait and run, and who works."""
+
+    model: str
+    queued: int
+    running: int
+    workers: list[WorkerAnswer]
+
+
+def build(desk: Desk, watch: Watch, access: Access) -> FastAPI:
+    """The application to be mounted at `PREFIX`, and /metrics beside it."""
+    application = FastAPI(
+        title="jingxiang", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
+    )
+    application.include_router(_router(desk, watch, access), prefix=PREFIX)
+    application.add_middleware(_Bounded)
+    application.add_middleware(_Speaking)
+    application.add_exception_handler(JingxiangError, _told)
+    application.add_exception_handler(HTTPException, _refused)
+    application.add_exception_handler(RequestValidationError, _malformed)
+
+    @application.get("/metrics", include_in_schema=False, dependencies=[Depends(_guard(access))])
+    def measured() -> Response:
+        """For Prometheus."""
+        return Response(metrics.text(desk), media_type=metrics.KIND)
+
+    return application
+
+
+def _guard(access: Access) -> Any:
+    """Gives the user of a request. Refuses what another site's page lets a browser send: it would carry the logins that
+    the browser knows, and reach what listens on loopback only.
+    """
+
+    def guarded(request: Request) -> User:
+        origin = request.headers.get("origin")
+        if origin and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != request.headers.get("host"):
+            raise HTTPException(403, tr("requests of other sites are not taken"))
+        user = access.authorized(request.headers.get("authorization", ""))
+        if user is None:
+            header = {"WWW-Authenticate": 'Basic realm="jingxiang", charset="UTF-8"'}
+            raise HTTPException(401, tr("log in: Authorization: Bearer PASSWORD"), header)
+        return user
+
+    return guarded
+
+
+class _Speaking:
+    """ASGI: speak the language of whoever asks, whatever thread it is answered in."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wanted = dict(scope.get("headers", ())).get(b"accept-language", b"").decode("latin-1")
+        with speaking("zh" if wanted.startswith("zh") else "en"):
+            await self._application(scope, receive, send)
+
+
+class _Bounded:
+    """ASGI: nobody sends more than a picture and a form take, whether they say beforehand how much it is or not."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        refusal = JSONResponse({"error": tr("at most {limit} MB", limit=picture.MAX_BYTES >> 20), "hints": []}, 413)
+        if length.isdigit() and int(length) > MOST_BYTES:
+            await refusal(scope, receive, send)
+            return
+        received, is_over = 0, False
+
+        async def counted() -> Message:
+            nonlocal received, is_over
+            message = await receive()
+            received += len(message.get("body", b""))
+            is_over = received > MOST_BYTES
+            return {"type": "http.disconnect"} if is_over else message
+
+        async def unless_over(message: Message) -> None:
+            if not is_over:
+                await send(message)
+
+        with suppress(ClientDisconnect):
+            await self._application(scope, counted, unless_over)
+        if is_over:
+            await refusal(scope, receive, send)
+
+
+def _router(desk: Desk, watch: Watch, access: Access) -> APIRouter:
+    guard = _guard(access)
+    router = APIRouter()
+    Asking = Annotated[User, Depends(guard)]  # noqa: N806 (a type)
+
+    def owner(user: User) -> str | None:
+        """Whose jobs somebody may see and change: None for all."""
+        return None if user.is_in_charge else user.name
+
+    def answered(job: Job) -> JobAnswer:
+        return answer(desk, job)
+
+    def in_charge(user: Asking) -> User:
+        if not user.is_in_charge:
+            raise HTTPException(403, tr("only for who is in charge"))
+        return user
+
+    @router.post("/jobs", status_code=201, responses={200: {"description": "it was there already"}})
+    def submit(
+        user: Asking,
+        response: Response,
+        image: Annotated[bytes, File(description="JPEG, PNG, WEBP, BMP, GIF or TIFF, at most 20 MB")],
+        prompt: Annotated[str, Form(max_length=10_000)] = "",
+        model: Annotated[str, Form()] = "",
+        preset: Annotated[str, Form()] = "standard",
+        seed: Annotated[int | None, Form()] = None,
+        width: Annotated[int | None, Form()] = None,
+        height: Annotated[int | None, Form()] = None,
+        frames: Annotated[int | None, Form()] = None,
+        steps: Annotated[int | None, Form()] = None,
+        fps: Annotated[int | None, Form()] = None,
+        guidance: Annotated[float | None, Form()] = None,
+        id: Annotated[str, Form(description="the same id again is the same job")] = "",
+    ) -> JobAnswer:
+        """Hand in a job."""
+        number = id or new_id()
+        if not re.match(IDS, number):
+            raise UsageError(tr("the id must be of 1 to 64 letters, digits, - and _"))
+        given = {"width": width, "height": height, "frames": frames, "steps": steps, "fps": fps, "guidance": guidance}
+        changes = {name: value for name, value in given.items() if value is not None}
+        wanted = Wanted(image, tr("the picture"), prompt, model, preset, seed, changes)
+        job, is_new = desk.submit(wanted, owner=user.name, number=number)
+        response.status_code = 201 if is_new else 200
+        response.headers["Location"] = f"{PREFIX}/jobs/{job.id}"
+        return answered(job)
+
+    @router.get("/jobs")
+    def jobs(user: Asking, most: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[JobAnswer]:
+        """Your jobs: those that wait or run in the order of the queue, then the others, the last one first."""
+        return [answered(job) for job in desk.store.jobs(owner=owner(user), most=most)]
+
+    def one(user: Asking, number: str) -> Job:
+        """The job that is asked for, if it may be seen."""
+        return desk.store.job(number, owner(user))
+
+    @router.get("/jobs/{number}")
+    def job(job: Annotated[Job, Depends(one)]) -> JobAnswer:
+        return answered(job)
+
+    @router.get("/jobs/{number}/events", response_class=EventSourceResponse)
+    async def events(number: str, _: Annotated[Job, Depends(one)]) -> AsyncIterator[ServerSentEvent]:
+        """The job now and whenever it has changed, to its end; the event's name is its state."""
+        async for job in watch.follow(number):
+            yield ServerSentEvent(data=await run_in_threadpool(answered, job), event=job.state)
+
+    @router.delete("/jobs/{number}")
+    def delete(user: Asking, number: str) -> JobAnswer:
+        """Cancel a job that waits or runs; forget one that has ended, with its files."""
+        return answered(desk.delete(number, owner(user)))
+
+    @router.post("/jobs/{number}/retry")
+    def retry(user: Asking, number: str) -> JobAnswer:
+        """A job that failed or was cancelled, again, at the end of the queue."""
+        return answered(desk.retry(number, owner(user)))
+
+    @router.post("/jobs/{number}/move")
+    def move(
+        user: Annotated[User, Depends(in_charge)], number: str, position: Annotated[int, Query(ge=0)]
+    ) -> JobAnswer:
+        """Put a waiting job at that position; 0 is the next."""
+        return answered(desk.store.move(number, position))
+
+    @router.post("/jobs/{number}/pin")
+    def pin(user: Asking, number: str, pinned: bool = True) -> JobAnswer:
+        """Keep a job however old it is."""
+        return answered(desk.store.pin(number, owner(user), is_pinned=pinned))
+
+    @router.get("/jobs/{number}/video", response_class=Response)
+    def video(job: Annotated[Job, Depends(one)]) -> Response:
+        """The MP4."""
+        if job.outcome is None:
+            raise WrongState(job.id, job.state)
+        return _file(desk, job.outcome.video, "video/mp4", f"{job.id}.mp4", job.outcome.bytes)
+
+    @router.get("/jobs/{number}/picture", response_class=Response)
+    def source(job: Annotated[Job, Depends(one)]) -> Response:
+        """What it was made from: a PNG, upright and without metadata."""
+        key = picture_key(job.order.picture)
+        return _file(desk, key, "image/png", f"{job.id}.png", desk.media.size(key))
+
+    def status() -> QueueAnswer:
+        depth, workers = desk.store.depth(), [_worker(each) for each in desk.store.workers()]
+        return QueueAnswer(model=desk.model, queued=depth["queued"], running=depth["running"], workers=workers)
+
+    @router.get("/queue")
+    def queue(user: Asking) -> QueueAnswer:
+        return status()
+
+    @router.post("/models/{name}/load")
+    def load(user: Annotated[User, Depends(in_charge)], name: str) -> QueueAnswer:
+        """Let the workers load a model after what they do now, again if they have it. It is the default then."""
+        desk.use(name)
+        return status()
+
+    return router
+
+
+def answer(desk: Desk, job: Job) -> JobAnswer:
+    """What is said of a job."""
+    order, outcome = job.order, job.outcome
+    position, wait_s = desk.outlook(job)
+    return JobAnswer(
+        id=job.id,
+        state=job.state,
+        model=order.model,
+        preset=order.preset_name,
+        prompt=order.prompt,
+        seed=order.seed,
+        picture=order.picture,
+        settings=Settings(**vars(order.preset)),
+        step=job.step,
+        steps=job.steps,
+        position=position,
+        wait_s=wait_s,
+        reason=job.reason,
+        unread=outcome.unread if outcome else "",
+        rung=outcome.rung if outcome else "",
+        batch=outcome.batch if outcome else 1,
+        seconds=outcome.seconds if outcome else None,
+        bytes=outcome.bytes if outcome else 0,
+        pinned=job.is_pinned,
+        created=job.created,
+        started=job.started,
+        ended=job.ended,
+        video=f"{PREFIX}/jobs/{job.id}/video" if outcome else None,
+    )
+
+
+def _worker(status: WorkerStatus) -> WorkerAnswer:
+    return WorkerAnswer(
+        name=status.name, state=status.state, model=status.model, models=list(status.models), device=status.device,
+        total_bytes=status.total_bytes, free_bytes=status.free_bytes, reason=status.reason,
+    )  # fmt: skip
+
+
+def _file(desk: Desk, key: str, kind: str, name: str, size: int) -> Response:
+    """From a folder with ranges, as players ask for them; from a bucket all of it, piece by piece."""
+    file = desk.media.file(key)
+    if file is not None:
+        if not file.exists():
+            raise MediaFailed(tr("{key} is not there any more", key=key))
+        return FileResponse(file, media_type=kind, filename=name)
+    headers = {"content-disposition": f'attachment; filename="{name}"', "content-length": str(size)}
+    return StreamingResponse(desk.media.parts(key), media_type=kind, headers=headers)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """An error of ours, in the words that it has."""
+    assert isinstance(error, JingxiangError)
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    headers = {}
+    if status in (429, 503):
+        wait_s = getattr(error, "wait_s", None)
+        headers["Retry-After"] = str(RETRY_S if wait_s is None else max(1, math.ceil(wait_s)))
+    return JSONResponse({"error": error.message, "hints": list(error.hints)}, status, headers)
+
+
+async def _malformed(request: Request, error: Exception) -> Response:
+    """What does not even have the form of a request: the first thing that is wrong with it."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    return JSONResponse({"error": f"{where}: {first['msg']}", "hints": []}, 400)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail, "hints": []}, error.status_code, error.headers)

@@ -1,0 +1,127 @@
+"""The workers of this machine: one process for each card, started, watched, and started again when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.jobs.base import StoreUnavailable
+from app.jobs.store import JobStore
+from app.texts import FOLDER, tr
+from jingxiang import console
+
+PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # before a worker that died is started again: longer each time in a row
+LIVED_S = 120.0  # one that lived so long did not die of the same thing again
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Recruit:
+    """How the workers of this machine are started. `cards`: what CUDA_VISIBLE_DEVICES is for each of them; None for the
+    only one of a machine without cards, which sees what there is.
+    """
+
+    model: str
+    models: Path
+    jobs: str
+    media: str
+    cards: Sequence[str | None] = (None,)
+    options: Sequence[str] = ()
+
+
+class Crew:
+    """`reason` is why the last worker that died did so, until one lives again."""
+
+    def __init__(self, recruit: Recruit) -> None:
+        self.recruit = recruit
+        self.reason = ""
+        self.store: JobStore | None = None
+        self.names = [f"{socket.gethostname()}-{os.getpid()}-{number}" for number in range(len(recruit.cards))]
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._draining = threading.Event()
+
+    async def run(self) -> None:
+        """Keep all alive until cancelled."""
+        try:
+            await asyncio.gather(*map(self._keep, self.names, self.recruit.cards))
+        finally:
+            await self._stop()
+
+    def wake(self) -> None:
+        """A job may be waiting."""
+        self._tell("wake")
+
+    def drain(self) -> None:
+        """They end after what they are doing."""
+        self._draining.set()
+        self._tell("drain")
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether any of them lives. One that drains ends when its video is done."""
+        return any(process.returncode is None for process in self._processes.values())
+
+    def _tell(self, word: str) -> None:
+        for process in self._processes.values():
+            if process.returncode is None and process.stdin is not None:
+                with contextlib.suppress(ConnectionError):
+                    process.stdin.write(f"{word}\n".encode())
+
+    async def _keep(self, name: str, card: str | None) -> None:
+        loop, deaths = asyncio.get_running_loop(), 0
+        while not self._draining.is_set():
+            started = loop.time()
+            process = await self._start(name, card)
+            code = await process.wait()
+            if self._draining.is_set():  # told so meanwhile: this end was asked for
+                break
+            deaths = 1 if loop.time() - started > LIVED_S else deaths + 1
+            self.reason = death(code)
+            console.warn(self.reason)
+            await self._bury(name, self.reason)
+            await asyncio.sleep(PAUSES_S[min(deaths, len(PAUSES_S)) - 1])
+
+    async def _start(self, name: str, card: str | None) -> asyncio.subprocess.Process:
+        recruit = self.recruit
+        argv = [
+            sys.executable, "-m", "app", "worker", "--child", "--name", name, "--model", recruit.model, "--models",
+            str(recruit.models), *recruit.options,
+        ]  # fmt: skip
+        # Not as arguments: addresses of databases and buckets hold passwords, and arguments are there for all to see.
+        env = {**os.environ, "JINGXIANG_JOBS": recruit.jobs, "JINGXIANG_MEDIA": recruit.media}
+        if card is not None:
+            env[VISIBLE] = card
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=asyncio.subprocess.PIPE, stdout=2, cwd=FOLDER.parent, env=env
+        )
+        self._processes[name] = process
+        return process
+
+    async def _bury(self, name: str, reason: str = "") -> None:
+        """Without waiting until its beat has been still for long enough."""
+        if self.store is not None:
+            with contextlib.suppress(StoreUnavailable):
+                await asyncio.to_thread(self.store.bury, name, reason)
+
+    async def _stop(self) -> None:
+        """End them at once: they have nothing to tidy up. What they were doing is begun again by others, or later."""
+        for name, process in self._processes.items():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            await self._bury(name)
+
+
+def death(code: int) -> str:
+    """Why a worker ended, as far as its exit code tells."""
+    if code == -signal.SIGKILL:
+        return tr("the worker was killed; most often the machine ran out of memory")
+    return tr("the worker ended with exit code {code}; its last words are in the log", code=code)

@@ -1,0 +1,196 @@
+"""Where the page and the API hand in what somebody wants, and ask how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app import generation, picture
+from app.crew import Crew
+from app.jobs.base import ENDS, Job, Limits, QueueFull, UnknownJob
+from app.jobs.store import JobStore
+from app.media import Media, picture_key, sidecar_key
+from app.texts import tr
+from jingxiang.errors import JingxiangError, UsageError
+from jingxiang.models import Catalog, ModelSpec
+
+
+class Draining(JingxiangError):
+    """The server is about to stop."""
+
+    def __init__(self) -> None:
+        super().__init__(tr("the server is about to stop and takes no new videos; try again in a minute"))
+
+
+class Kept(JingxiangError):
+    """The server is about to stop, and a job waits."""
+
+    def __init__(self) -> None:
+        super().__init__(tr("the server is about to stop; your video keeps its place in the queue"))
+
+
+class ModelMissing(UsageError):
+    """No worker has that model."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What is kept of what has been made: not longer, and not more. None: without end."""
+
+    age_s: float | None = 7 * 24 * 3600.0
+    bytes: int | None = 20 * 10**9
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody hands in. `changes` are settings that differ from the preset's."""
+
+    image: bytes
+    name: str
+    prompt: str = ""
+    model: str = ""
+    preset: str = "standard"
+    seed: int | None = None
+    changes: Mapping[str, Any] | None = None
+
+
+class Desk:
+    """`model` is what is made with unless somebody says otherwise."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        media: Media,
+        catalog: Catalog,
+        model: str,
+        *,
+        crew: Crew | None,
+        limits: Limits,
+        quota: Quota,
+    ) -> None:
+        self.store = store
+        self.media = media
+        self.catalog = catalog
+        self.model = model
+        self.is_draining = False
+        self._crew = crew
+        self._limits = limits
+        self._quota = quota
+
+    # Handing in
+
+    def submit(self, wanted: Wanted, *, owner: str = "", number: str = "") -> tuple[Job, bool]:
+        """The job, and whether it is new: under the same id, the same is asked for only once.
+
+        Raises `UsageError` for what cannot be made, `QueueFull`, `OwnerLimit`, `OtherJob`, `Draining`, …
+        """
+        if self.is_draining:
+            raise Draining
+        spec = self.catalog.model(wanted.model or self.model)
+        self._check_there(spec)
+        shown = picture.normalized(wanted.image, wanted.name)
+        order = generation.order(
+            spec,
+            picture=shown.sha256,
+            prompt=wanted.prompt,
+            preset=wanted.preset,
+            seed=wanted.seed,
+            changes=wanted.changes,
+        )
+        is_new = not number or self.store.find(number) is None
+        key = picture_key(order.picture)
+        if not self.media.has(key):
+            self.media.put(key, shown.png)
+        try:
+            job = self.store.submit(order, owner=owner, number=number, limits=self._limits)
+        except JingxiangError as error:
+            self._forget_picture(order.picture)
+            raise (self._full() if isinstance(error, QueueFull) else error) from error
+        self._wake()
+        return job, is_new
+
+    def retry(self, number: str, owner: str | None) -> Job:
+        if self.is_draining:
+            raise Draining
+        try:
+            job = self.store.retry(number, owner, limits=self._limits)
+        except QueueFull as error:
+            raise self._full() from error
+        self._wake()
+        return job
+
+    def delete(self, number: str, owner: str | None) -> Job:
+        """What waits or runs is cancelled; what has ended is forgotten, with its files."""
+        if self.store.job(number, owner).state not in ENDS:
+            return self.store.cancel(number, owner)
+        job = self.store.delete(number, owner)
+        self._forget(job)
+        return job
+
+    def use(self, model: str) -> None:
+        """Let all workers load a model, again if they have it, and make with it unless somebody says otherwise."""
+        spec = self.catalog.model(model)
+        self._check_there(spec)
+        self.model = model
+        self.store.wish(model)
+        self._wake()
+
+    # Asking
+
+    def outlook(self, job: Job) -> tuple[int, float | None]:
+        """How many come before a waiting job, and in how many seconds it is begun, if that can be told."""
+        if job.state != "queued":
+            return 0, None
+        ahead = self.store.ahead(job)
+        return len(ahead), self._wait_s(ahead)
+
+    # Keeping the disk free
+
+    def sweep(self) -> int:
+        """Forget what is too old or too much. Gives how many jobs that were."""
+        overdue = self.store.overdue(age_s=self._quota.age_s, most_bytes=self._quota.bytes)
+        for job in overdue:
+            try:
+                self._forget(self.store.delete(job.id))
+            except UnknownJob:  # somebody else was faster
+                continue
+        return len(overdue)
+
+    def _forget(self, job: Job) -> None:
+        if job.outcome:
+            self.media.delete(job.outcome.video)
+            self.media.delete(sidecar_key(job.outcome.video))
+        self._forget_picture(job.order.picture)
+
+    def _forget_picture(self, digest: str) -> None:
+        if not self.store.uses(digest):
+            self.media.delete(picture_key(digest))
+
+    def _check_there(self, spec: ModelSpec) -> None:
+        """Before the first worker has said what it has, nobody knows."""
+        workers = self.store.workers()
+        there = {name for worker in workers for name in worker.models}
+        if workers and spec.name not in there:
+            text = tr("{title} is not on this machine; there is {known}", title=spec.title,
+                      known=", ".join(sorted(there)) or tr("nothing"))  # fmt: skip
+            raise ModelMissing(text, (f"python3 tasks.py fetch {spec.name}",))
+
+    def _wake(self) -> None:
+        if self._crew is not None:
+            self._crew.wake()
+
+    def _full(self) -> QueueFull:
+        """The queue is full: with when a place is free, which is when one of those that run is done."""
+        waiting = self.store.jobs(states=("queued",))
+        running = [left for job in self.store.jobs(states=("running",)) if (left := self._left_s(job)) is not None]
+        return QueueFull(len(waiting), min(running, default=None))
+
+    def _wait_s(self, ahead: Sequence[Job]) -> float | None:
+        left = [self._left_s(job) for job in ahead]
+        workers = sum(worker.takes_jobs for worker in self.store.workers())
+        return None if None in left or not workers else sum(each or 0.0 for each in left) / workers
+
+    def _left_s(self, job: Job) -> float | None:
+        """What is left to do of a job, as far as that is known."""
+        return None

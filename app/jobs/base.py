@@ -1,0 +1,155 @@
+"""What a job is, and what can be wrong with asking for one. Nothing here touches a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from app.generation import Order
+from app.texts import tr
+from jingxiang.errors import JingxiangError
+
+DEATHS = 2  # a job whose worker dies is begun once more; one that takes two with it has failed
+
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+ENDS: tuple[State, ...] = ("done", "failed", "cancelled")
+# What a worker does. `idle`: nothing is loaded, but it can be; `failed`: it could not load its model.
+WorkerState = Literal["loading", "ready", "busy", "idle", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job that is done has given. `video`: its key in the media; `unread`: the end of the prompt that was too
+    long for the model; `rung`: how memory was saved; `batch`: how many videos were made at once.
+    """
+
+    video: str
+    bytes: int
+    seconds: float
+    unread: str = ""
+    rung: str = ""
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video that somebody asked for. Times are seconds since 1970, by the clock of whoever wrote them: to be shown,
+    not to be reckoned with.
+
+    `claim` counts how often it was begun: what a worker says of a job holds only with the number of its own claim.
+    `deaths` counts the workers that died over it.
+    """
+
+    id: str
+    owner: str
+    order: Order
+    state: State
+    step: int
+    claim: int
+    deaths: int
+    worker: str
+    reason: str
+    outcome: Outcome | None
+    is_pinned: bool
+    created: float
+    started: float | None
+    ended: float | None
+
+    @property
+    def steps(self) -> int:
+        return self.order.preset.steps
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """A process that makes videos, as it last described itself.
+
+    `models`: what lies in its folder and it can load; `model`: what is loaded; `beat` grows as long as it lives.
+    """
+
+    name: str
+    state: WorkerState
+    model: str
+    models: tuple[str, ...]
+    device: str
+    total_bytes: int
+    free_bytes: int
+    reason: str
+    beat: int = 0
+
+    @property
+    def takes_jobs(self) -> bool:
+        return self.state in ("ready", "busy", "idle")
+
+
+@dataclass(frozen=True)
+class Totals:
+    """How many jobs have ended in each way since the store was made, and how many seconds those took that are done."""
+
+    ended: Mapping[State, int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much may wait: jobs in all, and jobs (those that run, too) of one owner."""
+
+    waiting: int = 5
+    per_owner: int | None = None
+
+
+class QueueFull(JingxiangError):
+    """Enough jobs are waiting already. `wait_s`: when it is worth trying again; None: nobody knows."""
+
+    def __init__(self, waiting: int, wait_s: float | None = None) -> None:
+        self.waiting = waiting
+        self.wait_s = wait_s
+        text = tr("the queue is full: {waiting} are waiting", waiting=waiting)
+        if wait_s is not None:
+            text += tr("; a place is free in about {seconds:.0f} s", seconds=wait_s)
+        super().__init__(text)
+
+
+class OwnerLimit(JingxiangError):
+    """This owner has as many jobs as one may have."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(tr("you have {limit} videos under way: wait for one, or cancel one", limit=limit))
+
+
+class UnknownJob(JingxiangError):
+    """No such job, or it is somebody else's."""
+
+    def __init__(self, number: str) -> None:
+        super().__init__(tr("there is no job {id}", id=number))
+
+
+class OtherJob(JingxiangError):
+    """A job of that id is there, and it asks for something else."""
+
+    def __init__(self, number: str) -> None:
+        super().__init__(tr("job {id} is already there and asks for something else", id=number))
+
+
+class WrongState(JingxiangError):
+    """What was asked cannot be done with a job in that state."""
+
+    def __init__(self, number: str, state: State) -> None:
+        words = {
+            "queued": tr("waiting"),
+            "running": tr("running"),
+            "done": tr("done"),
+            "failed": tr("failed"),
+            "cancelled": tr("cancelled"),
+        }
+        super().__init__(tr("job {id} is {state}: that cannot be done now", id=number, state=words[state]))
+
+
+class LostClaim(Exception):
+    """The job is not ours any more: it was given to another worker, or it is gone."""
+
+
+class StoreUnavailable(JingxiangError):
+    """The store does not answer, or is not one of ours."""

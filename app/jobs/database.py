@@ -1,0 +1,174 @@
+"""One database for the job store: SQLite in a file beside the videos, or PostgreSQL for several machines.
+
+SQLite runs in WAL mode: readers and one writer do not wait for each other. What must survive a power cut is written to
+the disk before anything goes on (`write`); steps and beats, which come often and are worth little, are not (`note`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event, insert, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+
+from app.jobs import tables
+from app.jobs.base import ENDS, StoreUnavailable
+from app.texts import tr
+from jingxiang import console
+from jingxiang.errors import UsageError
+from jingxiang.redaction import redact
+
+BUSY_S = 10.0  # how long one waits for another program's lock
+CONNECT_S = 10
+LOCK = 0x6A696E67  # PostgreSQL's advisory lock for changes that look at the whole queue
+# What SQLite says of a file that is damaged: SQLITE_CORRUPT, SQLITE_NOTADB.
+DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+
+class Database:
+    """Transactions of three kinds. All raise `StoreUnavailable` where the database does not answer."""
+
+    def __init__(self, url: str) -> None:
+        """Make the tables where they are missing. A damaged file is kept under another name, and said; then the store
+        begins anew.
+        """
+        self.shown = redact(url)
+        try:
+            self.url = make_url(url)
+        except ArgumentError:
+            self.url = make_url("none://")
+        if self.url.drivername == "postgresql":
+            self.url = self.url.set(drivername="postgresql+psycopg")
+        if self.url.drivername not in ("sqlite", "postgresql+psycopg") or not self.url.database:
+            raise UsageError(tr("{url}: must be sqlite:///FILE or postgresql://USER@HOST/DATABASE", url=self.shown))
+        self.file = Path(self.url.database) if self.is_sqlite else None
+        self._connect()
+        try:
+            self._prepare()
+        except DBAPIError as error:
+            if self.file is None or getattr(error.orig, "sqlite_errorname", "") not in DAMAGED:
+                raise self._unavailable(error) from error
+            self.close()
+            kept = _put_aside(self.file)
+            console.warn(tr("{file} is damaged; kept as {kept}, and begun anew", file=self.file.name, kept=kept.name))
+            self._connect()
+            self._prepare()
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        with self._guarded(), self._engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self, *, alone: bool = False) -> Iterator[Connection]:
+        """`alone`: nobody else's `alone` transaction runs at the same time. In SQLite no two writers ever do."""
+        with self._guarded(), self._engine.execution_options(writes=True).begin() as connection:
+            if alone and not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+            yield connection
+
+    @contextlib.contextmanager
+    def note(self) -> Iterator[Connection]:
+        with self._guarded(), self._hasty.execution_options(writes=True).begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SET LOCAL synchronous_commit = off"))
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+        self._hasty.dispose()
+
+    def _connect(self) -> None:
+        if self.is_sqlite:
+            self._engine, self._hasty = _sqlite(self.url, "FULL"), _sqlite(self.url, "NORMAL")
+        else:
+            # Checked before use: a connection from before the database was restarted is replaced, and nobody notices.
+            options = {"connect_timeout": CONNECT_S, "application_name": "jingxiang"}
+            self._engine = self._hasty = create_engine(self.url, pool_pre_ping=True, connect_args=options)
+
+    def _prepare(self) -> None:
+        if self.file is not None:
+            try:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreUnavailable(f"{self.shown}: {error.strerror}") from error
+        with self.write(alone=True) as connection:
+            if self.is_sqlite:
+                self._check(connection)
+            tables.metadata.create_all(connection)
+            version = connection.scalar(select(tables.about.c.version))
+            if version is None:
+                connection.execute(insert(tables.about), {"version": tables.VERSION})
+                connection.execute(insert(tables.totals), [{"state": s, "number": 0, "seconds": 0.0} for s in ENDS])
+            elif version != tables.VERSION:
+                text_ = tr("{url}: made by another version of the app (store {found}, this one has {known})",
+                           url=self.shown, found=version, known=tables.VERSION)  # fmt: skip
+                raise StoreUnavailable(text_)
+
+    def _check(self, connection: Connection) -> None:
+        """SQLite notices by itself only what it happens to read."""
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if found != "ok":
+            import sqlite3
+
+            error = sqlite3.DatabaseError(str(found))
+            error.sqlite_errorname = DAMAGED[0]  # type: ignore[attr-defined]  # as SQLite itself would
+            raise OperationalError("PRAGMA quick_check", None, error)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlite_errorname", "") in DAMAGED:
+                raise
+            raise self._unavailable(error) from error
+        except SQLAlchemyError as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: SQLAlchemyError) -> StoreUnavailable:
+        reason = str(getattr(error, "orig", error)).strip().splitlines()
+        text_ = redact(reason[0]) if reason else type(error).__name__
+        if "database is locked" in text_:
+            text_ = tr("another program holds its lock for longer than {seconds:.0f} s", seconds=BUSY_S)
+        return StoreUnavailable(tr("the job store {url} cannot be used: {reason}", url=self.shown, reason=text_))
+
+
+def _sqlite(url: Any, synchronous: str) -> Any:
+    """An engine whose transactions begin as SQLAlchemy says, and not only with their first write.
+
+    See "Serializable isolation / Savepoints / Transactional DDL" in SQLAlchemy's page on SQLite.
+    """
+    engine = create_engine(url, connect_args={"timeout": BUSY_S})
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        is_writer = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+
+    return engine
+
+
+def _put_aside(file: Path) -> Path:
+    """Rename a database file, and what SQLite keeps beside it."""
+    kept = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    for end in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            file.with_name(file.name + end).rename(kept.with_name(kept.name + end))
+    file.rename(kept)
+    return kept

@@ -1,0 +1,89 @@
+"""The tables of the job store, the same in SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+VERSION = 1  # of all that follows; goes up with every change
+
+metadata = MetaData()
+
+about = Table("about", metadata, Column("version", Integer, nullable=False))
+
+# `place` orders those that wait; `lot` is the same for jobs that can be made at once; `is_unwanted`: to be cancelled,
+# but still running; `request` and `outcome` are JSON.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("lot", String(200), nullable=False),
+    Column("request", Text, nullable=False),
+    Column("picture", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("place", BigInteger, nullable=False),
+    Column("step", Integer, nullable=False, default=0),
+    Column("claim", Integer, nullable=False, default=0),
+    Column("deaths", Integer, nullable=False, default=0),
+    Column("worker", String(64), nullable=False, default=""),
+    Column("is_unwanted", Boolean, nullable=False, default=False),
+    Column("is_pinned", Boolean, nullable=False, default=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("outcome", Text),
+    Column("bytes", BigInteger, nullable=False, default=0),
+    Column("created", Float(53), nullable=False),
+    Column("started", Float(53)),
+    Column("ended", Float(53)),
+    Index("jobs_waiting", "state", "place"),
+    Index("jobs_of_owner", "owner", "created"),
+    Index("jobs_of_picture", "picture"),
+)
+
+# `wish` is the model that it should load next; `models` is JSON.
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("models", Text, nullable=False),
+    Column("device", String(200), nullable=False),
+    Column("total_bytes", BigInteger, nullable=False),
+    Column("free_bytes", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("wish", String(64), nullable=False, default=""),
+)
+
+# How many jobs have ended in each way, and what they took: it never shrinks, whatever is deleted.
+totals = Table(
+    "totals",
+    metadata,
+    Column("state", String(16), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("seconds", Float(53), nullable=False),
+)
+
+# What finished jobs and `calibrate` have measured: bytes at most and seconds in all, of one run.
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("gpu", String(200), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("dtype", String(16), nullable=False),
+    Column("values", Text, nullable=False),
+    Index("measurements_of", "gpu", "model", "dtype"),
+)

@@ -1,0 +1,330 @@
+"""app.api, app.desk, app.watch and app.metrics: a real server, asked over HTTP"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from PIL import Image
+
+from app import provenance
+from tests.peers.app import App, serving, wait_for
+
+
+@pytest.fixture(scope="module")
+def app(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    with serving(models, tmp_path_factory.mktemp("app")) as started:
+        started.wait_until_ready()
+        yield started
+
+
+def worker(app: App) -> psutil.Process:
+    (found,) = psutil.Process(app.process.pid).children()
+    return found
+
+
+def free(app: App) -> None:
+    """Cancel and forget all jobs."""
+    with app.client() as client:
+        for _ in range(2):
+            for job in client.get("/api/jobs").json():
+                client.delete(f"/api/jobs/{job['id']}")
+            wait_for(lambda: client.get("/api/queue").json()["running"] == 0)
+
+
+def test_a_job_from_the_picture_to_the_video(app: App, photo: Path) -> None:
+    answer = app.post(photo, seed=5, prompt="a cat, 一只猫 🐈")
+    assert answer.status_code == 201
+    job = answer.json()
+    assert answer.headers["location"] == f"/api/jobs/{job['id']}"
+    assert (job["state"], job["model"], job["preset"], job["prompt"], job["seed"], job["steps"]) == (
+        "queued", "smoke", "fast", "a cat, 一只猫 🐈", 5, 4,
+    )  # fmt: skip
+    assert job["picture"] == hashlib.sha256(photo.read_bytes()).hexdigest()
+    assert job["settings"] == {"width": 64, "height": 64, "frames": 8, "steps": 4, "fps": 8, "guidance": 9.0}
+    done = app.ended(job["id"])
+    assert (done["state"], done["step"], done["reason"], done["unread"]) == ("done", 4, "", "")
+    assert done["created"] <= done["started"] <= done["ended"]
+    with app.client() as client:
+        video = client.get(done["video"])
+        assert (video.status_code, video.headers["content-type"], len(video.content)) == (
+            200,
+            "video/mp4",
+            done["bytes"],
+        )
+        part = client.get(done["video"], headers={"range": "bytes=4-7"})
+        assert (part.status_code, part.content) == (206, b"ftyp")
+        source = client.get(f"/api/jobs/{job['id']}/picture")
+        assert Image.open(io.BytesIO(source.content)).size == (640, 480)
+    (file,) = app.outputs.glob(f"videos/{job['id']}.mp4")
+    made = provenance.read(file)
+    assert made is not None
+    assert (made.model, made.seed, made.picture) == ("smoke", 5, job["picture"])
+    assert json.loads(file.with_suffix(".json").read_text()) == made.to_json()
+
+
+def test_events_tell_each_change_to_the_end(app: App, photo: Path) -> None:
+    number = app.post(photo, preset="standard").json()["id"]
+    told: list[dict[str, Any]] = []
+    names = []
+    with app.client() as client, client.stream("GET", f"/api/jobs/{number}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        for line in stream.iter_lines():
+            if line.startswith("event:"):
+                names.append(line.removeprefix("event:").strip())
+            elif line.startswith("data:"):
+                told.append(json.loads(line.removeprefix("data:")))
+    assert names == [job["state"] for job in told]
+    assert told[-1]["state"] == "done"
+    steps = [job["step"] for job in told if job["state"] == "running"]
+    assert steps == sorted(steps)
+    assert len(set(steps)) > 1
+    # of one that has ended, the end
+    assert app.get(f"/api/jobs/{number}/events")[1].count("event: done") == 1
+
+
+def test_cancel_forget_retry_and_pin(app: App, photo: Path) -> None:
+    number = app.post(photo, steps=100).json()["id"]
+    app.running(number)
+    with app.client() as client:
+        assert client.get(f"/api/jobs/{number}/video").status_code == 409
+        assert client.delete(f"/api/jobs/{number}").json()["state"] == "running"
+        cancelled = app.ended(number)
+        assert cancelled["state"] == "cancelled"
+        assert cancelled["step"] < 100
+        assert client.post(f"/api/jobs/{number}/pin").json()["pinned"] is True
+        assert client.post(f"/api/jobs/{number}/pin", params={"pinned": False}).json()["pinned"] is False
+        assert client.post(f"/api/jobs/{number}/retry").json()["state"] == "queued"
+        again = client.post(f"/api/jobs/{number}/retry")
+        assert again.status_code == 409
+        client.delete(f"/api/jobs/{number}")
+        app.ended(number)
+        done = app.ended(app.post(photo).json()["id"])
+        key = f"videos/{done['id']}.mp4"
+        assert (app.outputs / key).exists()
+        for each in (done["id"], number):
+            assert client.delete(f"/api/jobs/{each}").status_code == 200
+            assert client.get(f"/api/jobs/{each}").status_code == 404
+        assert not (app.outputs / key).exists()
+        assert not (app.outputs / key).with_suffix(".json").exists()
+
+
+def test_a_picture_is_kept_as_long_as_a_job_was_made_from_it(app: App, tmp_path: Path) -> None:
+    own = tmp_path / "own.png"
+    Image.new("RGB", (99, 99), "teal").save(own)
+    numbers = [app.post(own).json()["id"] for _ in range(2)]
+    picture = app.outputs / "pictures" / f"{app.job(numbers[0])['picture']}.png"
+    with app.client() as client:
+        for number, is_left in zip(numbers, (True, False), strict=True):
+            app.ended(number)
+            client.delete(f"/api/jobs/{number}")
+            assert picture.exists() is is_left
+
+
+def test_the_queue_is_full_for_all_but_five(app: App, photo: Path) -> None:
+    """50 at once: none is lost, none is made twice, the others are told when to come back."""
+    free(app)
+    running = app.post(photo, steps=100).json()["id"]
+    app.running(running)
+    worker(app).suspend()
+    try:
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(pool.map(lambda number: app.post(photo, seed=number, id=f"crowd-{number}"), range(50)))
+        taken = [answer.json() for answer in answers if answer.status_code == 201]
+        refused = [answer for answer in answers if answer.status_code != 201]
+        assert len(taken) == 5
+        assert {answer.status_code for answer in refused} == {429}
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        assert all(answer.json()["error"].startswith("the queue is full: 5 are waiting") for answer in refused)
+        assert sorted(app.job(job["id"])["position"] for job in taken) == [1, 2, 3, 4, 5]
+        with app.client() as client:
+            last = next(job["id"] for job in taken if app.job(job["id"])["position"] == 5)
+            assert client.post(f"/api/jobs/{last}/move", params={"position": 0}).json()["position"] == 1
+    finally:
+        worker(app).resume()
+    with app.client() as client:
+        client.delete(f"/api/jobs/{running}")
+    assert {app.ended(job["id"])["state"] for job in taken} == {"done"}
+
+
+def test_the_same_id_is_the_same_job(app: App, photo: Path) -> None:
+    first, again = app.post(photo, id="mine-1"), app.post(photo, id="mine-1")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json()["seed"] == first.json()["seed"]
+    other = app.post(photo, id="mine-1", prompt="a dog")
+    assert (other.status_code, other.json()["error"]) == (
+        409, "job mine-1 is already there and asks for something else",
+    )  # fmt: skip
+    app.ended("mine-1")
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"prompt": " "}, "the prompt is empty: say in English what should move and how"),
+        ({"frames": 0}, "frames: should be from 1 to 32"),
+        ({"frames": 10000}, "frames: should be from 1 to 32"),
+        ({"width": 100}, "width: should be a multiple of 8"),
+        ({"frames": "many"}, "frames: Input should be a valid integer, unable to parse string as an integer"),
+        ({"guidance": "nan"}, "guidance: should be from 1 to 20"),
+        ({"seed": -1}, "the seed must be between 0 and 4294967295"),
+        ({"preset": "fats"}, "app/models.toml: smoke: no preset named 'fats'; there is fast, standard"),
+        ({"model": "smok"}, "app/models.toml: no model named 'smok'; there is animatediff, i2vgen-xl, smoke, svd-xt"),
+        ({"model": "svd-xt"}, "Stable Video Diffusion XT is not on this machine; there is smoke"),
+        ({"id": "../x"}, "the id must be of 1 to 64 letters, digits, - and _"),
+        ({"id": "x" * 65}, "the id must be of 1 to 64 letters, digits, - and _"),
+    ],
+)
+def test_what_cannot_be_made_is_said(app: App, photo: Path, form: dict[str, object], message: str) -> None:
+    answer = app.post(photo, **form)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(message)
+
+
+def test_a_prompt_that_is_too_long_is_made_and_what_was_cut_is_said(app: App, photo: Path) -> None:
+    assert app.ended(app.post(photo, prompt="x" * 80).json()["id"])["unread"] == "x" * 5
+
+
+def test_bad_pictures_are_said_in_the_asker_s_language(app: App, photo: Path, tmp_path: Path) -> None:
+    cases = {"cut": photo.read_bytes()[:3000], "text": b"no picture", "empty": b""}
+    for data in cases.values():
+        with app.client(**{"accept-language": "zh-CN"}) as client:
+            answer = client.post("/api/jobs", files={"image": ("a.jpg", data)}, data={"prompt": "a cat"})
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("图片：")
+    with app.client() as client:
+        assert client.post("/api/jobs", data={"prompt": "a cat"}).json()["error"] == "image: Field required"
+
+
+def test_a_large_upload_is_refused_before_it_is_read(app: App) -> None:
+    with app.client() as client:
+        answer = client.post("/api/jobs", files={"image": ("a.png", bytes(30 << 20))}, data={"prompt": "a cat"})
+    assert (answer.status_code, answer.json()["error"]) == (413, "at most 20 MB")
+
+    def endless() -> Iterator[bytes]:
+        """Whose length is not said beforehand."""
+        yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        for _ in range(22):
+            yield bytes(1 << 20)
+
+    with app.client(**{"content-type": "multipart/form-data; boundary=b"}) as client:
+        answer = client.post("/api/jobs", content=endless())
+    assert (answer.status_code, answer.json()["error"]) == (413, "at most 20 MB")
+
+
+def test_who_goes_away_while_sending_leaves_nothing(app: App) -> None:
+    with app.client() as client:
+        before = client.get("/api/jobs").json()
+    host, port = app.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = (
+            "POST /api/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            'Content-Length: 100000\r\n\r\n--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        )
+        connection.sendall(head.encode() + bytes(5000))
+    with app.client() as client:
+        assert client.get("/api/jobs").json() == before
+        assert client.get("/readyz").status_code == 200
+    assert "Traceback" not in app.log.read_text()
+
+
+def test_other_sites_cannot_use_a_visitor_s_browser(app: App, photo: Path) -> None:
+    for origin, status in (("http://elsewhere.example", 403), (app.url, 201)):
+        with app.client(origin=origin) as client:
+            files = {"image": photo.read_bytes()}
+            assert client.post("/api/jobs", files=files, data={"prompt": "a", "preset": "fast"}).status_code == status
+    with app.client(origin="http://elsewhere.example") as client:
+        assert client.post("/api/models/smoke/load").status_code == 403
+
+
+def test_the_model_can_be_loaded_again(app: App) -> None:
+    wait_for(lambda: json.loads(app.get("/readyz")[1])["status"] == "ready")
+    before = app.log.read_text().count("Smoke model loaded")
+    with app.client() as client:
+        assert client.post("/api/models/smoke/load").json()["model"] == "smoke"
+        missing = client.post("/api/models/svd-xt/load")
+        assert (missing.status_code, missing.json()["hints"]) == (400, ["python3 tasks.py fetch svd-xt"])
+    wait_for(lambda: app.log.read_text().count("Smoke model loaded") == before + 1)
+
+
+def test_metrics_are_what_prometheus_reads(app: App, photo: Path) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    free(app)
+    app.ended(app.post(photo).json()["id"])
+    status, text = app.get("/metrics")
+    assert status == 200
+    samples = {
+        (sample.name, sample.labels.get("state", "")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples["jingxiang_jobs", "queued"] == samples["jingxiang_jobs", "running"] == 0
+    assert samples["jingxiang_jobs_ended_total", "done"] >= 1
+    assert samples["jingxiang_job_seconds_total", ""] > 0
+    assert samples["jingxiang_worker_ready", ""] == 1
+
+
+def test_the_document_names_every_way_in(app: App) -> None:
+    document = json.loads(app.get("/api/openapi.json")[1])
+    assert sorted(document["paths"]) == [
+        "/api/jobs", "/api/jobs/{number}", "/api/jobs/{number}/events", "/api/jobs/{number}/move",
+        "/api/jobs/{number}/picture", "/api/jobs/{number}/pin", "/api/jobs/{number}/retry",
+        "/api/jobs/{number}/video", "/api/models/{name}/load", "/api/queue",
+    ]  # fmt: skip
+    for path in ("/docs", "/redoc", "/api/docs"):  # those of FastAPI load their scripts from elsewhere
+        assert "swagger" not in app.get(path)[1].lower()
+
+
+def test_users_see_their_own_and_who_is_in_charge_sees_all(models: Path, tmp_path: Path, photo: Path) -> None:
+    passwords = tmp_path / "passwords"
+    passwords.write_text("# who may come in\nli:first-password\nwang:second-password\n")
+    passwords.chmod(0o600)
+    arguments = ["--password-file", str(passwords), "--per-user", "2"]
+    with serving(models, tmp_path, *arguments) as guarded:
+        guarded.wait_until_ready()
+        with guarded.client() as nobody:
+            answer = nobody.get("/api/jobs")
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"].startswith("Basic ")
+            for path in ("/metrics", "/api/queue", "/api/openapi.json"):
+                assert nobody.get(path).status_code == (200 if path.endswith("json") else 401)
+            assert nobody.get("/healthz").status_code == nobody.get("/readyz").status_code == 200
+        li = guarded.client(authorization="Bearer first-password")
+        wang = httpx.Client(base_url=guarded.url, auth=("wang", "second-password"), trust_env=False)
+        wrong = httpx.Client(base_url=guarded.url, auth=("wang", "first-password"), trust_env=False)
+        with li, wang, wrong:
+            assert wrong.get("/api/jobs").status_code == 401
+
+            def post(client: httpx.Client, **form: object) -> httpx.Response:
+                data = {"prompt": "a cat", "preset": "fast"} | {name: str(value) for name, value in form.items()}
+                return client.post("/api/jobs", files={"image": photo.read_bytes()}, data=data)
+
+            job = post(wang, steps=100).json()["id"]
+            second = post(wang, steps=100).json()["id"]
+            full = post(wang)
+            assert (full.status_code, full.json()["error"]) == (
+                429, "you have 2 videos under way: wait for one, or cancel one",
+            )  # fmt: skip
+            own = post(li).json()["id"]
+            assert [each["id"] for each in wang.get("/api/jobs").json()] == [job, second]
+            assert {each["id"] for each in li.get("/api/jobs").json()} == {job, second, own}
+            assert wang.get(f"/api/jobs/{own}").status_code == 404
+            assert wang.delete(f"/api/jobs/{own}").status_code == 404
+            assert wang.get(f"/api/jobs/{own}/video").status_code == 404
+            assert wang.get(f"/api/jobs/{own}/events").status_code == 404
+            assert wang.post("/api/models/smoke/load").status_code == 403
+            assert wang.post(f"/api/jobs/{second}/move", params={"position": 0}).status_code == 403
+            assert li.post(f"/api/jobs/{own}/move", params={"position": 0}).status_code == 200
+            assert li.delete(f"/api/jobs/{job}").status_code == 200
+            assert wang.delete(f"/api/jobs/{second}").status_code == 200
+        assert "password" not in guarded.log.read_text()

@@ -1,0 +1,519 @@
+"""app.jobs: every change of a job, on SQLite and on PostgreSQL"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.generation import Order
+from app.jobs.base import (
+    Job,
+    Limits,
+    LostClaim,
+    OtherJob,
+    Outcome,
+    OwnerLimit,
+    QueueFull,
+    StoreUnavailable,
+    UnknownJob,
+    WorkerStatus,
+    WrongState,
+)
+from app.jobs.database import Database
+from app.jobs.store import JobStore, Watchman, new_id
+from jingxiang.errors import UsageError
+from jingxiang.models import Preset
+from tests.peers import postgres
+
+PRESET = Preset(64, 64, 8, 4, 8, 9.0)
+WIDE = Limits(waiting=100)
+VIDEO = Outcome("videos/x.mp4", 1000, 1.5)
+
+
+class Clock:
+    """Time that passes only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/jobs.sqlite3"
+    else:
+        with postgres.database() as there:
+            yield there
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(url: str, clock: Clock) -> Iterator[JobStore]:
+    opened = JobStore(Database(url), clock)
+    yield opened
+    opened.close()
+
+
+def order(seed: int = 7, *, model: str = "smoke", preset: Preset = PRESET, prompt: str = "a cat") -> Order:
+    return Order(model, "ab" * 32, prompt, "fast", preset, seed, "en")
+
+
+def status(name: str = "w1", state: str = "ready", **changes: object) -> WorkerStatus:
+    told = WorkerStatus(name, "ready", "smoke", ("smoke",), "CPU", 8 << 30, 4 << 30, "")
+    return replace(told, state=state, **changes)  # type: ignore[arg-type]
+
+
+def submit(store: JobStore, count: int, **changes: object) -> list[Job]:
+    return [store.submit(order(number), limits=WIDE, **changes) for number in range(count)]  # type: ignore[arg-type]
+
+
+def claimed(store: JobStore, worker: str = "w1") -> Job:
+    (job,) = store.claim(worker, ["smoke"])
+    return job
+
+
+def test_a_job_from_beginning_to_end(store: JobStore, clock: Clock) -> None:
+    job = store.submit(order(), owner="li")
+    assert (job.state, job.step, job.claim, job.owner, job.order, job.created) == (
+        "queued", 0, 0, "li", order(), 1_000_000.0,
+    )  # fmt: skip
+    assert store.depth() == {"queued": 1, "running": 0}
+    clock.now += 10
+    running = claimed(store)
+    assert (running.id, running.state, running.worker, running.claim, running.started) == (
+        job.id, "running", "w1", 1, 1_000_010.0,
+    )  # fmt: skip
+    assert store.claim("w2", ["smoke"]) == []
+    assert store.step(running, 3)
+    assert store.job(job.id).step == 3
+    clock.now += 5
+    store.finish(running, VIDEO)
+    done = store.job(job.id)
+    assert (done.state, done.step, done.outcome, done.ended) == ("done", 4, VIDEO, 1_000_015.0)
+    assert store.depth() == {"queued": 0, "running": 0}
+
+
+def test_it_is_all_there_after_a_restart(store: JobStore, url: str) -> None:
+    waiting, failing, done = submit(store, 3)
+    store.fail(claimed(store), "no memory")
+    assert store.job(waiting.id).state == "failed"
+    store.stop(claimed(store))
+    store.finish(claimed(store), VIDEO)
+    store.measure("H100", "smoke", "fp16", {"peak_bytes": 3})
+    before = store.jobs()
+    store.close()
+    again = JobStore(Database(url))
+    try:
+        assert again.jobs() == before
+        assert {job.id: (job.state, job.reason) for job in again.jobs()} == {
+            waiting.id: ("failed", "no memory"), failing.id: ("cancelled", ""), done.id: ("done", ""),
+        }  # fmt: skip
+        assert again.measured("H100", "smoke", "fp16") == [{"peak_bytes": 3}]
+    finally:
+        again.close()
+
+
+def test_an_id_is_a_promise(store: JobStore) -> None:
+    """Who did not hear the answer may ask again: nothing is made twice."""
+    first = store.submit(order(7), owner="li", number="my-1")
+    again = store.submit(replace(order(8), language="zh"), owner="li", number="my-1")
+    assert again == first
+    with pytest.raises(OtherJob, match="job my-1 is already there and asks for something else"):
+        store.submit(order(prompt="a dog"), owner="li", number="my-1")
+    with pytest.raises(OtherJob):
+        store.submit(order(7), owner="wang", number="my-1")
+    store.finish(claimed(store), VIDEO)
+    assert store.submit(order(7), owner="li", number="my-1").state == "done"
+
+
+def test_the_queue_is_bounded(store: JobStore) -> None:
+    for number in range(2):
+        store.submit(order(number), limits=Limits(waiting=2))
+    with pytest.raises(QueueFull, match="the queue is full: 2 are waiting") as caught:
+        store.submit(order(3), limits=Limits(waiting=2))
+    assert caught.value.waiting == 2
+    running = claimed(store)
+    store.submit(order(3), limits=Limits(waiting=2))  # what runs does not wait
+    store.fail(running, "x")
+    with pytest.raises(QueueFull):
+        store.retry(running.id, limits=Limits(waiting=2))
+
+
+def test_nobody_fills_it_alone(store: JobStore) -> None:
+    limits = Limits(waiting=9, per_owner=2)
+    for number in range(2):
+        store.submit(order(number), owner="li", limits=limits)
+    claimed(store)
+    with pytest.raises(OwnerLimit, match="you have 2 videos under way"):
+        store.submit(order(3), owner="li", limits=limits)
+    assert store.submit(order(3), owner="wang", limits=limits).state == "queued"
+
+
+def test_others_jobs_are_not_there(store: JobStore) -> None:
+    job = store.submit(order(), owner="li")
+    doings: list[Callable[[str, str], object]] = [
+        store.job, store.cancel, store.retry, store.delete, store.pin,
+        lambda number, owner: store.move(number, 0, owner),
+    ]  # fmt: skip
+    for do in doings:
+        with pytest.raises(UnknownJob, match=f"there is no job {job.id}"):
+            do(job.id, "wang")
+    assert store.job(job.id) == job == store.job(job.id, "li")
+    assert [each.id for each in store.jobs(owner="wang")] == []
+    with pytest.raises(UnknownJob, match="there is no job nothing"):
+        store.job("nothing")
+
+
+def test_cancelling(store: JobStore) -> None:
+    first, second = submit(store, 2)
+    running = claimed(store)
+    assert store.cancel(second.id).state == "cancelled"
+    assert store.claim("w2", ["smoke"]) == []
+    assert store.cancel(first.id).state == "running"  # until its worker is at its next step
+    assert store.step(running, 2) is False
+    store.stop(running)
+    assert store.job(first.id).state == "cancelled"
+    done = store.submit(order())
+    store.finish(claimed(store), VIDEO)
+    assert store.cancel(done.id).state == "done"
+
+
+def test_retry(store: JobStore) -> None:
+    first, second = submit(store, 2)
+    store.fail(claimed(store), "no memory")
+    retried = store.retry(first.id)
+    assert (retried.state, retried.reason, retried.ended, retried.step) == ("queued", "", None, 0)
+    assert claimed(store).id == second.id  # it has lost its place
+    assert claimed(store).id == first.id
+    with pytest.raises(WrongState, match=f"job {first.id} is running"):
+        store.retry(first.id)
+
+
+def test_order_can_be_changed(store: JobStore) -> None:
+    numbers = [job.id for job in submit(store, 4)]
+    store.move(numbers[3], 0)
+    store.move(numbers[0], 99)
+    waiting = [job.id for job in store.jobs(states=["queued"])]
+    assert waiting == [numbers[3], numbers[1], numbers[2], numbers[0]]
+    assert [claimed(store).id for _ in numbers] == waiting
+    with pytest.raises(WrongState):
+        store.move(numbers[0], 0)
+
+
+def test_what_is_ahead(store: JobStore) -> None:
+    running, second, third = submit(store, 3)
+    claimed(store)
+    assert [job.id for job in store.ahead(store.job(third.id))] == [running.id, second.id]
+    assert store.ahead(store.job(running.id)) == []
+    store.cancel(third.id)
+    assert store.ahead(store.job(third.id)) == []
+
+
+def test_deleting(store: JobStore) -> None:
+    job = store.submit(order())
+    with pytest.raises(WrongState):
+        store.delete(job.id)
+    running = claimed(store)
+    with pytest.raises(WrongState):
+        store.delete(job.id)
+    assert store.uses(order().picture)
+    store.finish(running, VIDEO)
+    assert store.delete(job.id).outcome == VIDEO
+    assert store.jobs() == []
+    assert not store.uses(order().picture)
+
+
+def test_the_disk_is_kept_free(store: JobStore, clock: Clock) -> None:
+    """The oldest go first, for their age or for the room that they take; pinned ones stay."""
+    made = []
+    for job in submit(store, 4):
+        store.finish(claimed(store), replace(VIDEO, bytes=100))
+        made.append(job.id)
+        clock.now += 100
+    store.pin(made[0])
+    assert store.overdue(age_s=None, most_bytes=None) == []
+    assert [job.id for job in store.overdue(age_s=250, most_bytes=None)] == [made[1]]
+    assert [job.id for job in store.overdue(age_s=None, most_bytes=250)] == [made[1], made[2]]
+    assert [job.id for job in store.overdue(age_s=None, most_bytes=400)] == []
+    store.pin(made[0], is_pinned=False)
+    assert [job.id for job in store.overdue(age_s=None, most_bytes=250)] == made[:2]
+
+
+def test_jobs_alike_are_claimed_together(store: JobStore) -> None:
+    larger = replace(PRESET, width=128)
+    wanted = [order(1), order(2, preset=larger), order(3), order(4), order(5, model="svd-xt"), order(6)]
+    numbers = [store.submit(each, limits=WIDE).id for each in wanted]
+    asked: list[str] = []
+
+    def most(first: Job) -> int:
+        asked.append(first.id)
+        return 3
+
+    together = store.claim("w1", ["smoke"], most)
+    assert [job.id for job in together] == [numbers[0], numbers[2], numbers[3]]
+    assert asked == [numbers[0]]
+    assert [job.id for job in store.claim("w1", ["smoke"], most)] == [numbers[1]]
+    assert [job.id for job in store.claim("w2", ["smoke", "svd-xt"], most)] == [numbers[4]]
+    assert [job.id for job in store.claim("w2", ["smoke", "svd-xt"], most)] == [numbers[5]]
+
+
+def test_a_claim_that_was_not_used_costs_nothing(store: JobStore) -> None:
+    first, _ = submit(store, 2)
+    job = claimed(store)
+    store.give_back(job)
+    again = claimed(store)
+    assert (again.id, again.claim, again.deaths) == (first.id, 2, 0)
+    with pytest.raises(LostClaim):
+        store.step(job, 1)
+
+
+def test_a_job_of_a_dead_worker_is_begun_once_more_and_then_has_failed(store: JobStore) -> None:
+    job, other = submit(store, 2)
+    store.beat(status("w1"))
+    first = claimed(store, "w1")
+    assert [(each.id, each.state, each.deaths) for each in store.bury("w1", "killed")] == [(job.id, "queued", 1)]
+    assert store.workers() == []
+    second = claimed(store, "w2")  # in its old place, before the other
+    assert (second.id, second.claim) == (job.id, 2)
+    # what the dead one still says, if it was only cut off, does not count
+    for say in (
+        lambda: store.step(first, 1),
+        lambda: store.finish(first, VIDEO),
+        lambda: store.fail(first, "x"),
+        lambda: store.stop(first),
+    ):
+        with pytest.raises(LostClaim):
+            say()
+    assert store.step(second, 1)
+    assert [(each.state, each.reason) for each in store.bury("w2", "killed")] == [("failed", "killed")]
+    assert claimed(store, "w3").id == other.id
+
+
+def test_a_worker_that_was_stopped_on_purpose_is_not_held_against_its_job(store: JobStore) -> None:
+    store.submit(order())
+    for claim in (1, 2, 3):
+        assert claimed(store).claim == claim
+        assert [job.state for job in store.bury("w1")] == ["queued"]
+    assert store.jobs()[0].deaths == 0
+
+
+def test_a_cancelled_job_of_a_dead_worker_is_cancelled(store: JobStore) -> None:
+    job = store.submit(order())
+    claimed(store)
+    store.cancel(job.id)
+    assert [each.state for each in store.bury("w1", "killed")] == ["cancelled"]
+
+
+def test_workers_say_how_they_are_and_hear_what_to_load(store: JobStore) -> None:
+    store.beat(status())
+    store.beat(status(state="busy", free_bytes=1))
+    (worker,) = store.workers()
+    assert worker == status(state="busy", free_bytes=1, beat=2)
+    assert store.wish_of("w1") == store.wish_of("nobody") == ""
+    store.beat(status("w2"))
+    store.wish("svd-xt")
+    assert (store.wish_of("w1"), store.wish_of("w2")) == ("svd-xt", "svd-xt")
+    store.fulfil("w1", "svd-xt")
+    assert (store.wish_of("w1"), store.wish_of("w2")) == ("", "svd-xt")
+    store.wish("smoke", "w2")
+    store.fulfil("w2", "svd-xt")  # of a wish that has been replaced since
+    store.beat(status("w2"))
+    assert store.wish_of("w2") == "smoke"
+
+
+def test_the_watchman_trusts_no_clock_but_his_own(store: JobStore, clock: Clock) -> None:
+    own = Clock()
+    watchman = Watchman(store, 10, own)
+    job = store.submit(order())
+    store.beat(status("w1"))
+    claimed(store, "w1")
+    assert watchman.look() == []
+    clock.now += 1e9  # all other clocks jump
+    own.now += 9
+    assert watchman.look() == []
+    store.beat(status("w1"))
+    own.now += 9
+    assert watchman.look() == []  # it has beaten since
+    clock.now -= 2e9
+    own.now += 11
+    assert [each.id for each in watchman.look()] == [job.id]
+    assert store.workers() == []
+    # one that lives, and was only cut off, is there again with its next beat
+    store.beat(status("w1"))
+    assert [worker.name for worker in store.workers()] == ["w1"]
+
+
+def test_a_worker_that_beats_in_the_last_moment_lives(store: JobStore) -> None:
+    store.beat(status("w1"))
+    (seen,) = store.workers()
+    store.submit(order())
+    running = claimed(store, "w1")
+    store.beat(status("w1"))
+    assert store.bury("w1", "x", beat=seen.beat) == []
+    assert store.step(running, 1)
+
+
+def test_many_at_once_get_no_more_than_there_is_room_for(url: str, store: JobStore) -> None:
+    def ask(number: int) -> str:
+        try:
+            return store.submit(order(number), limits=Limits(waiting=5)).id
+        except QueueFull:
+            return ""
+
+    with ThreadPoolExecutor(16) as pool:
+        numbers = list(filter(None, pool.map(ask, range(50))))
+    assert len(numbers) == len(set(numbers)) == 5
+    assert sorted(job.id for job in store.jobs()) == sorted(numbers)
+
+
+def test_many_workers_get_each_job_once(url: str, store: JobStore) -> None:
+    numbers = {job.id for job in submit(store, 40)}
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(3) as pool:
+        shares = pool.map(work, [(url, f"w{number}") for number in range(3)])
+    assert sorted(number for share in shares for number in share) == sorted(numbers)
+    assert {job.state for job in store.jobs()} == {"done"}
+
+
+def work(told: tuple[str, str]) -> list[str]:
+    """Claim and finish until nothing is left, two at a time where there are two."""
+    store = JobStore(Database(told[0]))
+    done = []
+    while claim := store.claim(told[1], ["smoke"], lambda _: 2):
+        for job in claim:
+            store.step(job, 1)
+            store.finish(job, VIDEO)
+            done.append(job.id)
+    store.close()
+    return done
+
+
+def test_only_the_newest_measurements_are_kept(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.jobs.store.MEASURED", 3)
+    store.measure("L20", "smoke", "fp16", {"seconds": 0})
+    for seconds in range(5):
+        store.measure("H100", "smoke", "fp16", {"seconds": seconds})
+    assert store.measured("H100", "smoke", "fp16") == [{"seconds": seconds} for seconds in (2, 3, 4)]
+    assert store.measured("L20", "smoke", "fp16") == [{"seconds": 0}]
+    assert store.measured("H100", "smoke", "fp32") == []
+
+
+def test_a_store_of_another_version_is_left_alone(url: str, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.submit(order())
+    monkeypatch.setattr("app.jobs.tables.VERSION", 2)
+    with pytest.raises(StoreUnavailable, match=r"made by another version of the app \(store 1, this one has 2\)"):
+        Database(url)
+    assert len(store.jobs()) == 1
+
+
+def test_ids_sort_by_time_and_differ() -> None:
+    numbers = [new_id() for _ in range(100)]
+    assert len(set(numbers)) == 100
+    assert all(len(number) == len("20261127-201500-01234567") for number in numbers)
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://h/d", "sqlite", "nothing://x", "postgresql+asyncpg://h/d", "jobs.db", "sqlite://"]
+)
+def test_other_databases_are_wrong_use(url: str) -> None:
+    with pytest.raises(UsageError, match="must be sqlite:///FILE or postgresql://USER@HOST/DATABASE"):
+        Database(url)
+
+
+def test_a_password_is_never_shown() -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        Database("postgresql://li:geheim@127.0.0.1:1/db")
+    assert "geheim" not in str(caught.value)
+    assert "127.0.0.1:1/db cannot be used: " in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["header", "middle", "text"])
+def test_a_damaged_file_is_kept_and_said(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "jobs.sqlite3"
+    store = JobStore(Database(f"sqlite:///{file}"))
+    submit(store, 100)
+    store.close()
+    data = bytearray(file.read_bytes())
+    if damage == "header":
+        data[:32] = bytes(32)
+    elif damage == "middle":
+        data[5000:20000] = b"\xff" * 15000
+    else:
+        data = bytearray(b"not a database at all, but text" * 100)
+    file.write_bytes(data)
+    again = JobStore(Database(f"sqlite:///{file}"))
+    try:
+        assert again.jobs() == []
+        again.submit(order())
+    finally:
+        again.close()
+    (kept,) = tmp_path.glob("jobs.sqlite3.damaged-*")
+    assert kept.read_bytes() == data
+    assert f"jobs.sqlite3 is damaged; kept as {kept.name}, and begun anew" in capsys.readouterr().err
+
+
+def test_a_locked_file_is_waited_for_and_then_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.jobs.database.BUSY_S", 0.2)
+    url = f"sqlite:///{tmp_path}/jobs.sqlite3"
+    store = JobStore(Database(url))
+    other = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(StoreUnavailable, match="another program holds its lock for longer than 0 s"):
+            store.submit(order())
+        with pytest.raises(StoreUnavailable):
+            Database(url)
+        other.execute("ROLLBACK")
+        assert store.submit(order()).state == "queued"
+    finally:
+        other.close()
+        store.close()
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match="File exists"):
+        Database(f"sqlite:///{tmp_path}/file/jobs.sqlite3")
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_database_that_is_restarted_is_found_again(store: JobStore, url: str) -> None:
+    job = store.submit(order())
+    running = claimed(store)
+    postgres.stop()
+    try:
+        with pytest.raises(StoreUnavailable):
+            store.step(running, 1)
+    finally:
+        postgres.start()
+    assert store.step(running, 2)
+    store.finish(running, VIDEO)
+    assert store.job(job.id).state == "done"
+
+
+def test_nothing_is_left_in_the_journal_after_a_kill(tmp_path: Path) -> None:
+    """What was written is there for whoever opens the file next, as it was left."""
+    store = JobStore(Database(f"sqlite:///{tmp_path}/jobs.sqlite3"))
+    job = store.submit(order())
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in tmp_path.glob("jobs.sqlite3*"):  # as after a power cut: the journal has not been put into the file
+        shutil.copy(file, copy)
+    store.close()
+    again = JobStore(Database(f"sqlite:///{copy}/jobs.sqlite3"))
+    assert again.jobs() == [job]
+    again.close()

@@ -1,0 +1,392 @@
+"""app.worker: a worker in this process, with the smoke model and a real store"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from app import generation, media, picture, worker
+from app.adapters.base import BrokenOutput, Diffusion
+from app.generation import Order
+from app.jobs.base import Job, Limits, StoreUnavailable, WorkerStatus
+from app.jobs.database import Database
+from app.jobs.store import JobStore
+from app.media import Media, picture_key
+from app.texts import speaking
+from app.worker import Control, Duty, Worker
+from jingxiang import models as catalog
+from tests.peers import tiny_models
+from tests.peers.app import wait_for
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+ROOT = Path(__file__).resolve().parent.parent
+CATALOG = catalog.load(ROOT / "app" / "models.toml")
+WIDE = Limits(waiting=100)
+
+
+class Office:
+    """A store, media and the orders that go there."""
+
+    def __init__(self, folder: Path, photo: Path) -> None:
+        self.store = JobStore(Database(f"sqlite:///{folder}/jobs.sqlite3"))
+        self.media = Media(str(folder / "media"))
+        shown = picture.normalized(photo.read_bytes(), photo.name)
+        self.picture = shown.sha256
+        self.media.put(picture_key(shown.sha256), shown.png)
+
+    def order(self, **changes: Any) -> Order:
+        values: dict[str, Any] = {"picture": self.picture, "prompt": "a cat", "preset": "fast", "seed": 7} | changes
+        spec = CATALOG.model(values.pop("model", "smoke"))
+        return generation.order(spec, **values)
+
+    def submit(self, **changes: Any) -> str:
+        return self.store.submit(self.order(**changes), limits=WIDE).id
+
+    def job(self, number: str) -> Job:
+        return self.store.job(number)
+
+    def status(self) -> WorkerStatus:
+        """Of the only worker, once it has said something."""
+        wait_for(lambda: self.store.workers() != [])
+        return self.store.workers()[0]
+
+    def state(self, number: str) -> str:
+        return self.job(number).state
+
+    def ended(self, number: str) -> Job:
+        wait_for(lambda: self.state(number) in ("done", "failed", "cancelled"))
+        return self.job(number)
+
+
+@pytest.fixture
+def office(tmp_path: Path, photo: Path) -> Iterator[Office]:
+    opened = Office(tmp_path, photo)
+    yield opened
+    opened.store.close()
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("POLL_S", 0.02), ("PAUSE_S", 0.02), ("BEAT_S", 0.05)):
+        monkeypatch.setattr(worker, name, seconds)
+
+
+@contextmanager
+def working(office: Office, models: Path, **changes: Any) -> Iterator[Worker]:
+    """A worker that runs in a thread, and ends as one that is told to."""
+    duty = replace(Duty("w1", "smoke", models, most=1), **changes)
+    employed = Worker(office.store, office.media, CATALOG, duty, Control())
+    thread = threading.Thread(target=employed.run)
+    thread.start()
+    try:
+        yield employed
+    finally:
+        employed.control.drain()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+class Gate:
+    """Holds every run after its first step until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        generate = Diffusion.generate
+
+        def gated(model: Diffusion, batch: Any, on_step: Callable[[int, int], None], *rest: Any, **more: Any) -> Any:
+            def step(done: int, of: int) -> None:
+                on_step(done, of)
+                self.reached.set()
+                assert self.opened.wait(60)
+
+            return generate(model, batch, step, *rest, **more)
+
+        monkeypatch.setattr(Diffusion, "generate", gated)
+
+
+def test_a_job_is_made_and_kept(office: Office, models: Path) -> None:
+    number = office.submit()
+    with working(office, models) as employed:
+        job = office.ended(number)
+        wait_for(lambda: office.status().state == "ready")
+        (status,) = office.store.workers()
+        assert (status.name, status.model, status.models, status.reason) == ("w1", "smoke", ("smoke",), "")
+        wait_for(lambda: office.status().beat > status.beat)
+        assert employed.control.is_draining is False
+    assert (job.state, job.step, job.reason, job.worker) == ("done", 4, "", "w1")
+    assert job.outcome is not None
+    file = office.media.file(job.outcome.video)
+    assert file is not None
+    assert job.outcome.bytes == file.stat().st_size > 1000
+    assert job.outcome.seconds > 0
+    with av.open(str(file)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 8
+    assert office.store.workers() == []  # it has said that it goes
+
+
+def test_equal_orders_give_equal_bytes_and_other_seeds_others(office: Office, models: Path) -> None:
+    numbers = [office.submit(seed=seed) for seed in (7, 7, 8)]
+    with working(office, models):
+        videos = [office.ended(number).outcome for number in numbers]
+    same, again, other = (office.media.get(video.video) for video in videos if video)
+    assert same == again != other
+
+
+def test_what_of_the_prompt_was_not_read_is_kept(office: Office, models: Path) -> None:
+    number = office.submit(prompt="x" * 80)
+    chinese = office.submit(prompt="一只猫 🐈 转头")
+    with working(office, models):
+        outcome = office.ended(number).outcome
+        assert outcome is not None
+        assert outcome.unread == "x" * 5
+        assert office.ended(chinese).state == "done"
+
+
+def test_a_running_job_is_cancelled_within_a_step(
+    office: Office, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    number, after = office.submit(), office.submit(seed=8)
+    with working(office, models):
+        assert gate.reached.wait(60)
+        office.store.cancel(number)
+        assert office.state(number) == "running"
+        gate.opened.set()
+        job = office.ended(number)
+        assert (job.state, job.step, job.outcome) == ("cancelled", 2, None)
+        assert office.ended(after).state == "done"
+
+
+def test_like_jobs_are_made_together_and_each_as_if_alone(office: Office, models: Path) -> None:
+    seeds = [1, 2, 3]
+    alone = [office.submit(seed=seed) for seed in seeds]
+    with working(office, models):
+        singles = [office.ended(number).outcome for number in alone]
+    together = [office.submit(seed=seed) for seed in seeds]
+    other = office.submit(seed=4, preset="standard")
+    with working(office, models, most=4):
+        outcomes = [office.ended(number).outcome for number in together]
+        last = office.ended(other).outcome
+    assert [outcome.batch for outcome in outcomes if outcome] == [3, 3, 3]
+    assert last is not None
+    assert last.batch == 1
+    for single, outcome in zip(singles, outcomes, strict=True):
+        assert single is not None
+        assert outcome is not None
+        assert difference(office.media.get(single.video), office.media.get(outcome.video)) < 2 / 255
+
+
+def difference(first: bytes, second: bytes) -> float:
+    """The mean one of two videos' pixels, from 0 to 1."""
+    import io
+
+    import numpy as np
+
+    decoded = []
+    for data in (first, second):
+        with av.open(io.BytesIO(data)) as container:
+            decoded.append(np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]))
+    return float(np.abs(decoded[0].astype(float) - decoded[1]).mean() / 255)
+
+
+def test_one_of_several_that_are_made_together_is_cancelled_alone(
+    office: Office, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    numbers = [office.submit(seed=seed) for seed in (1, 2)]
+    with working(office, models, most=2):
+        assert gate.reached.wait(60)
+        office.store.cancel(numbers[0])
+        gate.opened.set()
+        assert office.ended(numbers[1]).state == "done"
+        assert office.ended(numbers[0]).state == "cancelled"
+
+
+def test_what_goes_wrong_is_said_in_the_language_of_the_one_who_asked(office: Office, models: Path) -> None:
+    with speaking("zh"):
+        lost = office.store.submit(replace(office.order(), picture="00" * 32)).id
+    number = office.submit()
+    with working(office, models):
+        assert office.ended(lost).reason == f"pictures/{'00' * 32}.png 已不存在"
+        assert office.ended(number).state == "done"
+
+
+def test_a_broken_video_is_one_job_s_end(office: Office, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = Diffusion.generate
+
+    def first_is_black(model: Diffusion, *rest: Any, **more: Any) -> Any:
+        return [BrokenOutput("all black"), *generate(model, *rest, **more)[1:]]
+
+    monkeypatch.setattr(Diffusion, "generate", first_is_black)
+    numbers = [office.submit(seed=seed) for seed in (1, 2)]
+    with working(office, models, most=2):
+        assert "the model gave no picture (all black)" in office.ended(numbers[0]).reason
+        assert office.ended(numbers[1]).state == "done"
+
+
+def test_any_exception_is_the_job_s_and_not_the_worker_s(
+    office: Office, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate, fails = Diffusion.generate, [True]
+
+    def failing(model: Diffusion, *rest: Any, **more: Any) -> Any:
+        if fails.pop() if fails else False:
+            raise ZeroDivisionError("by nothing")
+        return generate(model, *rest, **more)
+
+    monkeypatch.setattr(Diffusion, "generate", failing)
+    numbers = [office.submit(seed=seed) for seed in (1, 2)]
+    with working(office, models):
+        assert office.ended(numbers[0]).reason == "ZeroDivisionError: by nothing"
+        assert office.ended(numbers[1]).state == "done"
+    assert "ZeroDivisionError: by nothing" in capsys.readouterr().err
+
+
+def test_the_model_follows_the_jobs(office: Office, tmp_path: Path, models: Path) -> None:
+    """Whoever's job is first gets its model; the old one is gone before the new one comes."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "smoke").symlink_to(models / "smoke")
+    tiny_models.svd(folder / "svd-xt")
+    settings = {"width": 64, "height": 64, "frames": 4, "steps": 2}
+    numbers = [office.submit(), office.submit(model="svd-xt", changes=settings), office.submit(seed=8)]
+    with working(office, folder, model="") as employed:
+        assert [office.ended(number).state for number in numbers] == ["done"] * 3
+        wait_for(lambda: office.status().state == "ready")
+        assert office.status().model == "smoke"
+        assert office.status().models == ("svd-xt", "smoke")
+        # and somebody's wish is heeded without a job
+        office.store.wish("svd-xt")
+        wait_for(lambda: office.status().model == "svd-xt" and office.status().state == "ready")
+        loaded = employed._model
+        office.store.wish("svd-xt")  # again: reload
+        wait_for(lambda: employed._model is not loaded and office.status().state == "ready")
+
+
+def test_a_wish_waits_for_the_running_job(office: Office, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    number = office.submit()
+    with working(office, models) as employed:
+        assert gate.reached.wait(60)
+        loaded = employed._model
+        office.store.wish("smoke")
+        time.sleep(0.2)
+        assert office.status().state == "busy"
+        gate.opened.set()
+        assert office.ended(number).state == "done"
+        wait_for(lambda: employed._model is not loaded)
+
+
+def test_a_model_that_cannot_be_loaded_is_a_reason(office: Office, tmp_path: Path, models: Path) -> None:
+    folder = tmp_path / "models"
+    (folder / "svd-xt").mkdir(parents=True)
+    (folder / "svd-xt" / "model_index.json").write_text("{}")
+    (folder / "smoke").symlink_to(models / "smoke")
+    with working(office, folder, model="svd-xt"):
+        wait_for(lambda: office.status().state == "failed")
+        assert "does not hold a model that can be loaded" in office.status().reason
+        broken = office.ended(office.submit(model="svd-xt"))
+        assert broken.state == "failed"
+        assert "the model is not loaded: " in broken.reason
+        # another model can still be used
+        assert office.ended(office.submit()).state == "done"
+        wait_for(lambda: office.status().state == "ready")
+
+
+def test_an_idle_model_is_unloaded_and_comes_back(office: Office, models: Path) -> None:
+    with working(office, models, idle_s=0.1):
+        wait_for(lambda: office.status().state == "idle")
+        assert office.status().model == ""
+        assert office.ended(office.submit()).state == "done"
+        wait_for(lambda: office.status().state == "idle")
+
+
+def test_a_claim_that_was_lost_leaves_nothing(office: Office, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a time without a network: somebody else has the job, and what we made is not wanted."""
+    gate = Gate(monkeypatch)
+    number = office.submit()
+    finish = office.store.finish
+
+    def too_late(job: Job, outcome: Any) -> None:
+        office.store.bury("w1", "cut off")
+        (other,) = office.store.claim("w2", ["smoke"])
+        finish(other, replace(outcome, video="videos/other.mp4"))
+        finish(job, outcome)
+
+    monkeypatch.setattr(office.store, "finish", too_late)
+    with working(office, models):
+        gate.opened.set()
+        job = office.ended(number)
+    assert (job.state, job.worker, job.claim) == ("done", "w2", 2)
+    assert job.outcome is not None
+    assert job.outcome.video == "videos/other.mp4"
+    assert not office.media.has(f"videos/{number}.mp4")
+
+
+def test_a_store_that_is_away_for_a_while_costs_nothing(
+    office: Office, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = threading.Event()
+
+    def sometimes(name: str) -> None:
+        do = getattr(office.store, name)
+
+        def maybe(*arguments: Any, **more: Any) -> Any:
+            if away.is_set():
+                raise StoreUnavailable("restarting")
+            return do(*arguments, **more)
+
+        monkeypatch.setattr(office.store, name, maybe)
+
+    for name in ("claim", "step", "finish", "beat", "wish_of"):
+        sometimes(name)
+    gate = Gate(monkeypatch)
+    number = office.submit()
+    with working(office, models):
+        assert gate.reached.wait(60)
+        away.set()
+        gate.opened.set()
+        time.sleep(0.5)
+        assert office.state(number) == "running"
+        away.clear()
+        assert office.ended(number).state == "done"
+        away.set()
+        time.sleep(0.1)
+        away.clear()
+        assert office.ended(office.submit(seed=9)).state == "done"
+
+
+def test_a_full_disk_is_one_job_s_end(office: Office, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    move, fails = media._move, [True]
+
+    def full(file: Path, to: Path) -> None:
+        if fails.pop() if fails else False:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        move(file, to)
+
+    monkeypatch.setattr(media, "_move", full)
+    numbers = [office.submit(seed=seed) for seed in (1, 2)]
+    with working(office, models):
+        failed = office.ended(numbers[0])
+        assert failed.reason == f"videos/{numbers[0]}.json: No space left on device"
+        assert office.ended(numbers[1]).state == "done"
+
+
+def test_draining_ends_after_what_is_being_made(office: Office, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    numbers = [office.submit(seed=seed) for seed in (1, 2)]
+    with working(office, models) as employed:
+        assert gate.reached.wait(60)
+        employed.control.drain()
+        gate.opened.set()
+    assert [office.state(number) for number in numbers] == ["done", "queued"]
