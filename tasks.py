@@ -280,6 +280,20 @@ def doctor(_: Context, json: bool = False) -> None:
 
 @task(
     help={
+        "summary": "versions, GPU, disk, what was made, and the last errors with their causes, to be copied",
+        "lines": "how many lines of the log (default: 50)",
+        "json": JSON,
+    }
+)
+def logs(_: Context, summary: bool = False, lines: int = 50, json: bool = False) -> None:
+    """Show what the app has written down, or a summary of it."""
+    from jingxiang.commands.logs import logs
+
+    logs(here(), summary=summary, lines=lines, as_json=json)
+
+
+@task(
+    help={
         "probe": "fetch a real file from every mirror and check it; takes three seconds",
         "space": "only one space: pypi, torch, conda, hub, oci or apt",
         "json": JSON,

@@ -1,4 +1,4 @@
-"""`python -m app [serve|generate|make|worker|health|verify|doctor]`.
+"""`python -m app [serve|generate|make|worker|health|verify|doctor|logs]`.
 
 Imports nothing heavy until it is known what is to be done.
 """
@@ -51,6 +51,7 @@ def main() -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    from app import logs
     from app.crew import Recruit
     from app.server import Serving, serve
 
@@ -67,6 +68,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     jobs, media = _jobs(arguments), arguments.media or str(outputs.absolute())
     options = ["--idle-unload", f"{arguments.idle_unload:g}", "--batch", str(arguments.batch)]
     options += ["--dtype", arguments.dtype]
+    options += ["--outputs", str(outputs.absolute())]  # where its log goes
     options += [] if arguments.metadata else ["--no-metadata"]
     options += ["--producer", arguments.producer] if arguments.producer else []
     is_labelled = arguments.label == "on" or (arguments.label == "auto" and not ports.is_loopback(host))
@@ -75,12 +77,13 @@ def _serve(arguments: argparse.Namespace) -> None:
         catalog.model(arguments.model).name, arguments.models, jobs, media,
         cards=_cards(arguments.workers), options=options,
     )  # fmt: skip
-    serve(
-        Serving(
-            catalog, recruit, outputs, jobs, media, _access(arguments, host), host, arguments.port, arguments.open,
-            arguments.drain, arguments.waiting, arguments.per_user, arguments.keep_days, arguments.keep_gb,
-        )
+    serving = Serving(
+        catalog, recruit, outputs, jobs, media, _access(arguments, host), host, arguments.port, arguments.open,
+        arguments.drain, arguments.waiting, arguments.per_user, arguments.keep_days, arguments.keep_gb,
     )  # fmt: skip
+    logs.start(outputs, "server")
+    with logs.recorded():
+        serve(serving)
 
 
 def _access(arguments: argparse.Namespace, host: str) -> Access:
@@ -142,7 +145,7 @@ def _make(arguments: argparse.Namespace) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    from app import worker
+    from app import logs, worker
 
     _ensure(_spec(arguments), arguments.models)
     marks = worker.Marks(arguments.metadata, arguments.label == "on", arguments.producer)
@@ -156,7 +159,9 @@ def _worker(arguments: argparse.Namespace) -> int:
         dtype=arguments.dtype,
     )
     media = arguments.media or str(arguments.outputs.absolute())
-    return worker.main(duty, _jobs(arguments), media, models.load(HERE / "models.toml"), is_child=arguments.child)
+    logs.start(arguments.outputs, "worker")
+    with logs.recorded():
+        return worker.main(duty, _jobs(arguments), media, models.load(HERE / "models.toml"), is_child=arguments.child)
 
 
 def _health(arguments: argparse.Namespace) -> None:
@@ -175,6 +180,15 @@ def _doctor(arguments: argparse.Namespace) -> None:
     from app.doctor import Asked, doctor
 
     doctor(Asked(arguments.model, arguments.models, arguments.outputs), as_json=arguments.json)
+
+
+def _logs(arguments: argparse.Namespace) -> None:
+    from app import logs, summary
+
+    if arguments.summary:
+        summary.show(arguments.outputs, as_json=arguments.json)
+    else:
+        logs.show(arguments.outputs, count=arguments.lines, as_json=arguments.json)
 
 
 def _in_container() -> bool:
@@ -310,6 +324,10 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--folder", type=Path, default=HERE.parent, help=tr("folder of the image (default: the app's)"))
     doctor = actions.add_parser("doctor", parents=[model, outputs, report], help=tr("what the app finds around it"))
     doctor.set_defaults(action=_doctor)
+    logs = actions.add_parser("logs", parents=[outputs, report], help=tr("what the app has written down"))
+    logs.set_defaults(action=_logs)
+    logs.add_argument("--summary", action="store_true", help=tr("in short, with the causes of the last errors"))
+    logs.add_argument("-n", dest="lines", type=_count, default=50, metavar="LINES", help=tr("how many lines"))
     return parser
 
 

@@ -8,12 +8,13 @@ import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
@@ -21,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import generation, metrics, picture
+from app import generation, metrics, picture, summary
 from app.access import Access, User
 from app.desk import Desk, Draining, Wanted
 from app.jobs.base import (
@@ -147,12 +148,12 @@ class QueueAnswer(BaseModel):
     workers: list[WorkerAnswer]
 
 
-def build(desk: Desk, watch: Watch, access: Access) -> FastAPI:
-    """The application to be mounted at `PREFIX`, and /metrics beside it."""
+def build(desk: Desk, watch: Watch, access: Access, outputs: Path) -> FastAPI:
+    """The application to be mounted at `PREFIX`, and /metrics beside it. `outputs`: where the log is."""
     application = FastAPI(
         title="jingxiang", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
     )
-    application.include_router(_router(desk, watch, access), prefix=PREFIX)
+    application.include_router(_router(desk, watch, access, outputs), prefix=PREFIX)
     application.add_middleware(_Bounded)
     application.add_middleware(_Speaking)
     application.add_exception_handler(JingxiangError, _told)
@@ -231,7 +232,7 @@ class _Bounded:
             await refusal(scope, receive, send)
 
 
-def _router(desk: Desk, watch: Watch, access: Access) -> APIRouter:
+def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRouter:
     guard = _guard(access)
     router = APIRouter()
     Asking = Annotated[User, Depends(guard)]  # noqa: N806 (a type)
@@ -368,6 +369,11 @@ def _router(desk: Desk, watch: Watch, access: Access) -> APIRouter:
         spec = desk.catalog.model(name)
         given = {"width": width, "height": height, "frames": frames, "steps": steps}
         return _estimate(desk, spec, generation.settings(spec, preset, _given(given)))
+
+    @router.get("/log/summary", response_class=PlainTextResponse)
+    def told(user: Annotated[User, Depends(in_charge)]) -> str:
+        """The log in short, to be copied into a question: nothing in it is secret or says who somebody is."""
+        return summary.text(outputs, spoken())
 
     @router.post("/models/{name}/load")
     def load(user: Annotated[User, Depends(in_charge)], name: str) -> QueueAnswer:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from app import logs
 from app.jobs.base import StoreUnavailable
 from app.jobs.store import JobStore
 from app.texts import FOLDER, tr
@@ -86,6 +87,7 @@ class Crew:
             deaths = 1 if loop.time() - started > LIVED_S else deaths + 1
             self.reason = death(code)
             console.warn(self.reason)
+            logs.event(logs.TROUBLE, worker=name, reason=self.reason)
             await self._bury(name, self.reason)
             await asyncio.sleep(PAUSES_S[min(deaths, len(PAUSES_S)) - 1])
 

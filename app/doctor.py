@@ -7,15 +7,14 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from app import cgroups, gpu, wholeness
+from app import cgroups, gpu, logs, wholeness
 from app.texts import FOLDER, tr
 from jingxiang import __version__, console, models, weights
 from jingxiang.errors import JingxiangError
-from jingxiang.redaction import redact
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 MARKS = {OK: console.GREEN, NOTE: console.YELLOW, PROBLEM: console.RED}
@@ -51,8 +50,8 @@ class ProblemsFound(JingxiangError):
 
 def doctor(asked: Asked, *, as_json: bool) -> None:
     """Print the report; raises `ProblemsFound` if there is anything that the app cannot work with."""
-    sections: tuple[Callable[[Asked], Iterable[Finding]], ...] = (_machine, _gpu, _models, _outputs, _temporary)
-    findings = [_public(each) for section in sections for each in section(asked)]
+    sections = (machine(), _gpu(), _models(asked), _outputs(asked), _temporary())
+    findings = [_public(each) for section in sections for each in section]
     if as_json:
         console.data_json({"version": __version__, "findings": [asdict(each) for each in findings]})
     else:
@@ -88,20 +87,11 @@ def _show(findings: list[Finding]) -> None:
 
 
 def _public(finding: Finding) -> Finding:
-    home = _home()
-    return replace(finding, text=redact(finding.text, home), fix=redact(finding.fix, home))
+    return replace(finding, text=logs.public(finding.text), fix=logs.public(finding.fix))
 
 
-def _home() -> Path:
-    """The folder that says who somebody is; in a container it is a folder of everybody's, or there is none."""
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return Path("/")
-    return Path("/") if home == Path("/tmp") else home  # noqa: S108 (compared, nothing is put there)
-
-
-def _machine(asked: Asked) -> Iterator[Finding]:
+def machine() -> Iterator[Finding]:
+    """Python, system and memory, which are never wrong."""
     import psutil
 
     yield Finding("python", OK, f"{platform.python_version()} ({sys.executable})")
@@ -124,7 +114,7 @@ def _machine(asked: Asked) -> Iterator[Finding]:
     yield Finding("memory", OK, text + (tr(" (limits of the container)") if limited else ""))
 
 
-def _gpu(asked: Asked) -> Iterator[Finding]:
+def _gpu() -> Iterator[Finding]:
     states = {True: OK, None: NOTE, False: PROBLEM}
     for verdict in gpu.verdicts(gpu.ask(), gpu.surroundings()):
         yield Finding("gpu", states[verdict.is_well], verdict.text, verdict.fix)
@@ -179,7 +169,7 @@ def _outputs(asked: Asked) -> Iterator[Finding]:
     yield Finding("outputs", NOTE if little else OK, text, tr("make room, or mount a larger disk") if little else "")
 
 
-def _temporary(asked: Asked) -> Iterator[Finding]:
+def _temporary() -> Iterator[Finding]:
     folder = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 (that is where it is)
     if reason := _unwritable(folder):
         text = tr("{folder} cannot be written: {reason}", folder=folder, reason=reason)

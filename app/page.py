@@ -16,7 +16,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 from fastapi import FastAPI
 
-from app import generation, picture
+from app import generation, picture, summary
 from app.access import Access
 from app.desk import Desk, Kept, Wanted
 from app.jobs.base import Job
@@ -82,6 +82,12 @@ def _blocks(desk: Desk, watch: Watch, access: Access, outputs: Path, i18n: Any) 
             except JingxiangError as error:
                 raise gr.Error(error.message, duration=ERROR_S, title=tr("Error"), print_exception=False) from error
 
+    async def summarize(request: gr.Request) -> str:
+        with speaking(_language(request)):
+            if not access.user(request.username or "").is_in_charge:
+                return tr("only for who is in charge")
+            return await asyncio.to_thread(summary.text, outputs, _language(request))
+
     with gr.Blocks(title="jingxiang", analytics_enabled=False, delete_cache=(3600, KEEP_S)) as blocks:
         gr.Markdown("# jingxiang 镜像")
         gr.Markdown(i18n(spec.titles["en"]), elem_id="model")
@@ -102,6 +108,10 @@ def _blocks(desk: Desk, watch: Watch, access: Access, outputs: Path, i18n: Any) 
             with gr.Column():
                 video = gr.Video(label=i18n("Video"), autoplay=True, loop=True, elem_id="video")
                 settings = gr.Code(label=i18n("Made with"), language="json", elem_id="settings")
+        with gr.Accordion(i18n("Log summary"), open=False, elem_id="summary"):
+            told = gr.Textbox(label=i18n("To be copied into a question"), lines=12, buttons=["copy"], elem_id="log")
+            look = gr.Button(i18n("Look"), elem_id="look")
+        look.click(summarize, None, told, api_visibility="private")
         inputs, outcomes = [image, prompt, preset, seed], [video, settings]
         # The job store is the queue: gradio's own lets everybody through.
         button.click(make, inputs, outcomes, concurrency_limit=None, show_progress_on=[video], api_name="generate")

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from app import logs
 from app.access import Access
 from app.crew import Crew, Recruit
 from app.drain import Drain, Receive, Scope, Send, Visits
@@ -256,6 +257,7 @@ class Server(uvicorn.Server):
         except Exception as error:  # any library may raise anything
             said = error.message if isinstance(error, JingxiangError) else f"{type(error).__name__}: {error}"
             self.front.problem = said
+            logs.event(logs.TROUBLE, error=error)
             sys.stderr.write(tr("error: ") + said + "\n")
             await asyncio.Event().wait()
         finally:
@@ -337,7 +339,7 @@ def _build(opened: Opened, serving: Serving) -> tuple[Any, Any]:
     from app import api, page
 
     application = page.build(opened.desk, opened.watch, serving.access, serving.outputs)
-    return api.build(opened.desk, opened.watch, serving.access), application
+    return api.build(opened.desk, opened.watch, serving.access, serving.outputs), application
 
 
 def serve(serving: Serving) -> None:

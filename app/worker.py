@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app import batching, cards, memory, provenance, video
+from app import batching, cards, logs, memory, provenance, video
 from app.generation import Order
 from app.jobs.base import Job, LostClaim, Outcome, StoreUnavailable, WorkerState, WorkerStatus
 from app.jobs.database import Database
@@ -227,13 +227,13 @@ class Worker:
                 self.catalog.model(name), self.duty.models / name, dtype=self.duty.dtype, rung=self._first_rung(name)
             )
         except Exception as error:  # any library may raise anything for a model that is not whole
-            message = error.message if isinstance(error, JingxiangError) else f"{type(error).__name__}: {error}"
-            if not isinstance(error, JingxiangError):
-                traceback.print_exc()
+            message = _said(error)
+            logs.event(logs.TROUBLE, model=name, worker=self.duty.name, error=error)
             self._report("failed", model="", reason=message)
             return False
         console.line("model", tr("{title} loaded in {seconds:.1f} s", title=self.catalog.model(name).title,
                                  seconds=time.monotonic() - start))  # fmt: skip
+        logs.event(logs.LOADED, model=name, worker=self.duty.name, seconds=time.monotonic() - start)
         self._report("ready", model=name, gpu=self._model.gpu, dtype=self._model.dtype_name)
         return True
 
@@ -257,18 +257,16 @@ class Worker:
         """Make videos for jobs of one lot. Whatever goes wrong is an end of the jobs, not of the worker."""
         wanted = parts[0].job.order
         try:
-            with speaking(wanted.language):
+            with speaking(wanted.language), logs.hiding(*(part.job.order.prompt for part in parts)):
                 if (self._model is None or self._status.model != wanted.model) and not self._load(wanted.model):
                     raise JingxiangError(tr("the model is not loaded: {reason}", reason=self._status.reason))
                 self._report("busy")
                 self._make(parts)
         except Stopped:
             pass
-        except JingxiangError as error:
-            self._fail(parts, error.message)
         except Exception as error:  # any library may raise anything; who asked must see it, and the next job must run
-            traceback.print_exc()
-            self._fail(parts, f"{type(error).__name__}: {error}")
+            with logs.hiding(*(part.job.order.prompt for part in parts)):
+                self._fail(parts, error)
         finally:
             if self._model is not None:
                 self._report("ready")
@@ -300,7 +298,7 @@ class Worker:
                 continue
             with speaking(part.job.order.language):
                 if isinstance(each, BrokenOutput):
-                    self._fail([part], each.message)
+                    self._fail([part], each)
                 else:
                     self._keep(part, each, run, seconds)
 
@@ -337,6 +335,10 @@ class Worker:
         try:
             self._persist(lambda: self.store.finish(job, outcome))
             part.is_over = True
+            logs.event(
+                logs.DONE, job=job.id, model=job.order.model, worker=self.duty.name, seconds=outcome.seconds,
+                peak_bytes=outcome.peak_bytes or None, rung=outcome.rung,
+            )  # fmt: skip
         except LostClaim:
             part.is_lost = True
             self.media.delete(key)
@@ -350,12 +352,17 @@ class Worker:
                     producer=marks.producer)  # fmt: skip
         return file.stat().st_size
 
-    def _fail(self, parts: Sequence[_Part], reason: str) -> None:
+    def _fail(self, parts: Sequence[_Part], error: Exception) -> None:
+        if not isinstance(error, JingxiangError):
+            traceback.print_exception(error)
         for part in parts:
-            if not (part.is_lost or part.is_over):
-                with suppress(LostClaim):
-                    self._persist(lambda job=part.job: self.store.fail(job, reason))  # type: ignore[misc]
-                part.is_over = True
+            if part.is_lost or part.is_over:
+                continue
+            job = part.job
+            logs.event(logs.FAILED, job=job.id, model=job.order.model, worker=self.duty.name, error=error)
+            with suppress(LostClaim):
+                self._persist(lambda job=job: self.store.fail(job, _said(error)))  # type: ignore[misc]
+            part.is_over = True
 
     def _persist(self, do: Callable[[], None]) -> None:
         """What came of a job must reach the store, also if that is being restarted just now."""
@@ -408,3 +415,7 @@ def main(duty: Duty, jobs: str, media: str, catalog: Catalog, *, is_child: bool)
     finally:
         store.close()
     return 0
+
+
+def _said(error: Exception) -> str:
+    return error.message if isinstance(error, JingxiangError) else f"{type(error).__name__}: {error}"

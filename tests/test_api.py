@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -276,6 +277,16 @@ def test_what_a_job_takes_is_known_beforehand_and_better_after_the_first(app: Ap
         assert (wrong.status_code, wrong.json()["error"]) == (400, "frames: should be from 1 to 32")
 
 
+def test_the_log_in_short_is_there_for_who_is_in_charge(app: App, photo: Path) -> None:
+    app.ended(app.post(photo, prompt="my secret cat").json()["id"])
+    status, text = app.get("/api/log/summary")
+    assert status == 200
+    assert re.search(r"\d+ done, 0 failed since", text)
+    assert "no errors in the log" in text
+    assert "secret cat" not in text + (app.outputs / "logs" / "worker.jsonl").read_text()
+    assert "日志中没有错误" in app.get("/api/log/summary", accept_language="zh")[1]
+
+
 def test_metrics_are_what_prometheus_reads(app: App, photo: Path) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -299,8 +310,8 @@ def test_the_document_names_every_way_in(app: App) -> None:
     assert sorted(document["paths"]) == [
         "/api/jobs", "/api/jobs/{number}", "/api/jobs/{number}/events", "/api/jobs/{number}/move",
         "/api/jobs/{number}/picture", "/api/jobs/{number}/pin", "/api/jobs/{number}/retry",
-        "/api/jobs/{number}/video", "/api/models", "/api/models/{name}/estimate", "/api/models/{name}/load",
-        "/api/queue",
+        "/api/jobs/{number}/video", "/api/log/summary", "/api/models", "/api/models/{name}/estimate",
+        "/api/models/{name}/load", "/api/queue",
     ]  # fmt: skip
     for path in ("/docs", "/redoc", "/api/docs"):  # those of FastAPI load their scripts from elsewhere
         assert "swagger" not in app.get(path)[1].lower()

@@ -203,7 +203,12 @@ def test_an_image_from_locks_and_code(places: Places, capsys: pytest.CaptureFixt
         f"{hashlib.sha256(SMALL).hexdigest()}  models/tiny/model_index.json",
         f"{hashlib.sha256(LARGE).hexdigest()}  models/tiny/unet/large.safetensors",
     ]
-    assert {"app/__main__.py", "app/__pycache__/__main__.cpython-311.pyc", "jingxiang/zh.json"} <= inside.keys()
+    assert {
+        "app/__main__.py",
+        "app/label.png",
+        "app/__pycache__/__main__.cpython-311.pyc",
+        "jingxiang/zh.json",
+    } <= inside.keys()
     assert json.loads(inside["sbom.cdx.json"][1])["bomFormat"] == "CycloneDX"
 
 
