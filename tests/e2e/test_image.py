@@ -442,7 +442,8 @@ def test_the_dockerfile_makes_the_same_files_and_runs_in_the_same_way(
 def test_an_image_is_derived_as_the_readme_says(loaded: Built, engine: DockerClient, tmp_path: Path) -> None:
     readme = (loaded.checkout.folder / "docker" / "README.md").read_text(encoding="utf-8")
     snippet = readme.partition("```dockerfile\n")[2].partition("```")[0]
-    (tmp_path / "Dockerfile").write_text(snippet.replace("jingxiang/i2vgen-xl:TAG", loaded.said["name"]))
+    engine.images.get(loaded.said["id"]).tag("jingxiang/i2vgen-xl", "TAG")
+    (tmp_path / "Dockerfile").write_text(snippet)
     made = next((loaded.checkout.folder / ".jingxiang" / "images" / "models").glob("*/smoke"))
     shutil.copytree(made, tmp_path / "my-model")
     table = (loaded.checkout.folder / "app" / "models.toml").read_text(encoding="utf-8")
@@ -498,6 +499,9 @@ def test_with_conda_packages_of_another_mirror_in_another_folder_the_digest_is_t
     of_conda: Built, parted: Parted, tmp_path: Path
 ) -> None:
     assert good(of_conda.build("--mirror", "near", "--json"))["digest"] == of_conda.said["digest"], "as it is"
+    environments = of_conda.checkout.folder / ".jingxiang" / "images" / "environments"
+    assert list(environments.glob("i2v-*/lib/python3.11/asyncio/*.py"))
+    assert not list(environments.glob("i2v-*/lib/python3.11/asyncio/**/*.pyc")), "its Python has written into it"
     forget_packages(parted)
     env = {**of_conda.checkout.env, "TZ": "Asia/Shanghai", "LANG": "zh_CN.UTF-8", "USER": "other"}
     with serving() as far:
