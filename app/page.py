@@ -45,7 +45,7 @@ def build(desk: Desk, watch: Watch, access: Access, outputs: Path) -> FastAPI:
     application = FastAPI(openapi_url=None)
     gr.mount_gradio_app(
         application, _blocks(desk, watch, access, outputs, i18n), path="/", i18n=i18n,
-        theme=gr.themes.Default(font=FONTS), allowed_paths=[str(outputs)], max_file_size=picture.MAX_BYTES,
+        theme=gr.themes.Default(font=FONTS), allowed_paths=[str(outputs / "videos")], max_file_size=picture.MAX_BYTES,
         show_error=True, footer_links=[], ssr_mode=False, enable_monitoring=False,
         auth=None if access.is_open else access.allows,
     )  # fmt: skip

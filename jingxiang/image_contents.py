@@ -33,21 +33,34 @@ LARGE_BYTES = 64_000_000  # a file of weights from there on has a layer of its o
 CODE = ("app", "jingxiang")
 LEFT_OUT = ("__pycache__", "tests")
 SOURCES = (".py", ".toml", ".json", ".lock", ".png")
-KEPT = 3  # sets of bytecode of our own code
+KEPT = 3  # sets of bytecode that are made here
+LAYOUT = 2  # of the layer of an environment; part of what its digest is remembered by
 # Where images have a Python that is not ours, the likelier first.
 PYTHONS = ("usr/local/bin", "usr/bin")
 # What wheels may expect of a system beside the C library (PEP 600), and Debian's slim images have only by the way.
 LIBRARY = "libstdc++.so.6"
+BRINGS_LIBRARY = "libstdcxx"  # the conda package that has it
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64", "usr/lib", "lib")
 
 
 class NoPython(UsageError):
     """An environment without a Python of its own on a base that has none."""
 
-    def __init__(self, base: BaseImage, what: str) -> None:
+    def __init__(self, base: BaseImage, version: str) -> None:
         super().__init__(
-            tr("{image}: has no {what}, and the engine venv brings none", image=base.reference, what=what),
+            tr("{image}: has no Python {version}, and the engine venv brings none", image=base.reference,
+               version=version),
             hints=(tr("--engine mamba, or a base that has it: --base python:{version}-slim", version=PYTHON),),
+        )  # fmt: skip
+
+
+class NoLibrary(UsageError):
+    """A base without the library that wheels expect of every system."""
+
+    def __init__(self, base: BaseImage) -> None:
+        super().__init__(
+            tr("{image}: has no {library}, which the packages need", image=base.reference, library=LIBRARY),
+            hints=(tr("a base that has it: --base debian:bookworm-slim"),),
         )
 
 
@@ -84,24 +97,28 @@ def made_weights(made: Path, folder: str, name: str) -> tuple[list[Piece], dict[
     return _pieces(name, {path: made / path for path in digests}, f"{folder}/models/{name}"), digests
 
 
-def environment(environment: Environment, store: Store, folder: str, python: str) -> Piece:
-    """The environment at its place. `python`: the program of the base image that it uses, if it has none of its own.
+def environment(environment: Environment, store: Store, folder: str, python: str, *, kept: Path) -> Piece:
+    """The environment at its place. `python`: the program of the base image that it uses, if it has none of its own;
+    `kept`: where bytecode of what conda packages bring is, for the next time.
 
     It stays as it was made, so its stamp, which was written last, stands for its 45,000 files.
     """
     stamp = (environment.folder / environments.STAMP).stat()
     look = [str(environment.folder), stamp.st_dev, stamp.st_ino, stamp.st_size, stamp.st_mtime_ns]
-    key = json.dumps([folder, python, look])
-    return Piece(environment.name, Later(key, lambda: _environment(environment, store, folder, python)))
+    key = json.dumps([LAYOUT, folder, python, look])
+    return Piece(environment.name, Later(key, lambda: _environment(environment, store, folder, python, kept)))
 
 
-def _environment(environment: Environment, store: Store, folder: str, python: str) -> Tree:
+def _environment(environment: Environment, store: Store, folder: str, python: str, kept: Path) -> Tree:
     inside = f"{folder}/environment"
     found = {entry.path: entry for entry in layers.below(environment.folder, inside)}
     for name in (environments.STAMP, ".lock", *(f"{environment.site}/{each}" for each in environments.WRITTEN_LATER)):
         found.pop(f"{inside}/{name}", None)
     if python:
         found |= {entry.path: entry for entry in _leading_to(python, inside, environment.version)}
+    if environment.conda:
+        compiled = _compiled(_of_conda(environment), environment, kept)
+        found |= {f"{inside}/{path}": layers.text(f"{inside}/{path}", body) for path, body in compiled.items()}
     if stray := next((each for each in found.values() if each.link.startswith("/") and each.link != python), None):
         raise LeadsOut(stray)
     digests = _digests(environment.folder, store)
@@ -111,6 +128,18 @@ def _environment(environment: Environment, store: Store, folder: str, python: st
         if entry.source is not None
     )
     return layers.tree([*found.values(), layers.text(f"{folder}/environment.sha256", lines)])
+
+
+def _of_conda(environment: Environment) -> dict[str, bytes]:
+    """The Python files of conda packages. They may come with bytecode, which holds the time of each source: in an image
+    all files are of one time, so Python would compile them at every start, and could not keep what it has compiled."""
+    stamp = environments.stamped(environment.folder)
+    assert stamp, environment.folder
+    return {
+        path: (environment.folder / path).read_bytes()
+        for path, digest in stamp.files.items()
+        if path.startswith("lib/python") and path.endswith(".py") and not digest.startswith(LINK)
+    }
 
 
 def _digest(entry: Entry, digests: Mapping[str, str], inside: str) -> str:
@@ -151,9 +180,19 @@ def app(
 
 
 def python_of(base: BaseImage, store: Store, version: str, notes: Path) -> str:
-    """The path of the Python that a base image has, and with it the library that wheels expect of every system.
+    """The path of the Python that a base image has. Raises `NoLibrary`, `NoPython`, `UnreadableBase`."""
+    found = check_library(base, store, version, notes)
+    for place in PYTHONS:
+        if (path := f"/{place}/python{version}") in found:
+            return path
+    raise NoPython(base, version)
 
-    All layers have to be unpacked for that, so the answer is kept in the folder `notes`. Raises `NoPython`,
+
+def check_library(base: BaseImage, store: Store, version: str, notes: Path) -> list[str]:
+    """Make sure that a base image has the library that wheels expect of every system; returns what else of interest
+    is in it.
+
+    All layers have to be unpacked for that, so the answer is kept in the folder `notes`. Raises `NoLibrary`,
     `UnreadableBase`.
     """
     note = notes / f"{base.manifest.sha256}-{version}"
@@ -165,11 +204,8 @@ def python_of(base: BaseImage, store: Store, version: str, notes: Path) -> str:
             note.write_text("".join(f"/{name}\n" for name in sorted(there)), encoding="utf-8")
     found = note.read_text(encoding="utf-8").splitlines()
     if not any(path.endswith(LIBRARY) for path in found):
-        raise NoPython(base, LIBRARY)
-    for place in PYTHONS:
-        if (path := f"/{place}/python{version}") in found:
-            return path
-    raise NoPython(base, f"Python {version}")
+        raise NoLibrary(base)
+    return found
 
 
 def made(places: Places, environment: Environment, name: str) -> Path:
@@ -179,7 +215,7 @@ def made(places: Places, environment: Environment, name: str) -> Path:
     if not (among / name / "model_index.json").exists():
         with storage.writing(among):
             among.mkdir(parents=True, exist_ok=True)
-        argv: list[str | Path] = [environment.python, "-m", "app", "make", "--model", name, "--models", among]
+        argv: list[str | Path] = [environment.python, "-B", "-m", "app", "make", "--model", name, "--models", among]
         process.check(argv, name="app make", cwd=places.root)
     return among / name
 

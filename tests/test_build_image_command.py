@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from jingxiang.commands.build_image import _network, build_image
 from jingxiang.commands.image_parts import BadBase, BadEpoch
 from jingxiang.errors import TableError, UnknownName, UsageError
 from jingxiang.fetch.report import Unavailable
-from jingxiang.image_contents import NoPython, UnreadableBase
+from jingxiang.image_contents import NoLibrary, NoPython, UnreadableBase
 from jingxiang.places import Places
 from jingxiang.sinks import BadAddress
 from jingxiang.sinks.docker_engine import EngineUnavailable
@@ -393,7 +394,7 @@ def test_a_base_without_a_python_is_said_before_anything_is_installed(places: Pl
     registry.add(mirror, "docker.io/library/debian", "strange", b"\x28\xb5\x2f\xfd strange")
     with pytest.raises(NoPython, match=r"debian:bare: has no Python 3\.11, and the engine venv brings none"):
         build(places, base="debian:bare")
-    with pytest.raises(NoPython, match=r"debian:barer: has no libstdc\+\+\.so\.6"):
+    with pytest.raises(NoLibrary, match=r"debian:barer: has no libstdc\+\+\.so\.6"):
         build(places, base="debian:barer")
     with pytest.raises(UnreadableBase, match="a layer cannot be read"):
         build(places, base="debian:strange")
@@ -445,7 +446,7 @@ def with_conda(places: Places, packages: list[Path]) -> Places:
 def test_an_environment_with_its_own_python_is_the_same_everywhere_and_needs_none_in_the_base(
     engine: str, packages: list[Path], tmp_path: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    registry.add(mirror, "docker.io/library/debian", "bare", packed("etc/os-release"))
+    registry.add(mirror, "docker.io/library/debian", "bare", packed("usr/lib/x86_64-linux-gnu/libstdc++.so.6"))
     found = []
     for name in ("one", "a folder with another name"):
         places = with_conda(place(tmp_path / name, mirror), packages)
@@ -458,9 +459,24 @@ def test_an_environment_with_its_own_python_is_the_same_everywhere_and_needs_non
         assert inside["bin/python3.11"][0].isfile()
         assert inside["bin/pydoc3.11"][1].startswith(b"#!/opt/jingxiang/environment/bin/python3.11\n")
         assert b"\0\1/opt/jingxiang/environment/share:/opt/jingxiang/environment/lib\0" in inside["lib/placed.bin"][1]
+        for path in ("colorsys", "json/__init__", "json/tool"):  # with and without bytecode in the package
+            source = inside[f"lib/python3.11/{path}.py"][1]
+            bytecode = inside[importlib.util.cache_from_source(f"lib/python3.11/{path}.py")][1]
+            assert bytecode[4:16] == (1).to_bytes(4, "little") + importlib.util.source_hash(source), path
         labels = json.loads(blob(places, said["id"]))["config"]["Labels"]
         assert labels["jingxiang.lock.conda-lock.yml"].startswith("sha256:")
     assert found[0] == found[1]
+
+
+def test_a_base_without_a_library_that_wheels_expect_is_refused_unless_a_conda_package_has_it(
+    packages: list[Path], places: Places, tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add(mirror, "docker.io/library/debian", "bare", packed("etc/os-release"))
+    monkeypatch.setattr(engines, "tools", lambda *_, **__: Path(sys.executable))
+    with pytest.raises(NoLibrary, match=r"debian:bare: has no libstdc\+\+\.so\.6, which the packages need"):
+        build(with_conda(places, packages), engine="rattler", base="debian:bare")
+    library = channel.write(tmp_path / "conda-forge", "libstdcxx", "15.2.0", {"lib/libstdc++.so.6": channel.File(b"")})
+    build(with_conda(places, [*packages, library]), engine="rattler", base="debian:bare")
 
 
 def test_its_python_works_at_the_place_that_it_has_in_the_image(

@@ -127,8 +127,9 @@ def failure(app: App, language: str, *inputs: Any) -> str:
     return str(caught.value)
 
 
-def test_only_outputs_are_served(app: App) -> None:
-    for path in ("/etc/passwd", str(ROOT / "pyproject.toml"), str(app.outputs / ".." / "app.log")):
+def test_only_videos_are_served(app: App) -> None:
+    inside = (str(app.outputs / name) for name in ("jobs.sqlite3", "jobs.sqlite3-wal", "logs/server.jsonl", "pictures"))
+    for path in ("/etc/passwd", str(ROOT / "pyproject.toml"), str(app.outputs / ".." / "app.log"), *inside):
         assert app.get(f"/gradio_api/file={path}")[0] in (403, 404)
 
 

@@ -160,7 +160,9 @@ def _put_together(
         pieces, files = _weights(places, environment, spec, folder)
         listed |= {f"models/{spec.name}/{path}": digest for path, digest in files.items()}
         parts.append(Part(WEIGHTS, spec.name, _layers(digests, WEIGHTS, pieces)))
-    piece = image_contents.environment(environment, store, folder, _python(places, environment, base))
+    piece = image_contents.environment(
+        environment, store, folder, _python(places, environment, base), kept=places.images / "conda-bytecode"
+    )
     parts.append(Part(ENVIRONMENT, environment.name, _layers(digests, ENVIRONMENT, [piece])))
     bill = sbom.bill(places, environment, [spec.name for spec in recipe.specs if spec.weights], [base] if base else [])
     code = image_contents.app(places.root, environment, definition, listed, bill, kept=places.images / "bytecode")
@@ -204,13 +206,16 @@ def _looked_weights(places: Places, spec: ModelSpec) -> Part:
 def _python(places: Places, environment: Environment, base: BaseImage | None) -> str:
     """The Python of the base image, for an environment that has none of its own; without a base, this machine is it.
 
-    Raises `NoPython`.
+    Raises `NoLibrary`, `NoPython`, `UnreadableBase`.
     """
+    store, notes = Store(places.store), places.images / "bases"
     if environment.conda:
+        if base and not any(each.name == image_contents.BRINGS_LIBRARY for each in environment.conda.packages):
+            image_contents.check_library(base, store, environment.version, notes)
         return ""
     if base is None:
         return str(uv_client.python(environment.version))
-    return image_contents.python_of(base, Store(places.store), environment.version, places.images / "bases")
+    return image_contents.python_of(base, store, environment.version, notes)
 
 
 def _config(base: BaseImage, store: Store) -> dict[str, Any]:

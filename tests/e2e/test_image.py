@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,16 +25,19 @@ from docker.models.containers import Container
 from PIL import Image
 
 from jingxiang import image_definition
+from jingxiang.commands import engines
 from jingxiang.images import merged
 from jingxiang.places import here
 from jingxiang.store import Store
-from tests.peers import base_image, checkout, faults, system
+from tests.peers import base_image, checkout, conda, conda_debian, faults, system
 from tests.peers.checkout import Checkout, Done
+from tests.peers.conda_debian import Parted
 from tests.peers.mirror import serving
 
 pytestmark = pytest.mark.e2e
 PYTHON = getattr(sys, "_base_executable", sys.executable)
 REPOSITORY = "tests/debian:bookworm"
+WITHOUT_PYTHON = "tests/bare:bookworm"
 USER = 65532
 
 
@@ -45,13 +49,14 @@ class Built:
     base: str
     said: dict[str, Any]
     stderr: str
+    engine: str = "venv"
 
     def build(self, *words: str | Path) -> Done:
-        return build(self.checkout, self.base, *words)
+        return build(self.checkout, self.base, *words, engine=self.engine)
 
 
-def build(copied: Checkout, base: str, *words: str | Path, before: tuple[str, ...] = ()) -> Done:
-    argv = [*before, PYTHON, "tasks.py", "build-image", "--model", "smoke", "--profile", "cpu", "--engine", "venv"]
+def build(copied: Checkout, base: str, *words: str | Path, before: tuple[str, ...] = (), engine: str = "venv") -> Done:
+    argv = [*before, PYTHON, "tasks.py", "build-image", "--model", "smoke", "--profile", "cpu", "--engine", engine]
     return copied.run(*argv, *(["--base", base] if base else []), *words, timeout_s=900)
 
 
@@ -124,6 +129,45 @@ def loaded(one: Built, engine: DockerClient) -> Built:
     """The image in the engine."""
     done = one.build("--json")
     return Built(one.checkout, one.base, good(done), done.stderr)
+
+
+@pytest.fixture(scope="module")
+def parted(tar: Path, tmp_path_factory: pytest.TempPathFactory) -> Parted:
+    """A channel with a whole Python; a base without any Python is in the registry."""
+    found = conda_debian.parted(tar, tmp_path_factory.mktemp("channel"))
+    base_image.push(system.registry(), WITHOUT_PYTHON, found.rest)
+    return found
+
+
+def with_conda(folder: Path, parted: Parted, mirror: str, url: str, env: Mapping[str, str]) -> Checkout:
+    """A checkout whose lock names the packages of the channel, which a mirror has."""
+    copied = checkout.copy(folder, {engines.OWN: os.environ.get(engines.OWN, ""), **env})
+    conda.lock(copied.folder / "envs", parted.packages)
+    (copied.folder / "mirrors.toml").write_text(
+        f'[official]\n[{mirror}]\nconda = {{ layout = "conda", url = "{url}/{{channel}}" }}\n'
+    )
+    return copied
+
+
+def forget_packages(parted: Parted) -> None:
+    """They are not in the store any more, so they have to come through a mirror."""
+    for path in parted.packages:
+        Store(here().store).blob(hashlib.sha256(path.read_bytes()).hexdigest()).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module", params=[engines.MAMBA, engines.RATTLER])
+def of_conda(
+    request: pytest.FixtureRequest, parted: Parted, engine: DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> Built:
+    """An image in the engine whose Python comes from conda packages, on a base that has none."""
+    if request.param == engines.MAMBA and engines.OWN not in os.environ:
+        pytest.skip(f"no micromamba: {engines.OWN} is not set")
+    forget_packages(parted)
+    env, url = {"DOCKER_HOST": system.docker_host()}, parted.channel.as_uri()
+    copied = with_conda(tmp_path_factory.mktemp("conda") / "checkout", parted, "near", url, env)
+    base = f"{system.registry()}/{WITHOUT_PYTHON}"
+    done = build(copied, base, "--mirror", "near", "--json", engine=request.param)
+    return Built(copied, base, good(done), done.stderr, request.param)
 
 
 @pytest.fixture
@@ -393,3 +437,88 @@ def test_the_dockerfile_makes_the_same_files_and_runs_in_the_same_way(
         # Bytecode of another patch release of Python is not the same for each file.
         listed.append([line for line in out.splitlines() if not line.endswith(".pyc")])
     assert listed[0] == listed[1], "the same files, byte for byte"
+
+
+def test_an_image_is_derived_as_the_readme_says(loaded: Built, engine: DockerClient, tmp_path: Path) -> None:
+    readme = (loaded.checkout.folder / "docker" / "README.md").read_text(encoding="utf-8")
+    snippet = readme.partition("```dockerfile\n")[2].partition("```")[0]
+    engine.images.get(loaded.said["id"]).tag("jingxiang/i2vgen-xl", "TAG")
+    (tmp_path / "Dockerfile").write_text(snippet)
+    made = next((loaded.checkout.folder / ".jingxiang" / "images" / "models").glob("*/smoke"))
+    shutil.copytree(made, tmp_path / "my-model")
+    table = (loaded.checkout.folder / "app" / "models.toml").read_text(encoding="utf-8")
+    own = table[table.index("[smoke]") :].replace("[smoke", "[my-model")
+    (tmp_path / "models.toml").write_text(f"{table}\n{own}", encoding="utf-8")
+    engine.images.build(path=str(tmp_path), tag="jingxiang/derived:tests", rm=True, forcerm=True)
+    code, out, err = ran(engine, "jingxiang/derived:tests", "doctor", "--json")
+    assert code == 0, out + err
+    texts = [each["text"] for each in json.loads(out)["findings"] if each["subject"] == "model"]
+    assert any(text.startswith("my-model: whole") and "the one that is used" in text for text in texts), texts
+    code, out, _ = ran(engine, "jingxiang/derived:tests", "verify")
+    assert (code, out.split()) == (1, ["changed", "app/models.toml"])
+
+
+def test_a_python_of_conda_serves_on_a_base_that_has_none(of_conda: Built, engine: DockerClient) -> None:
+    container = started(engine, of_conda.said["name"])
+    try:
+        until(lambda: status(engine, container, "/healthz") == 200, 20)
+        until(lambda: status(engine, container, "/readyz") == 200)
+        code = (
+            "import bz2, ctypes, hashlib, lzma, sqlite3, ssl, sys, uuid, zlib, torch\n"
+            "files = {line.split()[5] for line in open('/proc/self/maps') if '.so' in line}\n"
+            "print(sys.base_prefix, *sorted(file for file in files if not file.startswith(sys.prefix)))"
+        )
+        prefix, *libraries = inside(engine, container, code).split()
+        assert prefix == "/opt/jingxiang/environment"
+        of_the_base = {"ld-linux-x86-64", "libc", "libdl", "libgcc_s", "libm", "libpthread", "librt", "libstdc++"}
+        assert {Path(each).name.partition(".so")[0] for each in libraries} <= of_the_base
+        container.kill("SIGTERM")
+        assert container.wait(timeout=20)["StatusCode"] == 0
+    finally:
+        container.remove(force=True)
+
+
+def test_a_python_of_conda_makes_a_video_and_its_files_are_what_they_were(
+    of_conda: Built, engine: DockerClient, photo: Path, outputs: Path
+) -> None:
+    volumes = {str(outputs): {"bind": "/outputs"}, str(photo): {"bind": "/photo.png", "mode": "ro"}}
+    words = ["generate", "--image", "/photo.png", "--prompt", "waves", "--out", "/outputs/waves.mp4"]
+    code, out, err = ran(engine, of_conda.said["name"], *words, volumes=volumes)
+    assert (code, out) == (0, "/outputs/waves.mp4\n"), err
+    with av.open(str(outputs / "waves.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 16
+    code, out, err = ran(engine, of_conda.said["name"], "verify")
+    assert (code, out) == (0, ""), out + err
+    assert "files as locked" in err
+    code, out, err = ran(engine, of_conda.said["name"], "doctor", "--json")
+    assert code == 0, out + err
+    assert {each["subject"]: each["state"] for each in json.loads(out)["findings"]}["model"] == "ok"
+
+
+def test_with_conda_packages_of_another_mirror_in_another_folder_the_digest_is_the_same(
+    of_conda: Built, parted: Parted, tmp_path: Path
+) -> None:
+    assert good(of_conda.build("--mirror", "near", "--json"))["digest"] == of_conda.said["digest"], "as it is"
+    environments = of_conda.checkout.folder / ".jingxiang" / "images" / "environments"
+    assert list(environments.glob("i2v-*/lib/python3.11/asyncio/*.py"))
+    assert not list(environments.glob("i2v-*/lib/python3.11/asyncio/**/*.pyc")), "its Python has written into it"
+    forget_packages(parted)
+    env = {**of_conda.checkout.env, "TZ": "Asia/Shanghai", "LANG": "zh_CN.UTF-8", "USER": "other"}
+    with serving() as far:
+        for path in parted.packages:
+            far.files[f"/{path.relative_to(parted.channel)}"] = path.read_bytes()
+        copied = with_conda(tmp_path / "a folder with another name" / "checkout", parted, "far", far.url, env)
+        shutil.copy(of_conda.checkout.folder / "docker" / "base.lock", copied.folder / "docker" / "base.lock")
+        words = ("sh", "-c", 'umask 077; exec "$@"', "sh")
+        done = build(
+            copied, of_conda.base, "--mirror", "far", "--json", before=words, engine=of_conda.engine,
+        )  # fmt: skip
+        asked = {each.path for each in far.asked}
+    said = good(done)
+    assert far.files.keys() <= asked, "they came from there"
+    layers = [
+        {layer["digest"]: part["kind"] for part in each["parts"] for layer in part["layers"]}
+        for each in (of_conda.said, said)
+    ]
+    assert layers[0] == layers[1]
+    assert (said["digest"], said["sent_bytes"]) == (of_conda.said["digest"], 0)

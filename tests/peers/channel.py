@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
+import marshal
 import os
 import platform
 import subprocess
@@ -24,6 +26,7 @@ LEFT_OUT = {
     "__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests",
     "tkinter", "turtledemo",
 }  # fmt: skip
+COMPILED = ("colorsys.py", "json/tool.py")  # with bytecode in the package; the more, the slower
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,19 @@ def write(
 
 
 def python(channel: Path) -> Path:
-    """The Python that runs us as a package of conda-forge has it: its program, its standard library, and files that
-    carry the path of the environment."""
-    base, library = Path(sys.base_prefix), Path(os.__file__).parent
-    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    """The Python that runs us as a package of conda-forge has it."""
     program = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
+    return python_of(
+        channel, platform.python_version(), program.read_bytes(), Path(os.__file__).parent, base=sys.base_prefix
+    )
+
+
+def python_of(channel: Path, version: str, program: bytes, library: Path, *, base: str) -> Path:
+    """A Python as a package of conda-forge has it: its program, its standard library, files that carry the path of the
+    environment, and bytecode that holds the time of its source. `base`: the path that it was built for."""
+    name = f"python{'.'.join(version.split('.')[:2])}"
     files = {
-        f"bin/{name}": File(program.read_bytes(), executable=True),
+        f"bin/{name}": File(program, executable=True),
         "bin/python3": File(link=name),
         "bin/python": File(link=name),
         f"bin/pydoc{name.removeprefix('python')}": File(
@@ -116,8 +125,10 @@ def python(channel: Path) -> Path:
         below[:] = [each for each in below if each not in LEFT_OUT and not each.startswith("config-")]
         for each in found:
             path = Path(folder, each)
-            files[f"lib/{name}/{path.relative_to(library)}"] = _of_library(path.resolve(), str(base))
-    return write(channel, "python", platform.python_version(), files)
+            files[f"lib/{name}/{path.relative_to(library)}"] = _of_library(path.resolve(), base)
+    for source in (f"lib/{name}/{each}" for each in COMPILED):
+        files[importlib.util.cache_from_source(source)] = File(_compiled(source, files[source].body))
+    return write(channel, "python", version, files)
 
 
 def index(channel: Path) -> None:
@@ -140,6 +151,13 @@ def _of_library(path: Path, base: str) -> File:
     if path.name.startswith("_sysconfigdata"):
         return File(body.replace(base.encode(), PLACEHOLDER.encode()), mode="text")
     return File(body)
+
+
+def _compiled(path: str, source: bytes) -> bytes:
+    """What Python keeps of a source that was changed last at the time of all files of a package (PEP 552)."""
+    words = (0, TIME_MS // 1000, len(source))
+    code = marshal.dumps(compile(source, path, "exec", dont_inherit=True))
+    return importlib.util.MAGIC_NUMBER + b"".join(word.to_bytes(4, "little") for word in words) + code
 
 
 def _add(archive: tarfile.TarFile, members: Mapping[str, File]) -> None:
