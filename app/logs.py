@@ -51,6 +51,9 @@ _logger.setLevel(logging.INFO)
 _logger.propagate = False
 _logger.addHandler(logging.NullHandler())
 _hidden: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
+# The name that we write under. It is not the handler's: a library that sets up its own logging closes all handlers, and
+# they open their files again.
+_held = contextlib.ExitStack()
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def stop() -> None:
     for handler in _logger.handlers[:]:
         _logger.removeHandler(handler)
         handler.close()
+    _held.close()
     _logger.addHandler(logging.NullHandler())
 
 
@@ -219,13 +223,11 @@ def _handler(folder: Path, name: str) -> logging.Handler:
         def close(self) -> None:
             with contextlib.suppress(OSError):
                 super().close()
-            held.close()
 
-    held = contextlib.ExitStack()
     process = name
     with contextlib.suppress(OSError):  # said when the first line cannot be written
         folder.mkdir(parents=True, exist_ok=True)
-        process = _own(folder, name, held)
+        process = _own(folder, name)
     handler = File(
         folder / f"{process}{ENDING}", maxBytes=FILE_BYTES, backupCount=OLDER_FILES, encoding="utf-8",
         errors="backslashreplace", delay=True,
@@ -234,11 +236,11 @@ def _handler(folder: Path, name: str) -> logging.Handler:
     return handler
 
 
-def _own(folder: Path, name: str, held: contextlib.ExitStack) -> str:
+def _own(folder: Path, name: str) -> str:
     """A name that no other process writes under: two would take each other's file away when it is full."""
     for number in range(1, MOST_PROCESSES):
         found = name if number == 1 else f"{name}-{number}"
-        if held.enter_context(file_lock.held(folder / f".{found}.lock", wait=False)):
+        if _held.enter_context(file_lock.held(folder / f".{found}.lock", wait=False)):
             return found
     return f"{name}-{os.getpid()}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging.config
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from app import logs
+from jingxiang import file_lock
 from jingxiang.errors import JingxiangError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,6 +139,15 @@ def test_processes_of_one_name_have_a_file_each(tmp_path: Path) -> None:
     assert len({(entry.process, str(entry.fields["job"])[0]) for entry in found}) == 3
     logs.start(tmp_path, "worker-0")  # the name is free again
     assert len(names(tmp_path)) == 3
+
+
+def test_a_library_that_sets_up_its_own_logging_takes_nothing_away(tmp_path: Path) -> None:
+    logs.start(tmp_path, "server")
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})  # as uvicorn does; closes all handlers
+    logs.event(logs.DONE, job="a1")
+    assert [line["event"] for line in lines(tmp_path)] == ["started", "done"]
+    with file_lock.held(tmp_path / "logs" / ".server.lock", wait=False) as is_free:
+        assert not is_free
 
 
 def test_a_full_disk_is_said_once_and_the_log_goes_on_when_there_is_room(

@@ -23,6 +23,7 @@ from gradio_client import Client, handle_file
 from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 
+from app import logs
 from tests.peers.app import App, serving, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -156,14 +157,17 @@ def run(*arguments: str, lang: str = "C.UTF-8") -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_taken_port_is_named_with_its_owner(models: Path) -> None:
+def test_a_taken_port_is_named_with_its_owner_and_in_the_log(models: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        code, out, err = run("serve", "--models", str(models), "--port", str(port))
+        code, out, err = run("serve", "--models", str(models), "--port", str(port), "--outputs", str(tmp_path))
     assert (code, out) == (2, "")
     owner = re.escape(psutil.Process().name())
     assert re.match(rf"error: port {port} of 127\.0\.0\.1 is taken by {owner} \(pid {os.getpid()}\)\n", err)
     assert "--port 0" in err
+    assert [(entry.event, entry.fields.get("error")) for entry in logs.read(tmp_path)] == [
+        ("started", None), ("trouble", "PortTaken"), ("stopped", None),
+    ]  # fmt: skip
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_app_up_with_the_reason(tmp_path: Path) -> None:
