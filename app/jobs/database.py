@@ -52,13 +52,16 @@ class Database:
         try:
             self._prepare()
         except DBAPIError as error:
+            self.close()
             if self.file is None or getattr(error.orig, "sqlite_errorname", "") not in DAMAGED:
                 raise self._unavailable(error) from error
-            self.close()
             kept = _put_aside(self.file)
             console.warn(tr("{file} is damaged; kept as {kept}, and begun anew", file=self.file.name, kept=kept.name))
             self._connect()
             self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def is_sqlite(self) -> bool:
