@@ -171,6 +171,8 @@ class Worker:
             self.control.wait(PAUSE_S)
             return False
         if not parts:
+            if self._status.state == "busy" and self._model is not None:
+                self._report("ready")
             self.control.wait(POLL_S)
             return False
         self._do(parts)
@@ -179,7 +181,7 @@ class Worker:
     def _how_many(self, first: Job) -> int:
         """How many like the first one are made at once: as many as fit, if that is known to save time, or not known."""
         order, model = first.order, self._model
-        if model is None or self._status.model != order.model:
+        if self.duty.most == 1 or model is None or self._status.model != order.model:
             return 1
         known = self._known(model)
 
@@ -260,16 +262,14 @@ class Worker:
             with speaking(wanted.language), logs.hiding(*(part.job.order.prompt for part in parts)):
                 if (self._model is None or self._status.model != wanted.model) and not self._load(wanted.model):
                     raise JingxiangError(tr("the model is not loaded: {reason}", reason=self._status.reason))
-                self._report("busy")
+                if self._status.state != "busy":  # else the last job was followed by this one at once
+                    self._report("busy")
                 self._make(parts)
         except Stopped:
             pass
         except Exception as error:  # any library may raise anything; who asked must see it, and the next job must run
             with logs.hiding(*(part.job.order.prompt for part in parts)):
                 self._fail(parts, error)
-        finally:
-            if self._model is not None:
-                self._report("ready")
 
     def _make(self, parts: list[_Part]) -> None:
         from app import picture

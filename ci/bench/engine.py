@@ -81,7 +81,8 @@ def overhead(app: App, photo: Path) -> Figure:
 def through_the_queue(app: App, photo: Path) -> float:
     """Seconds a job."""
     numbers = [app.post(photo, seed=seed).json()["id"] for seed in range(JOBS)]
-    jobs = [app.ended(number, 300) for number in numbers]
+    heard(app, numbers[-1])  # without asking all the time, on a machine with few cores
+    jobs = [app.job(number) for number in numbers]
     assert {job["state"] for job in jobs} == {"done"}
     return float(max(job["ended"] for job in jobs) - min(job["started"] for job in jobs)) / JOBS
 
@@ -133,8 +134,7 @@ def run(app: App, photo: Path, count: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    for number in numbers:
-        app.ended(number, 300)
+    heard(app, numbers[-1])
     with app.client() as client:
         for number in numbers:
             client.delete(f"/api/jobs/{number}")
