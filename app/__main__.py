@@ -96,6 +96,14 @@ def _generate(arguments: argparse.Namespace) -> None:
     generate(spec, arguments.models, wanted)
 
 
+def _calibrate(arguments: argparse.Namespace) -> None:
+    spec = _spec(arguments)
+    _ensure(spec, arguments.models)
+    from app.calibrate import calibrate
+
+    calibrate(spec, arguments.models, as_json=arguments.json, record=lambda measurement: None)  # nothing keeps them yet
+
+
 def _make(arguments: argparse.Namespace) -> None:
     _ensure(_spec(arguments), arguments.models)
 
@@ -182,6 +190,11 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--prompt", default="", help=tr("what should move and how, in English"))
     generate.add_argument("--preset", default="standard")
     generate.add_argument("--seed", type=int)
+
+    calibrate = actions.add_parser(
+        "calibrate", parents=[model, report], help=tr("what the model takes of this machine")
+    )
+    calibrate.set_defaults(action=_calibrate)
 
     actions.add_parser("make", parents=[model], help=tr("make the smoke model")).set_defaults(action=_make)
     actions.add_parser("worker", parents=[model], help=tr("runs the model for the page")).set_defaults(action=_worker)

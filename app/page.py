@@ -29,7 +29,13 @@ WAITING_JOBS = 5
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 KEEP_S = 24 * 3600
 ERROR_S = 30
-PRESET_TITLES = {"standard": "Standard", "fast": "Fast preview"}
+PRESET_TITLES = {
+    "standard": "Standard",
+    "fast": "Fast preview",
+    "12gb": "For cards with 12 GB",
+    "24gb": "For cards with 24 GB",
+    "40gb": "For cards with 40 GB and more",
+}
 
 
 @dataclass(frozen=True)
