@@ -27,7 +27,7 @@ GIB = 1 << 30
 
 
 def calibrate(spec: ModelSpec, models: Path, *, as_json: bool, record: Record) -> list[Measurement]:
-    """Run what fits; each result goes to `record` at once, and is said on stdout, as one object with all of them for programs."""
+    """Run what fits. Each result goes to `record` at once, and to stdout: as a line, or all of them as one object."""
     model = adapters.load(spec, models / spec.name)
     try:
         found: list[Measurement] = []
