@@ -40,7 +40,7 @@ ROUNDING = 1
 
 
 def spec(name: str) -> ModelSpec:
-    """The model as the app has it, on one thread, which is the fastest for tiny ones, and with all rungs of its kind."""
+    """The model as the app has it, with all rungs of its kind, on one thread, which is the fastest for tiny ones."""
     models = catalog.load(ROOT / "app" / "models.toml")
     kind = models.model("i2vgen-xl" if name == "smoke" else name)
     return replace(models.model(name), threads=1, rungs=kind.rungs)
@@ -117,7 +117,10 @@ def frames(model: Diffusion, request: Request) -> Frames:
 
 
 def test_nothing_heavy_is_imported_before_a_model_is_loaded() -> None:
-    code = "import sys; from app import adapters; print({'torch', 'diffusers', 'numpy', 'PIL'} & set(sys.modules))"
+    code = (
+        "import sys; from app import adapters, cards, memory; "
+        "print({'torch', 'diffusers', 'numpy', 'PIL'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -541,6 +544,15 @@ def test_if_memory_runs_out_it_is_tried_once_more_on_the_next_rung(
     assert [ref() for ref in failing.held] == [None]
 
 
+def test_a_rung_that_needs_as_much_is_passed_over(folders: Path) -> None:
+    """With many frames denoising takes most, and decoding them one by one would not help."""
+    model = loaded("smoke", folders)
+    Failing(model, SCARCE[0], times=1)
+    request = asked(model)
+    outcome = model.generate([replace(request, preset=replace(request.preset, frames=16))], ignore)
+    assert (outcome.rung, outcome.retried_from) == ("offload", "full")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_if_memory_runs_out_twice_it_is_said_with_numbers_and_the_model_can_be_used_again(
     folders: Path, name: str
@@ -551,6 +563,7 @@ def test_if_memory_runs_out_twice_it_is_said_with_numbers_and_the_model_can_be_u
         model.generate([asked(model)], ignore)
     assert caught.value.needed_bytes == model.estimate(asked(model).preset, 1, list(model.spec.rungs)[1])
     assert caught.value.message.startswith("out of memory: it needs about ")
+    assert caught.value.usable_bytes > 0
     assert caught.value.__cause__ is caught.value.__context__ is None
     gc.collect()
     assert [ref() for ref in failing.held] == [None, None]
