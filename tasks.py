@@ -53,7 +53,7 @@ def up(
         "out": "MP4 file to write",
         "prompt": "what should move and how, in English (svd-xt takes none)",
         "model": MODEL,
-        "preset": "standard or fast (default: standard)",
+        "preset": "standard, fast, or for cards of that size 12gb, 24gb or 40gb (default: standard)",
         "seed": "whole number; the same seed gives the same video (default: random)",
         "mirror": MIRROR,
         "profile": PROFILE,
@@ -84,6 +84,14 @@ def generate(
         mirror=mirror,
         profile=profile,
     )
+
+
+@task(help={"model": MODEL, "mirror": MIRROR, "profile": PROFILE, "json": JSON})
+def calibrate(_: Context, model: str = "", mirror: str = "auto", profile: str = "auto", json: bool = False) -> None:
+    """Measure what a model takes of this machine: memory and time."""
+    from jingxiang.commands.calibrate import calibrate
+
+    calibrate(here(), model=model, mirror=mirror, profile=profile, as_json=json)
 
 
 @task(

@@ -140,6 +140,27 @@ def _generate(arguments: argparse.Namespace) -> None:
     generate(spec, arguments.models, wanted, shown, output)
 
 
+def _calibrate(arguments: argparse.Namespace) -> None:
+    spec = _spec(arguments)
+    _ensure(spec, arguments.models)
+    from dataclasses import asdict
+
+    from app.calibrate import calibrate
+    from app.jobs.database import Database
+    from app.jobs.store import JobStore
+    from app.memory import Measurement
+
+    store = JobStore(Database(_jobs(arguments)))
+
+    def record(found: Measurement) -> None:
+        store.measure(found.gpu, found.model, found.dtype, asdict(found))
+
+    try:
+        calibrate(spec, arguments.models, as_json=arguments.json, record=record)
+    finally:
+        store.close()
+
+
 def _make(arguments: argparse.Namespace) -> None:
     _ensure(_spec(arguments), arguments.models)
 
@@ -230,13 +251,13 @@ def _count(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     """Raises `UsageError` if a default cannot be used."""
     home = places.here()
-    model, outputs, address, working, serving, report = (_Parser(add_help=False) for _ in range(6))
+    model, outputs, address, stored, working, serving, report = (_Parser(add_help=False) for _ in range(7))
     model.add_argument("--model", default=defaults.model(), help=tr("name in app/models.toml"))
     model.add_argument("--models", type=Path, default=home.models, help=tr("folder of the models"))
     outputs.add_argument("--outputs", type=Path, default=home.outputs, help=tr("folder of the videos"))
     address.add_argument("--host", default=defaults.host(), help=tr("address to listen on"))
     address.add_argument("--port", type=int, default=defaults.port(), help=tr("0 picks a free one"))
-    working.add_argument(
+    stored.add_argument(
         "--jobs", default=defaults.jobs(), metavar="URL",
         help=tr("the job store: sqlite:///FILE (default: in the folder of the videos) or postgresql://…"),
     )  # fmt: skip
@@ -295,7 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     report.add_argument("--json", action="store_true", help=tr("one JSON object on stdout"))
 
-    page = [model, outputs, address, working, serving]
+    page = [model, outputs, address, stored, working, serving]
     parser = _Parser(prog="python -m app", parents=page)
     parser.set_defaults(action=_serve)
     actions = parser.add_subparsers(metavar="ACTION", parser_class=_Parser)
@@ -309,9 +330,16 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--preset", default="standard")
     generate.add_argument("--seed", type=int)
 
+    calibrate = actions.add_parser(
+        "calibrate", parents=[model, outputs, stored, report], help=tr("what the model takes of this machine")
+    )
+    calibrate.set_defaults(action=_calibrate)
+
     actions.add_parser("make", parents=[model], help=tr("make the smoke model")).set_defaults(action=_make)
     worker = actions.add_parser(
-        "worker", parents=[model, outputs, working], help=tr("makes videos for a page, of this or another machine")
+        "worker",
+        parents=[model, outputs, stored, working],
+        help=tr("makes videos for a page, of this or another machine"),
     )
     worker.set_defaults(action=_worker)
     worker.add_argument("--name", default=f"{socket.gethostname()}-{os.getpid()}", help=tr("what it is called"))

@@ -32,9 +32,9 @@ ERROR_S = 30
 PRESET_TITLES = {
     "standard": "Standard",
     "fast": "Fast preview",
-    "12gb": "12 GB card",
-    "24gb": "24 GB card",
-    "40gb": "40 GB card",
+    "12gb": "For cards with 12 GB",
+    "24gb": "For cards with 24 GB",
+    "40gb": "For cards with 40 GB and more",
 }
 
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import shutil
 import subprocess
 import sys
+import threading
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from app import adapters
-from app.adapters.base import BrokenOutput, Diffusion, Made, Request, WeightsMissing
+from app.adapters.base import DTYPES, BrokenOutput, Diffusion, Made, OutOfMemory, Request, WeightsMissing
+from app.adapters.loading import Loading
 from app.texts import speaking
 from app.video import Frames
 from jingxiang import models as catalog
@@ -31,8 +40,10 @@ ROUNDING = 1
 
 
 def spec(name: str) -> ModelSpec:
-    """The model as the app has it, on one thread, which is the fastest for tiny ones."""
-    return replace(catalog.load(ROOT / "app" / "models.toml").model(name), threads=1)
+    """The model as the app has it, with all rungs of its kind, on one thread, which is the fastest for tiny ones."""
+    models = catalog.load(ROOT / "app" / "models.toml")
+    kind = models.model("i2vgen-xl" if name == "smoke" else name)
+    return replace(models.model(name), threads=1, rungs=kind.rungs)
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +60,32 @@ def model(request: pytest.FixtureRequest, folders: Path) -> Diffusion:
     return loaded(request.param, folders)
 
 
-def loaded(name: str, folders: Path) -> Diffusion:
-    found = adapters.load(spec(name), folders / name)
+def loaded(name: str, folders: Path, **options: str) -> Diffusion:
+    found = adapters.load(spec(name), folders / name, **options)
     assert isinstance(found, Diffusion)
     return found
+
+
+def networks(pipe: Any) -> dict[str, torch.nn.Module]:
+    return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def contents(part: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(part.named_parameters()), **dict(part.named_buffers())}
+
+
+def as_documented(name: str, folder: Path, dtype: torch.dtype) -> Any:
+    """The pipeline as the documentation of diffusers loads it, one part after the other."""
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    kinds = {
+        "smoke": diffusers.I2VGenXLPipeline,
+        "svd-xt": diffusers.StableVideoDiffusionPipeline,
+        "animatediff": diffusers.AnimateDiffSparseControlNetPipeline,
+    }
+    if name == "animatediff":
+        options["motion_adapter"] = diffusers.MotionAdapter.from_pretrained(str(folder / "motion_adapter"), **options)
+        options["controlnet"] = diffusers.SparseControlNetModel.from_pretrained(str(folder / "controlnet"), **options)
+    return kinds[name].from_pretrained(str(folder), **options)
 
 
 def asked(
@@ -84,7 +117,10 @@ def frames(model: Diffusion, request: Request) -> Frames:
 
 
 def test_nothing_heavy_is_imported_before_a_model_is_loaded() -> None:
-    code = "import sys; from app import adapters; print({'torch', 'diffusers', 'numpy', 'PIL'} & set(sys.modules))"
+    code = (
+        "import sys; from app import adapters, cards, memory; "
+        "print({'torch', 'diffusers', 'numpy', 'PIL'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -286,6 +322,290 @@ def test_weights_in_fp16_are_taken_where_they_are(folders: Path, tmp_path: Path,
         frames(loaded(name, tmp_path), asked(loaded(name, folders))),
         frames(loaded(name, folders), asked(loaded(name, folders))),
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_loaded_is_what_from_pretrained_gives(folders: Path, name: str, dtype: str) -> None:
+    """Every weight and buffer: name, type and bytes."""
+    ours = networks(loaded(name, folders, dtype=dtype).pipe)
+    theirs = networks(as_documented(name, folders / name, DTYPES[dtype]))
+    theirs.pop("motion_adapter", None)
+    assert ours.keys() == theirs.keys()
+    for part, network in ours.items():
+        own, other = contents(network), contents(theirs[part])
+        assert own.keys() == other.keys()
+        for key, tensor in own.items():
+            assert tensor.dtype == other[key].dtype
+            assert torch.equal(tensor, other[key]), (part, key)
+        assert not network.training
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_a_model_computes_in_the_type_that_was_chosen(folders: Path, dtype: str) -> None:
+    model = loaded("smoke", folders, dtype=dtype)
+    assert {part.dtype for part in networks(model.pipe).values()} == {DTYPES[dtype]}
+    whole = loaded("smoke", folders)
+    assert (model.dtype_name, whole.dtype_name) == (dtype, "fp32")
+    off = np.abs(frames(model, asked(model)).astype(int) - frames(whole, asked(whole)))
+    assert 0 < off.mean() < 3
+    assert model.estimate(model.spec.preset("fast"), 1) * 2 == pytest.approx(
+        whole.estimate(whole.spec.preset("fast"), 1), abs=2
+    )
+
+
+def test_weights_with_the_names_of_older_libraries_and_in_several_files_are_loaded(
+    folders: Path, tmp_path: Path
+) -> None:
+    """As they are published: Stable Diffusion's VAE, CLIP of before transformers 5.6; and a network that is split."""
+    folder = tmp_path / "animatediff"
+    shutil.copytree(folders / "animatediff", folder)
+
+    def rename(file: Path, change: Callable[[str], str]) -> None:
+        tensors = {change(key): tensor for key, tensor in load_file(file).items()}
+        assert tensors.keys() != load_file(file).keys()
+        save_file(tensors, file, metadata={"format": "pt"})
+
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def older(key: str) -> str:
+        for new, name in old.items():
+            key = key.replace(f"attentions.0.{new}.", f"attentions.0.{name}.")
+        return key
+
+    rename(folder / "vae" / "diffusion_pytorch_model.safetensors", older)
+    rename(folder / "text_encoder" / "model.safetensors", lambda key: f"text_model.{key}")
+    whole = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = list(load_file(whole).items())
+    whole.unlink()
+    for part, share in enumerate((tensors[::2], tensors[1::2]), start=1):
+        name = f"diffusion_pytorch_model-{part:05}-of-00002.safetensors"
+        save_file(dict(share), folder / "unet" / name, metadata={"format": "pt"})
+    usual = loaded("animatediff", folders)
+    assert np.array_equal(frames(loaded("animatediff", tmp_path), asked(usual)), frames(usual, asked(usual)))
+
+
+@pytest.mark.parametrize(("name", "part"), [("smoke", "unet"), ("smoke", "text_encoder"), ("svd-xt", "vae")])
+def test_a_part_that_lacks_weights_is_said_and_not_filled_with_random_ones(
+    folders: Path, tmp_path: Path, name: str, part: str
+) -> None:
+    folder = tmp_path / name
+    shutil.copytree(folders / name, folder)
+    (file,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    tensors.pop(min(tensors))
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsMissing, match=f"{part}: .* is not there"):
+        adapters.load(spec(name), folder)
+
+
+def test_models_that_are_loaded_at_the_same_time_are_whole(folders: Path) -> None:
+    found: dict[str, Diffusion] = {}
+
+    def load(name: str) -> None:
+        found[name] = loaded(name, folders, dtype="fp16" if name == "svd-xt" else "fp32")
+
+    threads = [threading.Thread(target=load, args=(name,)) for name in NAMES]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.get_default_dtype() == torch.float32
+    for name in NAMES:
+        dtypes = {part.dtype for part in networks(found[name].pipe).values()}
+        assert dtypes == {torch.float16 if name == "svd-xt" else torch.float32}
+        assert frames(found[name], asked(found[name])).std() > 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rung", ["full", "offload", "groups"])
+def test_nothing_of_a_closed_model_is_left_in_memory(folders: Path, name: str, rung: str) -> None:
+    model = loaded(name, folders)
+    model.generate([asked(model)], ignore, rung)
+    parts = [weakref.ref(part) for part in networks(model.pipe).values()]
+    weights = [weakref.ref(tensor) for part in networks(model.pipe).values() for tensor in part.parameters()]
+    model.close()
+    model.close()
+    assert [ref() for ref in parts + weights] == [None] * len(parts + weights)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_of_a_load_that_fails_is_left_in_memory(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    weights: list[weakref.ref[torch.Tensor]] = []
+
+    def fail(self: Loading, kind: Any, networks: dict[str, Any], **arguments: Any) -> Any:
+        parts = [part for part in networks.values() if part is not None]
+        weights.extend(weakref.ref(tensor) for part in parts for tensor in part.parameters())
+        raise RuntimeError("broken\nand more")
+
+    monkeypatch.setattr(Loading, "pipeline", fail)
+    with pytest.raises(WeightsMissing) as caught:
+        adapters.load(spec(name), folders / name)
+    assert caught.value.message.endswith("RuntimeError: broken")
+    assert weights
+    assert {ref() for ref in weights} == {None}
+
+
+def test_a_load_for_which_there_is_no_memory_says_that(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Loading) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Loading, "networks", fail)
+    with pytest.raises(OutOfMemory, match=r"it needs about 10\.1 GB by estimate"):
+        adapters.load(spec("smoke"), folders / "smoke")
+
+
+RUNGS = [(name, rung) for name in NAMES for rung in spec(name).rungs if rung != "full"]
+
+
+@pytest.mark.parametrize(("name", "rung"), RUNGS)
+def test_a_video_is_the_same_on_all_rungs(folders: Path, name: str, rung: str) -> None:
+    """Where frames are decoded one by one, but for the last digits; Stable Video Diffusion never does that."""
+    model = loaded(name, folders)
+    first = frames(model, asked(model))
+    outcome = model.generate([asked(model)] * 2, ignore, rung)
+    for each in outcome.made:
+        assert isinstance(each, Made)
+        assert np.abs(each.frames.astype(int) - first).max() <= ROUNDING
+    assert (outcome.rung, outcome.retried_from) == (rung, "")
+    assert np.array_equal(frames(model, asked(model)), first)  # and back
+
+
+@pytest.mark.parametrize(("name", "rung"), [("smoke", "offload"), ("svd-xt", "groups")])
+def test_a_model_may_be_loaded_to_a_lower_rung(folders: Path, name: str, rung: str) -> None:
+    usual, model = loaded(name, folders), loaded(name, folders, rung=rung)
+    made = model.generate([asked(model)], ignore, rung).made[0]
+    assert isinstance(made, Made)
+    assert np.abs(made.frames.astype(int) - frames(usual, asked(usual))).max() <= ROUNDING
+
+
+def test_stable_video_diffusion_decodes_the_same_frames_together_on_all_rungs() -> None:
+    assert len({memory.decode_chunk for memory in spec("svd-xt").rungs.values()}) == 1
+    assert "frames" not in spec("svd-xt").rungs
+
+
+def test_frames_are_decoded_one_by_one_below_the_first_rung(folders: Path) -> None:
+    model = loaded("smoke", folders)
+    decode, lengths = model._decoded, []
+
+    def noted(latents: torch.Tensor) -> torch.Tensor:
+        lengths.append(len(latents))
+        return decode(latents)
+
+    model._decoded = noted  # type: ignore[method-assign]
+    model.generate([asked(model)], ignore, "full")
+    model.generate([asked(model)], ignore, "frames")
+    assert lengths == [3, 3] + [1] * 6
+
+
+SCARCE = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+]
+
+
+class Failing:
+    """Lets a model's network fail so many times, in its second step, with tensors in its hands."""
+
+    def __init__(self, model: Diffusion, error: Exception, times: int) -> None:
+        self.error, self.times, self.calls = error, times, 0
+        self.held: list[weakref.ref[torch.Tensor]] = []
+        self.forward = model.pipe.unet.forward
+        model.pipe.unet.forward = self
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        self.calls += 1
+        if self.calls % 2 == 0 and self.times:
+            held = torch.zeros(1000)
+            self.held.append(weakref.ref(held))
+            self.times -= 1
+            raise type(self.error)(*self.error.args)
+        return self.forward(*arguments, **named)
+
+
+@pytest.mark.parametrize("error", SCARCE, ids=lambda error: str(error)[:12])
+@pytest.mark.parametrize(("name", "lower"), [("smoke", "frames"), ("svd-xt", "offload"), ("animatediff", "frames")])
+def test_if_memory_runs_out_it_is_tried_once_more_on_the_next_rung(
+    folders: Path, name: str, lower: str, error: Exception
+) -> None:
+    model = loaded(name, folders)
+    first = frames(model, asked(model))
+    failing, steps = Failing(model, error, times=1), []
+    outcome = model.generate([asked(model)], lambda done, of: steps.append(done))
+    assert (outcome.rung, outcome.retried_from) == (lower, "full")
+    (made,) = outcome.made
+    assert isinstance(made, Made)
+    assert np.abs(made.frames.astype(int) - first).max() <= ROUNDING
+    assert steps == [1, 1, 2, 3]  # from the start
+    assert [ref() for ref in failing.held] == [None]
+
+
+def test_a_rung_that_needs_as_much_is_passed_over(folders: Path) -> None:
+    """With many frames denoising takes most, and decoding them one by one would not help."""
+    model = loaded("smoke", folders)
+    Failing(model, SCARCE[0], times=1)
+    request = asked(model)
+    outcome = model.generate([replace(request, preset=replace(request.preset, frames=16))], ignore)
+    assert (outcome.rung, outcome.retried_from) == ("offload", "full")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_if_memory_runs_out_twice_it_is_said_with_numbers_and_the_model_can_be_used_again(
+    folders: Path, name: str
+) -> None:
+    model = loaded(name, folders)
+    first, failing = frames(model, asked(model)), Failing(model, SCARCE[0], times=2)
+    with pytest.raises(OutOfMemory) as caught:
+        model.generate([asked(model)], ignore)
+    assert caught.value.needed_bytes == model.estimate(asked(model).preset, 1, list(model.spec.rungs)[1])
+    assert caught.value.message.startswith("out of memory: it needs about ")
+    assert caught.value.usable_bytes > 0
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    gc.collect()
+    assert [ref() for ref in failing.held] == [None, None]
+    assert np.array_equal(frames(model, asked(model)), first)
+
+
+def test_on_the_last_rung_there_is_no_other_to_try(folders: Path) -> None:
+    model = loaded("svd-xt", folders)
+    model.use("groups")
+    failing = Failing(model, SCARCE[0], times=1)
+    with pytest.raises(OutOfMemory):
+        model.generate([asked(model)], ignore, "groups")
+    assert failing.times == 0
+
+
+def test_other_errors_are_not_tried_again(folders: Path) -> None:
+    model = loaded("smoke", folders)
+    failing = Failing(model, RuntimeError("CUDA error: an illegal memory access was encountered"), times=1)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        model.generate([asked(model)], ignore)
+    assert failing.calls == 2
+
+
+def test_an_outcome_says_what_it_took(folders: Path) -> None:
+    model = loaded("svd-xt", folders)
+    small = model.generate([asked(model)], ignore)
+    request = asked(model)
+    large = model.generate([replace(request, preset=replace(request.preset, width=320, height=320))] * 4, ignore)
+    assert 0 < small.peak_bytes < large.peak_bytes < 4 * GIB
+    assert 0 < small.seconds < large.seconds
+    assert model.held_bytes < large.peak_bytes
+    assert (model.gpu, model.uuid) == ("cpu", "")
+
+
+def test_a_class_that_is_not_of_the_two_libraries_is_not_imported(folders: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "smoke"
+    shutil.copytree(folders / "smoke", folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["unet"] = ["shutil", "rmtree"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsMissing):
+        adapters.load(spec("smoke"), folder)
 
 
 def test_the_motion_adapter_is_in_memory_once(folders: Path) -> None:

@@ -225,6 +225,64 @@ def test_the_memory_law_is_within_a_tenth_of_a_gib_of_what_was_measured(name: st
         assert memory.peak_bytes(preset, batch) / GIB == pytest.approx(measured, abs=0.1)
 
 
+# Likewise on the lower rungs, on an H200.
+LOWER_PEAKS = {
+    ("i2vgen-xl", "frames"): [(256, 256, 8, 1, 5.0), (512, 512, 16, 1, 7.26), (768, 768, 24, 1, 13.4)],
+    ("i2vgen-xl", "offload"): [
+        (256, 256, 8, 1, 3.16), (512, 512, 16, 1, 5.43), (768, 768, 24, 1, 11.57), (512, 512, 16, 2, 8.02),
+    ],
+    ("i2vgen-xl", "groups"): [(448, 256, 8, 1, 0.76), (680, 384, 16, 1, 2.77)],
+    ("svd-xt", "offload"): [
+        (576, 320, 14, 1, 4.42), (1024, 576, 14, 1, 8.14), (1024, 576, 25, 1, 10.81), (576, 320, 14, 2, 5.78),
+    ],
+    ("svd-xt", "groups"): [
+        (576, 320, 14, 1, 2.69), (1024, 576, 14, 1, 8.14), (1024, 576, 25, 1, 8.09), (576, 320, 14, 2, 2.94),
+    ],
+    ("animatediff", "frames"): [(256, 256, 8, 1, 4.05), (512, 512, 16, 1, 6.32), (768, 768, 16, 1, 9.57)],
+    ("animatediff", "offload"): [
+        (256, 256, 8, 1, 3.82), (512, 512, 16, 1, 6.1), (768, 768, 16, 1, 9.34), (512, 512, 16, 2, 8.7),
+    ],
+    ("animatediff", "groups"): [
+        (256, 256, 8, 1, 0.52), (512, 512, 16, 1, 2.79), (768, 768, 16, 1, 6.04), (512, 512, 16, 2, 5.39),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "rung"), LOWER_PEAKS)
+def test_so_it_is_on_the_lower_rungs(name: str, rung: str) -> None:
+    memory = models.load(ROOT / "app" / "models.toml").model(name).rungs[rung]
+    for width, height, frames, batch, measured in LOWER_PEAKS[name, rung]:
+        preset = Preset(width, height, frames, steps=20, fps=8, guidance=3.0)
+        assert memory.peak_bytes(preset, batch) / GIB == pytest.approx(measured, abs=0.1)
+
+
+def test_a_rung_says_what_is_other_than_on_the_first_one(tmp_path: Path) -> None:
+    rungs = "decode_chunk = 4\nrungs.offload = { weights_gib = 0.25, decoder_gib = 0.125 }\n"
+    smoke = load(tmp_path, SMOKE.replace("decode_chunk = 4\n", rungs)).model("smoke")
+    assert list(smoke.rungs) == ["full", "offload"]
+    assert smoke.rungs["offload"] == Memory(0.25, denoising_gib=1, decoding_gib=2, decode_chunk=4, decoder_gib=0.125)
+    still = Preset(1000, 1000, frames=4, steps=1, fps=8, guidance=3.0)
+    assert smoke.rungs["offload"].peak_bytes(still, 1) == 8.125 * GIB  # decoding, without what denoises
+
+
+@pytest.mark.parametrize(
+    ("rungs", "message"),
+    [
+        ("rungs.slow = { decode_chunk = 1 }", "smoke.memory.rungs.slow: no key named 'slow'; there is frames, groups, "
+         "offload"),
+        ("rungs.frames = { decode_chunk = 0 }", "smoke.memory.rungs.frames.decode_chunk: should be at least 1"),
+        ("rungs.frames = { chunk = 0 }", "smoke.memory.rungs.frames.chunk: no key named 'chunk'; there is "
+         "decode_chunk, decoder_gib, decoding_gib, denoising_gib, weights_gib (did you mean 'decode_chunk'?)"),
+        ("rungs.frames = { rungs = {} }", "smoke.memory.rungs.frames.rungs: no key named 'rungs'; there is "
+         "decode_chunk, decoder_gib, decoding_gib, denoising_gib, weights_gib"),
+    ],
+)  # fmt: skip
+def test_a_broken_rung_is_said_with_the_place(tmp_path: Path, rungs: str, message: str) -> None:
+    with pytest.raises(JingxiangError) as caught:
+        load(tmp_path, SMOKE.replace("decode_chunk = 4\n", f"decode_chunk = 4\n{rungs}\n"))
+    assert caught.value.message == f"app/models.toml: {message}"
+
+
 def test_numbers_of_four_bytes_take_twice_as_much(tmp_path: Path) -> None:
     smoke = load(tmp_path, SMOKE).model("smoke")
     half, whole = (smoke.memory.peak_bytes(smoke.preset("fast"), 1, number_bytes=number) for number in (2, 4))

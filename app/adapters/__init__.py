@@ -22,8 +22,8 @@ ADAPTERS = {
 
 
 if sys.platform == "linux":
-    # Read when torch first asks for memory of a GPU. With it a limit of 1.02 times what is in use is enough (I2VGen-XL,
-    # 512x512, 16 frames), else 1.15 times, since what was kept for one size does not serve another.
+    # Read when torch first asks for memory of a GPU. With it 1.02 times what is in use at most is enough for the
+    # allocator (512x512, 16 frames), else 1.15 times, since what it kept for one size does not serve another.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 

@@ -35,7 +35,7 @@ class AnimateDiff(Diffusion):
     def _open(self, source: Loading) -> Any:
         networks = source.networks()
         with source.building():  # else it fills a network with random numbers on the CPU first, in fp32
-            networks["unet"] = UNetMotionModel.from_unet2d(networks["unet"], networks["motion_adapter"])
+            networks["unet"] = UNetMotionModel.from_unet2d(networks["unet"], networks["motion_adapter"]).eval()
         networks["motion_adapter"] = None  # its weights have been copied into the UNet
         scheduler = DPMSolverMultistepScheduler.from_pretrained(
             source.folder / "scheduler", local_files_only=True, **SCHEDULE

@@ -16,7 +16,7 @@ from diffusers.utils import logging
 from PIL import Image
 from transformers.utils import logging as hub_logging
 
-from app import picture
+from app import cards, picture
 from app.adapters import gauge, ladder, loading
 from app.adapters.gauge import Gauge
 from app.adapters.loading import Loading
@@ -136,8 +136,8 @@ class Model(Protocol):
     def generate(self, batch: Sequence[Request], on_step: OnStep, rung: str = FULL) -> Outcome:
         """A video for each request; all have the same preset. One that is broken does not break the others.
 
-        If memory runs out, it is tried once more on the next lower rung, from the first step on. What `on_step` raises
-        stops it within a step. Whatever is raised, the model can be used again. Raises `OutOfMemory`.
+        If memory runs out, it is tried once more on a lower rung that needs less, from the first step on. What
+        `on_step` raises stops it within a step. Whatever is raised, the model can be used again. Raises `OutOfMemory`.
         """
 
     def close(self) -> None:
@@ -229,8 +229,7 @@ class Diffusion(abc.ABC):
         preset = batch[0].preset
         if any(request.preset != preset for request in batch):
             raise ValueError("the requests of a batch have different presets")
-        rungs = list(self.spec.rungs)
-        attempts = rungs[rungs.index(rung) :][:2]
+        attempts = self._attempts(preset, len(batch), rung)
         for attempt in attempts:
             try:
                 self.use(attempt)
@@ -250,6 +249,13 @@ class Diffusion(abc.ABC):
     def close(self) -> None:
         self.pipe = None
         loading.free()
+
+    def _attempts(self, preset: Preset, batch: int, rung: str) -> list[str]:
+        """That rung and the next lower one that needs less for this job; just the next one if none does."""
+        rungs = list(self.spec.rungs)
+        lower, needed = rungs[rungs.index(rung) + 1 :], self.estimate(preset, batch, rung)
+        less = [each for each in lower if self.estimate(preset, batch, each) < needed]
+        return [rung, *(less or lower)[:1]]
 
     def _generated(self, batch: Sequence[Request], on_step: OnStep, rung: str) -> list[Made | BrokenOutput]:
         preset = batch[0].preset
@@ -271,7 +277,8 @@ class Diffusion(abc.ABC):
     def _usable_bytes(self) -> int:
         """What this process could have of the device: what is free, and what it holds."""
         if self.device.type != "cuda":
-            return 0
+            ram = cards.ram()
+            return ram.free_bytes + self.held_bytes if ram else 0
         return int(torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device))
 
     def _made(self, request: Request, image: Image.Image, latents: torch.Tensor, rung: str) -> Made | BrokenOutput:

@@ -29,15 +29,14 @@ def place(pipe: Any, rung: str, device: torch.device) -> None:
     if rung == "offload":
         pipe.enable_model_cpu_offload(device=device)
         return
+    home = torch.device("cpu") if rung == "groups" else device
+    pipe.to(home, silence_dtype_warnings=True)  # it warns of fp16 on the CPU, where nothing is computed, or works, too
     if rung == "groups":
-        pipe.to("cpu", silence_dtype_warnings=True)
         streams = device.type == "cuda"
         pipe.enable_group_offload(
-            onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level",
+            onload_device=device, offload_device=home, offload_type="leaf_level",
             use_stream=streams, non_blocking=streams, exclude_modules=["vae"],
         )  # fmt: skip
-        return
-    pipe.to(device)
 
 
 def _networks(pipe: Any) -> list[torch.nn.Module]:

@@ -1,10 +1,10 @@
 """`invoke bench memory`: what app/models.toml says of memory, measured on this machine's GPU.
 
 Full-size models of random weights, whose memory and speed are those of the real ones. For each: loading, against
-`from_pretrained`; the peak on each rung of the ladder for several sizes; whether all rungs give the same video; with how
-little of the allocator a size still runs; what happens when memory runs out; what is left after `close`. They are
-written to a temporary folder (5 GB) and removed again. One line of JSON for each result, or with `--json` one object
-with all. `--model NAME`: only this one.
+`from_pretrained`; the peak on each rung of the ladder for several sizes; whether all rungs give the same video; with
+how little of the allocator a size still runs; what happens when memory runs out; what is left after `close`. They are
+written to a temporary folder (5 GB) and removed again. A line of JSON on stderr for each result; with `--json` one
+object with all on stdout. `--model NAME`: only this one.
 """
 
 from __future__ import annotations
