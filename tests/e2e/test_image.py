@@ -325,6 +325,8 @@ def test_the_page_is_ready_orphans_are_buried_and_sigterm_ends_it_well(loaded: B
     try:
         until(lambda: status(engine, container, "/healthz") == 200, 20)
         until(lambda: status(engine, container, "/readyz") == 200)
+        assert b"login    user jingxiang, password " in container.logs()
+        assert status(engine, container, "/api/queue") == 401
         code = "import os; print(os.getuid(), os.access('/outputs', os.W_OK), os.access('/opt', os.W_OK))"
         assert inside(engine, container, code) == f"{USER} True False"
         code = "import os, subprocess; subprocess.Popen(['sleep', '0.1'], start_new_session=True); os._exit(0)"
