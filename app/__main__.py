@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from app import logs
+    from app import crew, logs
     from app.crew import Recruit
     from app.server import Serving, serve
 
@@ -75,7 +75,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     options += ["--label", "on" if is_labelled else "off"]
     recruit = Recruit(
         catalog.model(arguments.model).name, arguments.models, jobs, media,
-        cards=_cards(arguments.workers), options=options,
+        cards=() if arguments.workers == "0" else crew.cards(), options=options,
     )  # fmt: skip
     serving = Serving(
         catalog, recruit, outputs, jobs, media, _access(arguments, host), host, arguments.port, arguments.open,
@@ -102,11 +102,6 @@ def _access(arguments: argparse.Namespace, host: str) -> Access:
     console.line("login", tr("user {name}, password {password}", name=name, password=password))
     console.line("", tr("made for this run; your own: --password-file FILE, with lines NAME:PASSWORD"))
     return access
-
-
-def _cards(workers: str) -> tuple[str | None, ...]:
-    """What CUDA_VISIBLE_DEVICES is for each worker."""
-    return () if workers == "0" else (None,)
 
 
 def _jobs(arguments: argparse.Namespace) -> str:

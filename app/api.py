@@ -136,6 +136,7 @@ class ModelAnswer(BaseModel):
     title: str
     takes_prompt: bool
     is_default: bool
+    recommended: str = Field(description="the preset that suits the card best")
     presets: dict[str, EstimateAnswer]
 
 
@@ -349,6 +350,7 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
                 title=spec.titles[spoken()],
                 takes_prompt=spec.takes_prompt,
                 is_default=spec.name == desk.model,
+                recommended=desk.recommended(spec),
                 presets={name: _estimate(desk, spec, preset) for name, preset in spec.presets.items()},
             )
             for spec in desk.catalog.models.values()

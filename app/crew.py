@@ -11,13 +11,14 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from app import logs
 from app.jobs.base import StoreUnavailable
 from app.jobs.store import JobStore
 from app.texts import FOLDER, tr
-from jingxiang import console
+from jingxiang import console, gpu
 
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # before a worker that died is started again: longer each time in a row
 LIVED_S = 120.0  # one that lived so long did not die of the same thing again
@@ -120,6 +121,18 @@ class Crew:
                 process.kill()
             await process.wait()
             await self._bury(name)
+
+
+def cards() -> tuple[str | None, ...]:
+    """What CUDA_VISIBLE_DEVICES is for each worker of this machine: one for each card that may be used."""
+    visible = os.environ.get(VISIBLE)
+    if visible is not None:
+        named = [name.strip() for name in visible.split(",")]
+        return tuple(named) if len(named) > 1 else (None,)
+    if "+cpu" in metadata.version("torch"):
+        return (None,)
+    count = len(gpu.detect().cards)
+    return tuple(str(number) for number in range(count)) if count > 1 else (None,)
 
 
 def death(code: int) -> str:

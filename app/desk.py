@@ -15,6 +15,7 @@ from app.memory import Fit, Measurement, Refusal
 from app.texts import tr
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import FULL, Catalog, ModelSpec, Preset
+from jingxiang.presets import STANDARD
 
 
 class Draining(JingxiangError):
@@ -165,6 +166,12 @@ class Desk:
             found.append(plan)
         refusals = [each for each in found if isinstance(each, Refusal)]
         return max(refusals, key=lambda refusal: refusal.usable_bytes, default=None)
+
+    def recommended(self, spec: ModelSpec) -> str:
+        """The preset that is meant for cards like the largest one that works here."""
+        totals = [worker.space.total_bytes for worker in self.store.workers() if worker.space and worker.space.is_gpu]
+        found = self.catalog.presets.for_card(max(totals)) if totals else STANDARD
+        return found if found in spec.presets else STANDARD
 
     def seconds(self, spec: ModelSpec, preset: Preset, rung: str = FULL) -> float | None:
         """How long a video takes on the first worker that has made one of about that size; None if none has."""

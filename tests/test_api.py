@@ -264,6 +264,7 @@ def test_what_a_job_takes_is_known_beforehand_and_better_after_the_first(app: Ap
         assert (smoke["name"], smoke["title"], smoke["takes_prompt"], smoke["is_default"]) == (
             "smoke", "Smoke model", True, True,
         )  # fmt: skip
+        assert smoke["recommended"] == "standard"
         assert list(smoke["presets"]) == ["standard", "fast"]
         fast = smoke["presets"]["fast"]
         assert (fast["fits"], fast["rung"], fast["message"], fast["settings"]["steps"]) == (True, "full", "", 4)

@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
+from app import crew
+from jingxiang import gpu
 from tests.peers.app import App, serving, wait_for
 
 
@@ -19,6 +22,30 @@ def worker(app: App) -> psutil.Process:
 
 def status(app: App) -> str:
     return str(json.loads(app.get("/readyz")[1])["status"])
+
+
+@pytest.mark.parametrize(
+    ("visible", "build", "count", "found"),
+    [
+        (None, "2.13.0", 0, (None,)),
+        (None, "2.13.0", 1, (None,)),
+        (None, "2.13.0", 3, ("0", "1", "2")),
+        (None, "2.13.0+cpu", 3, (None,)),
+        ("2, GPU-5", "2.13.0", 4, ("2", "GPU-5")),
+        ("2", "2.13.0", 4, (None,)),  # its only worker sees just that one
+        ("", "2.13.0", 4, (None,)),
+    ],
+)
+def test_each_card_that_may_be_used_has_a_worker(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, build: str, count: int, found: tuple[str | None, ...]
+) -> None:
+    monkeypatch.delenv(crew.VISIBLE, raising=False)
+    if visible is not None:
+        monkeypatch.setenv(crew.VISIBLE, visible)
+    card = gpu.Gpu("H100", "580.1", 80 << 30, 80 << 30, "9.0")
+    monkeypatch.setattr(gpu, "detect", lambda: gpu.Gpus((card,) * count))
+    monkeypatch.setattr("app.crew.metadata.version", lambda name: build)
+    assert crew.cards() == found
 
 
 def test_a_killed_worker_s_job_is_begun_once_more(models: Path, tmp_path: Path, photo: Path) -> None:

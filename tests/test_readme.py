@@ -56,5 +56,6 @@ def test_every_task_in_them_exists() -> None:
 def test_every_path_in_them_exists(text: str) -> None:
     for path in re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE):
         assert (ROOT / path).exists(), path
+    headings = {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in text.splitlines()}
     for target in re.findall(r"\]\(([^)]+)\)", text):
-        assert (ROOT / target).exists(), target
+        assert target.removeprefix("#") in headings if target.startswith("#") else (ROOT / target).exists(), target
