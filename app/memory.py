@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from app.adapters.base import Model, Outcome
 
 NUMBER_BYTES = {"fp16": HALF_BYTES, "bf16": HALF_BYTES, "fp32": 2 * HALF_BYTES}
-# What has to be free for a job, of what it takes by its law. The allocator splits what it has: on an H200 all models run
-# with 1.02 times the peak as its limit, on the rung `groups` with 1.05 to 1.1 times. The rest is for other programs.
+# What has to be free for a job, of what it takes by its law. The allocator splits what it has: on an H200 all models
+# run with 1.02 times the peak as its limit, on the rung `groups` with 1.05 to 1.1 times. The rest is for others.
 RESERVE = 1.1
 # What the driver and its libraries take besides, from the first use of a GPU on: 0.68 to 0.77 GiB on an H200.
 CONTEXT_BYTES = round(0.75 * (1 << 30))
