@@ -327,14 +327,13 @@ def _preset(own: Table, limits: Limits, common: Settings, shape: Shape) -> Prese
 
 
 def _within(limits: Limits, common: Settings, shape: Shape) -> dict[str, float]:
+    """What of a common preset the model can make; empty if there is none."""
     if not common:
         return {}
-    side = common.get("pixels")
-    pixels, ratio = (
-        (side * side, shape[0] / shape[1])
-        if side
-        else (common["width"] * common["height"], common["width"] / common["height"])
-    )
+    if "pixels" in common:
+        pixels, ratio = common["pixels"] ** 2, shape[0] / shape[1]
+    else:
+        pixels, ratio = common["width"] * common["height"], common["width"] / common["height"]
     width, height = limits.size(pixels, ratio)
     return {
         "width": width,

@@ -457,7 +457,9 @@ def test_an_image_is_derived_as_the_readme_says(loaded: Built, engine: DockerCli
     texts = [each["text"] for each in json.loads(out)["findings"] if each["subject"] == "model"]
     assert any(text.startswith("my-model: whole") and "the one that is used" in text for text in texts), texts
     code, out, _ = ran(engine, "jingxiang/derived:tests", "verify")
-    assert (code, out.split()) == (1, ["changed", "app/models.toml"])
+    changed, *added = out.splitlines()
+    assert (code, changed.split()) == (1, ["changed", "app/models.toml"])
+    assert all(line.split()[0] == "added" and "models/my-model/" in line for line in added), added
 
 
 def test_a_python_of_conda_serves_on_a_base_that_has_none(of_conda: Built, engine: DockerClient) -> None:
