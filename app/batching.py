@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 
 from app.memory import Measurement
@@ -28,7 +27,9 @@ def size(known: Sequence[Measurement], preset: Preset, most: int, fits: Callable
 
 
 def _seconds_each(known: Sequence[Measurement], preset: Preset, batch: int, rung: str) -> float | None:
-    """Of runs with exactly these settings; None if there were none."""
+    """Of the fastest run with exactly these settings, the others having been held up by something; None if there was
+    none.
+    """
     found = [
         each.seconds / batch
         for each in known
@@ -38,4 +39,4 @@ def _seconds_each(known: Sequence[Measurement], preset: Preset, batch: int, rung
         and (each.width, each.height, each.frames, each.steps)
         == (preset.width, preset.height, preset.frames, preset.steps)
     ]
-    return statistics.median(found) if found else None
+    return min(found, default=None)

@@ -9,6 +9,7 @@ done). It ends at once when its stdin does: it never outlives the app.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -137,6 +138,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._model: Model | None = None
+        self._is_cold = True
         self._status = WorkerStatus(self.duty.name, "idle", models=self._there(), space=cards.space(), pid=os.getpid())
         self._lock = threading.RLock()
 
@@ -179,7 +181,9 @@ class Worker:
         return True
 
     def _how_many(self, first: Job) -> int:
-        """How many like the first one are made at once: as many as fit, if that is known to save time, or not known."""
+        """How many like the first one are made at once: as many as fit, if that is known to save time, or not known; and
+        not more than our share, since another worker must not stand idle.
+        """
         order, model = first.order, self._model
         if self.duty.most == 1 or model is None or self._status.model != order.model:
             return 1
@@ -188,7 +192,9 @@ class Worker:
         def fits(batch: int) -> bool:
             return isinstance(self._plan(model, order.preset, batch, known), memory.Fit)
 
-        return batching.size(known, order.preset, self.duty.most, fits, rung=FULL)
+        able = sum(worker.takes_jobs for worker in self.store.workers())
+        share = math.ceil(self.store.depth()["queued"] / max(1, able))
+        return batching.size(known, order.preset, min(self.duty.most, share), fits, rung=FULL)
 
     def _known(self, model: Model) -> list[memory.Measurement]:
         """What was measured of the model that is loaded."""
@@ -235,6 +241,7 @@ class Worker:
             return False
         console.line("model", tr("{title} loaded in {seconds:.1f} s", title=self.catalog.model(name).title,
                                  seconds=time.monotonic() - start))  # fmt: skip
+        self._is_cold = True
         logs.event(logs.LOADED, model=name, worker=self.duty.name, seconds=time.monotonic() - start)
         self._report("ready", model=name, gpu=self._model.gpu, dtype=self._model.dtype_name)
         return True
@@ -283,7 +290,8 @@ class Worker:
             requests.append(Request(shown, order.prompt, order.preset, order.seed))
         model, preset = self._model, requests[0].preset
         assert model is not None
-        fit = self._plan(model, preset, len(requests), self._known(model))
+        known = self._known(model)
+        fit = self._plan(model, preset, len(requests), known)
         if isinstance(fit, memory.Refusal):
             raise JingxiangError(fit.message)
         if fit.rung != FULL:
@@ -291,6 +299,9 @@ class Worker:
         run = model.generate(requests, lambda done, of: self._step(parts, done), fit.rung)
         if not any(part.is_over or part.is_lost for part in parts):
             measured = memory.measurement(model, preset, len(requests), run)
+            if self._is_cold and known:  # it also loaded the kernels of libraries
+                measured = replace(measured, seconds=0.0)
+            self._is_cold = False
             self.store.measure(measured.gpu, measured.model, measured.dtype, asdict(measured))
         seconds = time.monotonic() - start
         for part, each in zip(parts, run.made, strict=True):

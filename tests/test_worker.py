@@ -186,6 +186,16 @@ def test_like_jobs_are_made_together_and_each_as_if_alone(office: Office, models
         assert difference(office.media.get(single.video), office.media.get(outcome.video)) < 2 / 255
 
 
+def test_a_worker_takes_no_more_than_its_share(office: Office, models: Path) -> None:
+    """Five wait, and another worker could do some of them."""
+    numbers = [office.submit(seed=seed) for seed in range(5)]
+    other = WorkerStatus("w2", "ready", "smoke", ("smoke",))
+    office.store.beat(other)
+    with working(office, models, most=4):
+        batches = [outcome.batch for number in numbers if (outcome := office.ended(number).outcome)]
+    assert max(batches) == 3
+
+
 def difference(first: bytes, second: bytes) -> float:
     """The mean one of two videos' pixels, from 0 to 1."""
     import io
