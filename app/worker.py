@@ -181,8 +181,8 @@ class Worker:
         return True
 
     def _how_many(self, first: Job) -> int:
-        """How many like the first one are made at once: as many as fit, if that is known to save time, or not known; and
-        not more than our share, since another worker must not stand idle.
+        """How many like the first one are made at once: as many as fit, if that is known to save time, or not known;
+        and not more than our share, since another worker must not stand idle.
         """
         order, model = first.order, self._model
         if self.duty.most == 1 or model is None or self._status.model != order.model:

@@ -17,7 +17,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 packages=(
   "git git" "ca-certificates" "fonts-noto-cjk" "libatomic1" "docker.io dockerd" "docker-cli docker" "iptables iptables"
   "docker-registry docker-registry" "openssh-server sshd" "iproute2 ip" "mount mount" "btrfs-progs" "xfsprogs"
-  "openssl openssl" "tinyproxy tinyproxy" "mmdebstrap mmdebstrap" "patchelf patchelf"
+  "openssl openssl" "tinyproxy tinyproxy" "mmdebstrap mmdebstrap" "postgresql" "patchelf patchelf"
 )
 policy=/usr/sbin/policy-rc.d
 child='' python='' failed=() times=()
