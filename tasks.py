@@ -28,6 +28,8 @@ JSON = "print one JSON object on stdout"
         "model": MODEL,
         "host": "address to listen on (default: 127.0.0.1, this machine only)",
         "port": "port to listen on; 0 picks a free one (default: 7860)",
+        "public": "listen on all addresses; without a password file, a password is made and shown",
+        "password-file": "file of lines NAME:PASSWORD for those who may use the app; the first one is in charge",
         "open": "open the browser when ready",
         "profile": PROFILE,
     }
@@ -38,13 +40,16 @@ def up(
     model: str = "",
     host: str = "127.0.0.1",
     port: int = 7860,
+    public: bool = False,
+    password_file: str = "",
     open: bool = False,
     profile: str = "auto",
 ) -> None:
     """Set up, make sure that the model is there, and serve the app."""
-    from jingxiang.commands.up import up
+    from jingxiang.commands.up import Page, up
 
-    up(here(), mirror=mirror, model=model, profile=profile, host=host, port=port, open_browser=open)
+    asked = Page("0.0.0.0" if public else host, port, password_file, open)  # noqa: S104 (asked for)
+    up(here(), mirror=mirror, model=model, profile=profile, page=asked)
 
 
 @task(
