@@ -22,6 +22,7 @@ from jingxiang.errors import JingxiangError, UsageError
 if TYPE_CHECKING:
     from app.access import Access
 
+PRODUCER = "jingxiang"  # where labels are wanted, and nobody has said who offers the service
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (asked for, and with a password)
 HERE = Path(__file__).resolve().parent
 INTERRUPTED = 130
@@ -70,9 +71,10 @@ def _serve(arguments: argparse.Namespace) -> None:
     options += ["--dtype", arguments.dtype]
     options += ["--outputs", str(outputs.absolute())]  # where its log goes
     options += [] if arguments.metadata else ["--no-metadata"]
-    options += ["--producer", arguments.producer] if arguments.producer else []
     is_labelled = arguments.label == "on" or (arguments.label == "auto" and not ports.is_loopback(host))
     options += ["--label", "on" if is_labelled else "off"]
+    producer = arguments.producer or (PRODUCER if is_labelled else "")
+    options += ["--producer", producer] if producer else []
     recruit = Recruit(
         catalog.model(arguments.model).name, arguments.models, jobs, media,
         cards=() if arguments.workers == "0" else crew.cards(), options=options,

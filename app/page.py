@@ -20,11 +20,12 @@ from app import generation, picture, summary
 from app.access import Access
 from app.desk import Desk, Kept, Wanted
 from app.jobs.base import Job
+from app.memory import Fit
 from app.texts import FOLDER, speaking, tr
 from app.watch import Watch
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.language import catalog
-from jingxiang.models import ModelSpec
+from jingxiang.models import FULL, ModelSpec
 
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 KEEP_S = 24 * 3600
@@ -74,6 +75,7 @@ def _blocks(desk: Desk, watch: Watch, access: Access, outputs: Path, i18n: Any) 
             try:
                 wanted = _wanted(image, prompt, preset, seed)
                 job, _ = await asyncio.to_thread(desk.submit, wanted, owner=access.user(request.username or "").name)
+                await asyncio.to_thread(_note_rung, desk, job)
                 yield None, ""
                 async for changed in watch.follow(job.id):
                     job = changed
@@ -128,6 +130,15 @@ def _wanted(image: str | None, prompt: str, preset: str, seed: str) -> Wanted:
         raise UsageError(tr("the seed must be a whole number, not '{seed}'", seed=typed))
     file = Path(image)
     return Wanted(file.read_bytes(), file.name, prompt, preset=preset, seed=int(typed) if typed else None)
+
+
+def _note_rung(desk: Desk, job: Job) -> None:
+    """Say that memory has to be saved for it."""
+    fit = desk.fit(desk.catalog.model(job.order.model), job.order.preset)
+    if isinstance(fit, Fit) and fit.rung != FULL:
+        gr.Info(
+            tr("little memory is free: it is made in less, and takes longer ({rung})", rung=fit.rung), title=tr("Note")
+        )
 
 
 def _show(progress: Any, position: int, wait_s: float | None, job: Job) -> None:

@@ -295,7 +295,9 @@ class Worker:
         if isinstance(fit, memory.Refusal):
             raise JingxiangError(fit.message)
         if fit.rung != FULL:
-            console.line("memory", tr("{rung}: there is too little for more", rung=fit.rung))
+            console.line(
+                "memory", tr("little memory is free: it is made in less, and takes longer ({rung})", rung=fit.rung)
+            )
         run = model.generate(requests, lambda done, of: self._step(parts, done), fit.rung)
         if not any(part.is_over or part.is_lost for part in parts):
             measured = memory.measurement(model, preset, len(requests), run)

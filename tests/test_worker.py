@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any
 import av
 import pytest
 
-from app import generation, media, picture, worker
+from app import adapters, generation, media, picture, worker
 from app.adapters.base import BrokenOutput, Diffusion
 from app.generation import Order
 from app.jobs.base import Job, Limits, StoreUnavailable, WorkerStatus
@@ -282,6 +283,28 @@ def test_the_model_follows_the_jobs(office: Office, tmp_path: Path, models: Path
         loaded = employed._model
         office.store.wish("svd-xt")  # again: reload
         wait_for(lambda: employed._model is not loaded and office.status().state == "ready")
+
+
+def test_the_old_model_is_gone_before_the_new_one_comes(
+    office: Office, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may not be room for both."""
+    load, left = adapters.load, []
+    weights: list[weakref.ref[Any]] = []
+
+    def loading(*arguments: Any, **more: Any) -> Any:
+        left.append([reference for reference in weights if reference() is not None])
+        model = load(*arguments, **more)
+        weights.extend(weakref.ref(parameter) for parameter in model.pipe.unet.parameters())  # type: ignore[attr-defined]
+        return model
+
+    monkeypatch.setattr(adapters, "load", loading)
+    with working(office, models):
+        office.ended(office.submit())
+        office.store.wish("smoke")
+        wait_for(lambda: len(left) == 2 and office.status().state == "ready")
+    assert len(weights) > 100
+    assert left == [[], []]
 
 
 def test_a_wish_waits_for_the_running_job(office: Office, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
