@@ -295,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
         "--per-user", type=_count, default=3, metavar="N", help=tr("how many jobs of one user may be under way")
     )
     serving.add_argument(
-        "--keep-days", type=defaults.seconds, default=7.0, metavar="DAYS",
+        "--keep-days", type=defaults.seconds, default=30.0, metavar="DAYS",
         help=tr("delete what is older, unless it is pinned (0: never)"),
     )  # fmt: skip
     serving.add_argument(

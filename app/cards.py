@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ class Space:
     total_bytes: int
     free_bytes: int
     holders: tuple[Holder, ...] = ()
+
+
+def is_cpu_build() -> bool:
+    """Whether the PyTorch that is installed cannot use a GPU, whatever cards there are."""
+    return "+cpu" in metadata.version("torch")
+
+
+def expected() -> Space | None:
+    """That of what a model will be loaded to."""
+    return ram() if is_cpu_build() else space()
+
+
+def of(uuid: str) -> Space | None:
+    """That of what a model is loaded to, by `Model.uuid`."""
+    return space(uuid) if uuid else ram()
 
 
 def space(uuid: str = "") -> Space | None:

@@ -11,9 +11,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
+from app import cards as cards_
 from app import logs
 from app.jobs.base import StoreUnavailable
 from app.jobs.store import JobStore
@@ -129,7 +129,7 @@ def cards() -> tuple[str | None, ...]:
     if visible is not None:
         named = [name.strip() for name in visible.split(",")]
         return tuple(named) if len(named) > 1 else (None,)
-    if "+cpu" in metadata.version("torch"):
+    if cards_.is_cpu_build():
         return (None,)
     count = len(gpu.detect().cards)
     return tuple(str(number) for number in range(count)) if count > 1 else (None,)

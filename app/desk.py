@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,14 @@ from app import generation, memory, picture
 from app.crew import Crew
 from app.jobs.base import ENDS, Job, Limits, QueueFull, UnknownJob, WorkerStatus
 from app.jobs.store import JobStore
-from app.media import Media, picture_key, sidecar_key
+from app.media import PICTURES, Media, MediaFailed, digest_of, picture_key, sidecar_key
 from app.memory import Fit, Measurement, Refusal
 from app.texts import tr
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import FULL, Catalog, ModelSpec, Preset
 from jingxiang.presets import STANDARD
+
+GRACE_S = 120.0  # between a picture and its job
 
 
 class Draining(JingxiangError):
@@ -48,7 +51,7 @@ class TooLarge(UsageError):
 class Quota:
     """What is kept of what has been made: not longer, and not more. None: without end."""
 
-    age_s: float | None = 7 * 24 * 3600.0
+    age_s: float | None = 30 * 24 * 3600.0
     bytes: int | None = 20 * 10**9
 
 
@@ -108,18 +111,15 @@ class Desk:
             seed=wanted.seed,
             changes=wanted.changes,
         )
-        fit = self.fit(spec, order.preset)
+        is_new = not number or self.store.find(number) is None
+        fit = self.fit(spec, order.preset) if is_new else None
         if isinstance(fit, Refusal):
             raise TooLarge(fit)
-        is_new = not number or self.store.find(number) is None
-        key = picture_key(order.picture)
-        if not self.media.has(key):
-            self.media.put(key, shown.png)
+        self.media.put(picture_key(order.picture), shown.png)  # also if it is there: so it is not deleted for its age
         try:
             job = self.store.submit(order, owner=owner, number=number, limits=self._limits)
-        except JingxiangError as error:
-            self._forget_picture(order.picture)
-            raise (self._full() if isinstance(error, QueueFull) else error) from error
+        except QueueFull as error:
+            raise self._full() from error
         self._wake()
         return job, is_new
 
@@ -193,24 +193,28 @@ class Desk:
     # Keeping the disk free
 
     def sweep(self) -> int:
-        """Forget what is too old or too much. Gives how many jobs that were."""
+        """Forget what is too old or too much, and pictures that no job is made from any more. Gives how many jobs."""
         overdue = self.store.overdue(age_s=self._quota.age_s, most_bytes=self._quota.bytes)
         for job in overdue:
             try:
                 self._forget(self.store.delete(job.id))
             except UnknownJob:  # somebody else was faster
                 continue
+        for key in self.media.keys(PICTURES):
+            self._forget_picture(key)
         return len(overdue)
 
     def _forget(self, job: Job) -> None:
         if job.outcome:
             self.media.delete(job.outcome.video)
             self.media.delete(sidecar_key(job.outcome.video))
-        self._forget_picture(job.order.picture)
+        self._forget_picture(picture_key(job.order.picture))
 
-    def _forget_picture(self, digest: str) -> None:
-        if not self.store.uses(digest):
-            self.media.delete(picture_key(digest))
+    def _forget_picture(self, key: str) -> None:
+        """Not one that was put there just now: its job may not be in the store yet."""
+        with suppress(MediaFailed):  # gone already
+            if not self.store.uses(digest_of(key)) and self.media.age_s(key) > GRACE_S:
+                self.media.delete(key)
 
     def _check_there(self, spec: ModelSpec) -> None:
         """Before the first worker has said what it has, nobody knows."""

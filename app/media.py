@@ -13,6 +13,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from app.texts import tr
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.redaction import redact
 
+PICTURES = "pictures"
 SCHEMES = ("file", "memory", "s3", "oss")
 # What else s3fs must know of Alibaba's service, which speaks S3 with the bucket as part of the host's name, and does
 # not take the checksums that newer clients add by themselves.
@@ -38,7 +40,12 @@ OSS = {
 
 def picture_key(digest: str) -> str:
     """Of a source, by the SHA-256 of the file that was sent."""
-    return f"pictures/{digest}.png"
+    return f"{PICTURES}/{digest}.png"
+
+
+def digest_of(picture: str) -> str:
+    """What `picture_key` was made of."""
+    return picture.removeprefix(f"{PICTURES}/").removesuffix(".png")
 
 
 def video_key(job: Job) -> str:
@@ -97,6 +104,21 @@ class Media:
     def size(self, key: str) -> int:
         with self._guarded(key):
             return int(self._fs.size(f"{self._root}/{key}"))
+
+    def keys(self, folder: str) -> list[str]:
+        """Of everything in a folder."""
+        with self._guarded(folder):
+            try:
+                names = self._fs.ls(f"{self._root}/{folder}", detail=False)
+            except FileNotFoundError:  # nothing was ever put there
+                return []
+            return [f"{folder}/{name.rpartition('/')[2]}" for name in names]
+
+    def age_s(self, key: str) -> float:
+        """Seconds since it was put there, by the clocks of whoever keeps it and of this machine."""
+        with self._guarded(key):
+            modified = self._fs.modified(f"{self._root}/{key}")
+            return float((datetime.now(timezone.utc) - modified.astimezone(timezone.utc)).total_seconds())
 
     def delete(self, key: str) -> None:
         """Nothing happens if it is not there."""

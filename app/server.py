@@ -21,7 +21,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -116,6 +116,8 @@ class Front:
             except JingxiangError as error:
                 reason = error.message
             else:
+                if self.crew is not None:  # those that another run has left are nobody's
+                    workers = [worker for worker in workers if worker.name in self.crew.names]
                 able = [worker for worker in workers if worker.takes_jobs]
                 state["model_loaded"] = any(worker.model == desk.model for worker in able)
                 if not able:
@@ -315,15 +317,20 @@ def _open(serving: Serving, crew: Crew | None) -> Opened:
 
 async def _guard(desk: Desk) -> None:
     """Look for workers that have died, and now and then for what is too old. Until cancelled."""
+    from app.jobs.base import StoreUnavailable
     from app.jobs.store import Watchman
     from app.worker import LEASE_S
 
     watchman, rounds = Watchman(desk.store, LEASE_S), 0
     while True:
-        with suppress(JingxiangError):
+        try:
             await asyncio.to_thread(watchman.look)
             if rounds % SWEEP_ROUNDS == 0:
                 await asyncio.to_thread(desk.sweep)
+        except StoreUnavailable:  # said by /readyz, and by whoever asks for something
+            pass
+        except Exception as error:  # the next round may be better
+            logs.event(logs.TROUBLE, error=error)
         rounds += 1
         await asyncio.sleep(GUARD_S)
 

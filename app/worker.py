@@ -113,7 +113,7 @@ class Control:
     def _read(self) -> None:
         doings: dict[str, Callable[[], None]] = {"wake": self.wake, "drain": self.drain}
         for line in sys.stdin:
-            doings[line.strip()]()
+            doings.get(line.strip(), self.wake)()
         os._exit(0)
 
 
@@ -139,7 +139,7 @@ class Worker:
     def __post_init__(self) -> None:
         self._model: Model | None = None
         self._is_cold = True
-        self._status = WorkerStatus(self.duty.name, "idle", models=self._there(), space=cards.space(), pid=os.getpid())
+        self._status = WorkerStatus(self.duty.name, "idle", models=self._there(), pid=os.getpid())
         self._lock = threading.RLock()
 
     def run(self) -> None:
@@ -197,15 +197,17 @@ class Worker:
         return batching.size(known, order.preset, min(self.duty.most, share), fits, rung=FULL)
 
     def _known(self, model: Model) -> list[memory.Measurement]:
-        """What was measured of the model that is loaded."""
-        found = self.store.measured(model.gpu, model.spec.name, model.dtype_name)
-        return [memory.Measurement(**values) for values in found]
+        """What was measured of the model that is loaded; nothing if the store does not answer."""
+        with suppress(StoreUnavailable):
+            found = self.store.measured(model.gpu, model.spec.name, model.dtype_name)
+            return [memory.Measurement(**values) for values in found]
+        return []
 
     def _plan(
         self, model: Model, preset: Preset, batch: int, known: Sequence[memory.Measurement]
     ) -> memory.Fit | memory.Refusal:
         return memory.plan(
-            model.spec, known, cards.space(model.uuid), preset, batch, gpu=model.gpu, dtype=model.dtype_name,
+            model.spec, known, cards.of(model.uuid), preset, batch, gpu=model.gpu, dtype=model.dtype_name,
             held_bytes=model.held_bytes, own=(os.getpid(),),
         )  # fmt: skip
 
@@ -248,7 +250,7 @@ class Worker:
 
     def _first_rung(self, name: str) -> str:
         """Where the weights go: to the device, if there is room for them and for a video."""
-        spec, space = self.catalog.model(name), cards.space()
+        spec, space = self.catalog.model(name), cards.expected()
         number = self.duty.dtype if self.duty.dtype != AUTO else "fp16" if space and space.is_gpu else "fp32"
         found = memory.plan(spec, (), space, spec.preset(STANDARD), gpu="", dtype=number)
         return found.rung if isinstance(found, memory.Fit) else list(spec.rungs)[-1]
@@ -304,7 +306,8 @@ class Worker:
             if self._is_cold and known:  # it also loaded the kernels of libraries
                 measured = replace(measured, seconds=0.0)
             self._is_cold = False
-            self.store.measure(measured.gpu, measured.model, measured.dtype, asdict(measured))
+            with suppress(StoreUnavailable):
+                self.store.measure(measured.gpu, measured.model, measured.dtype, asdict(measured))
         seconds = time.monotonic() - start
         for part, each in zip(parts, run.made, strict=True):
             if part.is_lost or part.is_over:
@@ -399,7 +402,7 @@ class Worker:
     def _beat(self) -> None:
         with self._lock:
             model = self._model
-            space, held_bytes = cards.space(model.uuid if model else ""), model.held_bytes if model else 0
+            space, held_bytes = cards.of(model.uuid) if model else cards.expected(), model.held_bytes if model else 0
             self._status = replace(self._status, space=space, held_bytes=held_bytes)
             with suppress(StoreUnavailable):
                 self.store.beat(self._status)

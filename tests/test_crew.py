@@ -28,5 +28,5 @@ def test_each_card_that_may_be_used_has_a_worker(
         monkeypatch.setenv(crew.VISIBLE, visible)
     card = gpu.Gpu("H100", "580.1", 80 << 30, 80 << 30, "9.0")
     monkeypatch.setattr(gpu, "detect", lambda: gpu.Gpus((card,) * count))
-    monkeypatch.setattr("app.crew.metadata.version", lambda name: build)
+    monkeypatch.setattr("app.cards.metadata.version", lambda name: build)
     assert crew.cards() == found
