@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ import uvicorn
 from app import logs
 from app.access import Access
 from app.crew import Crew, Recruit
-from app.drain import Drain, Receive, Scope, Send, Visits
+from app.drain import Application, Drain, Receive, Scope, Send, Visits
 from app.texts import tr
 from jingxiang import console, ports
 from jingxiang.errors import JingxiangError
@@ -86,24 +86,21 @@ class Front:
         self.model = model
         self.crew = crew
         self.desk: Desk | None = None
-        self.api: Any = None
-        self.page: Visits | None = None
+        self.visits: Visits | None = None  # of page and API, when they are there
         self.problem = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in ("/healthz", "/readyz"):
             await (self._health(send) if scope["path"] == "/healthz" else self._readiness(send))
-        elif self.api is not None and (scope["path"].startswith("/api/") or scope["path"] == "/metrics"):
-            await self.api(scope, receive, send)
-        elif self.page is not None:
-            await self.page(scope, receive, send)
+        elif self.visits is not None:
+            await self.visits(scope, receive, send)
         elif scope["type"] == "http":
             await self._waiting(scope, send)
 
     async def state(self) -> dict[str, object]:
         """What /readyz says."""
         state: dict[str, object] = {
-            "status": "loading", "page": self.page is not None, "model": self.model, "model_loaded": False,
+            "status": "loading", "page": self.visits is not None, "model": self.model, "model_loaded": False,
             "queued": 0, "running": 0,
         }  # fmt: skip
         reason = self.problem
@@ -123,7 +120,7 @@ class Front:
                 if not able:
                     said = [worker.reason for worker in workers if worker.reason]
                     reason = reason or (said[0] if said else self.crew.reason if self.crew else "")
-                elif self.page is not None and not reason:
+                elif self.visits is not None and not reason:
                     state["status"] = "ready"
             if desk.is_draining:
                 state["status"] = "draining"
@@ -176,11 +173,7 @@ class Server(uvicorn.Server):
         try:
             await super().main_loop()
         finally:
-            for task in tasks:
-                task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(result, Exception):
-                    sys.stderr.write(f"{type(result).__name__}: {result}\n")
+            await _end(tasks)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first SIGTERM is only noted. Other signals end the process, after the loop, as they would without us."""
@@ -224,7 +217,7 @@ class Server(uvicorn.Server):
         return Drain(time.monotonic(), self.serving.drain_s)
 
     def _is_over(self, drain: Drain) -> bool:
-        now, visits = time.monotonic(), self.front.page
+        now, visits = time.monotonic(), self.front.visits
         if visits is None:
             return True
         results, answers = visits.results, visits.answers
@@ -238,8 +231,8 @@ class Server(uvicorn.Server):
         return False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self.front.page is not None:
-            self.front.page.end_streams()
+        if self.front.visits is not None:
+            self.front.visits.end_streams()
         await super().shutdown(sockets)
 
     async def _work(self) -> None:
@@ -263,11 +256,7 @@ class Server(uvicorn.Server):
             sys.stderr.write(tr("error: ") + said + "\n")
             await asyncio.Event().wait()
         finally:
-            for task in tasks:
-                task.cancel()
-            for result in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(result, Exception):
-                    sys.stderr.write(f"{type(result).__name__}: {result}\n")
+            await _end(tasks)
             if self.front.desk is not None:
                 self.front.desk.store.close()
 
@@ -277,7 +266,7 @@ class Server(uvicorn.Server):
             api, page = await asyncio.to_thread(_build, opened, self.serving)
             await stack.enter_async_context(api.router.lifespan_context(api))
             await stack.enter_async_context(page.router.lifespan_context(page))
-            self.front.api, self.front.page = Visits(api), Visits(page)
+            self.front.visits = Visits(_either(api, page))
             said = ""
             while (state := await self.front.state())["status"] != "ready":
                 reason = str(state.get("reason", ""))
@@ -287,6 +276,23 @@ class Server(uvicorn.Server):
                 await asyncio.sleep(READY_POLL_S)
             self.on_ready()
             await asyncio.Event().wait()  # the page's own lifespan ends when we are cancelled
+
+
+def _either(api: Application, page: Application) -> Application:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        is_api = scope["type"] == "http" and (scope["path"].startswith("/api/") or scope["path"] == "/metrics")
+        await (api if is_api else page)(scope, receive, send)
+
+    return application
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel them; an error that one of them had is said."""
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            sys.stderr.write(f"{type(result).__name__}: {result}\n")
 
 
 @dataclass(frozen=True)

@@ -266,6 +266,22 @@ def test_sigterm_lets_the_running_video_come_to_its_end_and_its_page_have_it(
         assert log.count("\n") == 2
 
 
+def test_sigterm_lets_who_follows_a_job_hear_of_its_end(models: Path, tmp_path: Path, photo: Path) -> None:
+    with serving(models, tmp_path) as app:
+        worker = ready(app)
+        running, waiting = (app.post(photo, seed=seed).json()["id"] for seed in (1, 2))
+        app.running(running)
+        worker.suspend()
+        with app.client() as client, client.stream("GET", f"/api/jobs/{running}/events") as stream:
+            app.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: app.get("/readyz")[0] == 503)
+            assert app.post(photo).status_code == 503
+            assert app.get(f"/api/jobs/{waiting}/events")[1].count("event: queued") == 1  # and that is the end of it
+            worker.resume()
+            assert "event: done" in list(stream.iter_lines())[-3:]
+        assert stops(app, 20) == 0
+
+
 def test_sigterm_without_a_video_stops_soon_although_a_page_is_open(models: Path, tmp_path: Path) -> None:
     with serving(models, tmp_path) as app:
         ready(app)
