@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -96,6 +95,8 @@ def _access(arguments: argparse.Namespace, host: str) -> Access:
         return Access.read(arguments.password_file)
     if ports.is_loopback(host):
         return Access({})
+    if arguments.no_password and arguments.public:
+        raise UsageError(tr("--public needs a password: leave out --no-password"))
     if arguments.no_password:
         console.warn(tr("there is no password: everybody who can reach the address can use the app"))
         return Access({})
@@ -163,12 +164,12 @@ def _make(arguments: argparse.Namespace) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    from app import logs, worker
+    from app import crew, logs, worker
 
     _ensure(_spec(arguments), arguments.models)
     marks = worker.Marks(arguments.metadata, arguments.label == "on", arguments.producer)
     duty = worker.Duty(
-        arguments.name,
+        arguments.name or crew.own_name(),
         arguments.model,
         arguments.models,
         idle_s=arguments.idle_unload,
@@ -339,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
         help=tr("makes videos for a page, of this or another machine"),
     )
     worker.set_defaults(action=_worker)
-    worker.add_argument("--name", default=f"{socket.gethostname()}-{os.getpid()}", help=tr("what it is called"))
+    worker.add_argument("--name", default="", help=tr("what it is called"))
     worker.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
 
     health = actions.add_parser("health", parents=[address], help=tr("ends with 0 if the page's server answers"))

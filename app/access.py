@@ -57,6 +57,9 @@ class Access:
                 text = tr("{name}:{number}: must be NAME:PASSWORD, with {least} characters or more in the password",
                           name=file, number=number, least=LEAST)  # fmt: skip
                 raise UsageError(text)
+            if password in found.values() or name in found:
+                text = tr("{name}:{number}: a name or password is there twice", name=file, number=number)
+                raise UsageError(text)  # a program that sends the password alone would be either of them
             found[name] = password
         if not found:
             raise UsageError(tr("{name}: has no line NAME:PASSWORD", name=file))
@@ -85,7 +88,7 @@ class Access:
         if self.is_open:
             return NOBODY_ELSE
         scheme, _, value = header.partition(" ")
-        value = value.strip()
+        value = value.strip().encode("latin-1", "replace").decode("utf-8", "replace")  # as it was sent
         if scheme.lower() == "bearer":
             names = [name for name in self.passwords if self.allows(name, value)]
             return self.user(names[0]) if names else None

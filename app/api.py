@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -38,7 +37,7 @@ from app.jobs.base import (
     WrongState,
 )
 from app.jobs.store import new_id
-from app.media import MediaFailed, picture_key
+from app.media import MediaFailed, MediaGone, picture_key
 from app.memory import Fit, Refusal
 from app.texts import speaking, spoken, tr
 from app.watch import Watch
@@ -46,7 +45,8 @@ from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import FULL, ModelSpec, Preset
 
 PREFIX = "/api"
-IDS = r"^[A-Za-z0-9_-]{1,64}$"
+IDS = re.compile(r"[A-Za-z0-9_-]{1,64}")
+LOGIN = {"WWW-Authenticate": 'Basic realm="jingxiang", charset="UTF-8"'}
 MOST_BYTES = picture.MAX_BYTES + (1 << 20)  # of a picture and a form
 RETRY_S = 30  # when to try again, where nobody can say
 STATUS: dict[type[JingxiangError], int] = {
@@ -58,6 +58,7 @@ STATUS: dict[type[JingxiangError], int] = {
     OwnerLimit: 429,
     Draining: 503,
     StoreUnavailable: 503,
+    MediaGone: 410,
     MediaFailed: 503,
 }
 
@@ -155,7 +156,7 @@ def build(desk: Desk, watch: Watch, access: Access, outputs: Path) -> FastAPI:
         title="jingxiang", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
     )
     application.include_router(_router(desk, watch, access, outputs), prefix=PREFIX)
-    application.add_middleware(_Bounded)
+    application.add_middleware(_Bounded, access=access)
     application.add_middleware(_Speaking)
     application.add_exception_handler(JingxiangError, _told)
     application.add_exception_handler(HTTPException, _refused)
@@ -170,18 +171,12 @@ def build(desk: Desk, watch: Watch, access: Access, outputs: Path) -> FastAPI:
 
 
 def _guard(access: Access) -> Any:
-    """Gives the user of a request. Refuses what another site's page lets a browser send: it would carry the logins that
-    the browser knows, and reach what listens on loopback only.
-    """
+    """Gives the user of a request."""
 
     def guarded(request: Request) -> User:
-        origin = request.headers.get("origin")
-        if origin and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != request.headers.get("host"):
-            raise HTTPException(403, tr("requests of other sites are not taken"))
         user = access.authorized(request.headers.get("authorization", ""))
         if user is None:
-            header = {"WWW-Authenticate": 'Basic realm="jingxiang", charset="UTF-8"'}
-            raise HTTPException(401, tr("log in: Authorization: Bearer PASSWORD"), header)
+            raise HTTPException(401, tr("log in: Authorization: Bearer PASSWORD"), LOGIN)
         return user
 
     return guarded
@@ -190,8 +185,8 @@ def _guard(access: Access) -> Any:
 class _Speaking:
     """ASGI: speak the language of whoever asks, whatever thread it is answered in."""
 
-    def __init__(self, application: ASGIApp) -> None:
-        self._application = application
+    def __init__(self, app: ASGIApp) -> None:
+        self._application = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wanted = dict(scope.get("headers", ())).get(b"accept-language", b"").decode("latin-1")
@@ -200,21 +195,31 @@ class _Speaking:
 
 
 class _Bounded:
-    """ASGI: nobody sends more than a picture and a form take, whether they say beforehand how much it is or not."""
+    """ASGI: strangers send nothing at all, and nobody more than a picture and a form take, whether they say beforehand
+    how much it is or not.
+    """
 
-    def __init__(self, application: ASGIApp) -> None:
-        self._application = application
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._application = app
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        length = dict(scope["headers"]).get(b"content-length", b"")
+        headers = dict(scope["headers"])
+        if scope["method"] == "POST" and not self._access.authorized(
+            headers.get(b"authorization", b"").decode("latin-1")
+        ):
+            error = {"error": tr("log in: Authorization: Bearer PASSWORD"), "hints": []}
+            await JSONResponse(error, 401, LOGIN)(scope, receive, send)
+            return
+        length = headers.get(b"content-length", b"")
         refusal = JSONResponse({"error": tr("at most {limit} MB", limit=picture.MAX_BYTES >> 20), "hints": []}, 413)
         if length.isdigit() and int(length) > MOST_BYTES:
             await refusal(scope, receive, send)
             return
-        received, is_over = 0, False
+        received, is_over, is_answered = 0, False, False
 
         async def counted() -> Message:
             nonlocal received, is_over
@@ -224,12 +229,14 @@ class _Bounded:
             return {"type": "http.disconnect"} if is_over else message
 
         async def unless_over(message: Message) -> None:
+            nonlocal is_answered
             if not is_over:
+                is_answered = True
                 await send(message)
 
         with suppress(ClientDisconnect):
             await self._application(scope, counted, unless_over)
-        if is_over:
+        if is_over and not is_answered:
             await refusal(scope, receive, send)
 
 
@@ -269,7 +276,7 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
     ) -> JobAnswer:
         """Hand in a job."""
         number = id or new_id()
-        if not re.match(IDS, number):
+        if not IDS.fullmatch(number):
             raise UsageError(tr("the id must be of 1 to 64 letters, digits, - and _"))
         given = {"width": width, "height": height, "frames": frames, "steps": steps, "fps": fps, "guidance": guidance}
         wanted = Wanted(image, tr("the picture"), prompt, model, preset, seed, _given(given))
@@ -285,7 +292,7 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
 
     def one(user: Asking, number: str) -> Job:
         """The job that is asked for, if it may be seen."""
-        return desk.store.job(number, owner(user))
+        return desk.store.job(_checked(number), owner(user))
 
     @router.get("/jobs/{number}")
     def job(job: Annotated[Job, Depends(one)]) -> JobAnswer:
@@ -300,24 +307,24 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
     @router.delete("/jobs/{number}")
     def delete(user: Asking, number: str) -> JobAnswer:
         """Cancel a job that waits or runs; forget one that has ended, with its files."""
-        return answered(desk.delete(number, owner(user)))
+        return answered(desk.delete(_checked(number), owner(user)))
 
     @router.post("/jobs/{number}/retry")
     def retry(user: Asking, number: str) -> JobAnswer:
         """A job that failed or was cancelled, again, at the end of the queue."""
-        return answered(desk.retry(number, owner(user)))
+        return answered(desk.retry(_checked(number), owner(user)))
 
     @router.post("/jobs/{number}/move")
     def move(
         user: Annotated[User, Depends(in_charge)], number: str, position: Annotated[int, Query(ge=0)]
     ) -> JobAnswer:
         """Put a waiting job at that position; 0 is the next."""
-        return answered(desk.store.move(number, position))
+        return answered(desk.store.move(_checked(number), position))
 
     @router.post("/jobs/{number}/pin")
     def pin(user: Asking, number: str, pinned: bool = True) -> JobAnswer:
         """Keep a job however old it is."""
-        return answered(desk.store.pin(number, owner(user), is_pinned=pinned))
+        return answered(desk.store.pin(_checked(number), owner(user), is_pinned=pinned))
 
     @router.get("/jobs/{number}/video", response_class=Response)
     def video(job: Annotated[Job, Depends(one)]) -> Response:
@@ -417,6 +424,13 @@ def answer(desk: Desk, job: Job) -> JobAnswer:
     )
 
 
+def _checked(number: str) -> str:
+    """An id that may exist. Raises `UnknownJob`."""
+    if not IDS.fullmatch(number):
+        raise UnknownJob(number)
+    return number
+
+
 def _given(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
@@ -454,7 +468,7 @@ def _file(desk: Desk, key: str, kind: str, name: str, size: int) -> Response:
     file = desk.media.file(key)
     if file is not None:
         if not file.exists():
-            raise MediaFailed(tr("{key} is not there any more", key=key))
+            raise MediaGone(key)
         return FileResponse(file, media_type=kind, filename=name)
     headers = {"content-disposition": f'attachment; filename="{name}"', "content-length": str(size)}
     return StreamingResponse(desk.media.parts(key), media_type=kind, headers=headers)

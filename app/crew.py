@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -40,26 +41,29 @@ class Recruit:
 
 
 class Crew:
-    """`reason` is why the last worker that died did so, until one lives again."""
+    """`reason` is why the last worker that died did so."""
 
     def __init__(self, recruit: Recruit) -> None:
         self.recruit = recruit
         self.reason = ""
         self.store: JobStore | None = None
-        self.names = [f"{socket.gethostname()}-{os.getpid()}-{number}" for number in range(len(recruit.cards))]
+        self.names = [f"{own_name()}-{number}" for number in range(len(recruit.cards))]
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._draining = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self) -> None:
         """Keep all alive until cancelled."""
+        self._loop = asyncio.get_running_loop()
         try:
             await asyncio.gather(*map(self._keep, self.names, self.recruit.cards))
         finally:
             await self._stop()
 
     def wake(self) -> None:
-        """A job may be waiting."""
-        self._tell("wake")
+        """A job may be waiting. From any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._tell, "wake")
 
     def drain(self) -> None:
         """They end after what they are doing."""
@@ -81,12 +85,16 @@ class Crew:
         loop, deaths = asyncio.get_running_loop(), 0
         while not self._draining.is_set():
             started = loop.time()
-            process = await self._start(name, card)
-            code = await process.wait()
+            try:
+                process = await self._start(name, card)
+                if self._draining.is_set():  # told the others while this one was being started
+                    self._tell("drain")
+                self.reason = death(await process.wait())
+            except OSError as error:  # no memory, or no numbers left for it
+                self.reason = f"{type(error).__name__}: {error}"
             if self._draining.is_set():  # told so meanwhile: this end was asked for
                 break
             deaths = 1 if loop.time() - started > LIVED_S else deaths + 1
-            self.reason = death(code)
             console.warn(self.reason)
             logs.event(logs.TROUBLE, worker=name, reason=self.reason)
             await self._bury(name, self.reason)
@@ -116,11 +124,17 @@ class Crew:
 
     async def _stop(self) -> None:
         """End them at once: they have nothing to tidy up. What they were doing is begun again by others, or later."""
-        for name, process in self._processes.items():
+        for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+        for name, process in self._processes.items():
             await process.wait()
             await self._bury(name)
+
+
+def own_name() -> str:
+    """Another one in each process that ever is, also in containers, where host and number are the same each time."""
+    return f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def cards() -> tuple[str | None, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,15 +11,17 @@ from typing import Any
 
 from app import generation, memory, picture
 from app.crew import Crew
-from app.jobs.base import ENDS, Job, Limits, QueueFull, UnknownJob, WorkerStatus
+from app.jobs.base import ENDS, Job, Limits, QueueFull, UnknownJob, WorkerStatus, WrongState
 from app.jobs.store import JobStore
-from app.media import PICTURES, Media, MediaFailed, digest_of, picture_key, sidecar_key
+from app.media import PICTURES, VIDEOS, Media, MediaFailed, digest_of, number_of, picture_key, sidecar_key
 from app.memory import Fit, Measurement, Refusal
 from app.texts import tr
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import FULL, Catalog, ModelSpec, Preset
 from jingxiang.presets import STANDARD
 
+UNPACKED = 2  # pictures at a time: a large one takes several hundred megabytes
+JUMP_S = 3600.0  # of a clock that cannot be believed any more
 GRACE_S = 120.0  # between a picture and its job
 
 
@@ -88,6 +92,8 @@ class Desk:
         self.model = model
         self.is_draining = False
         self._crew = crew
+        self._unpacking = threading.BoundedSemaphore(UNPACKED)
+        self._began = time.time() - time.monotonic()
         self._limits = limits
         self._quota = quota
 
@@ -102,7 +108,11 @@ class Desk:
             raise Draining
         spec = self.catalog.model(wanted.model or self.model)
         self._check_there(spec)
-        shown = picture.normalized(wanted.image, wanted.name)
+        is_new = not number or self.store.find(number) is None
+        if is_new and self.store.depth()["queued"] >= self._limits.waiting:
+            raise self._full()  # before anything is unpacked
+        with self._unpacking:
+            shown = picture.normalized(wanted.image, wanted.name)
         order = generation.order(
             spec,
             picture=shown.sha256,
@@ -111,7 +121,6 @@ class Desk:
             seed=wanted.seed,
             changes=wanted.changes,
         )
-        is_new = not number or self.store.find(number) is None
         fit = self.fit(spec, order.preset) if is_new else None
         if isinstance(fit, Refusal):
             raise TooLarge(fit)
@@ -146,7 +155,9 @@ class Desk:
         spec = self.catalog.model(model)
         self._check_there(spec)
         self.model = model
-        self.store.wish(model)
+        for worker in self.store.workers():
+            if model in worker.models:
+                self.store.wish(model, worker.name)
         self._wake()
 
     # Asking
@@ -194,15 +205,27 @@ class Desk:
 
     def sweep(self) -> int:
         """Forget what is too old or too much, and pictures that no job is made from any more. Gives how many jobs."""
-        overdue = self.store.overdue(age_s=self._quota.age_s, most_bytes=self._quota.bytes)
+        has_jumped = abs(time.time() - time.monotonic() - self._began) > JUMP_S
+        age_s = None if has_jumped else self._quota.age_s
+        overdue = self.store.overdue(age_s=age_s, most_bytes=self._quota.bytes)
         for job in overdue:
-            try:
-                self._forget(self.store.delete(job.id))
-            except UnknownJob:  # somebody else was faster
-                continue
+            with suppress(UnknownJob, WrongState):  # somebody else was faster, or wants it
+                self._forget(self.store.delete(job.id, unless_pinned=True))
         for key in self.media.keys(PICTURES):
             self._forget_picture(key)
+        for key in self.media.keys(VIDEOS):
+            self._forget_leftover(key)
         return len(overdue)
+
+    def _forget_leftover(self, key: str) -> None:
+        """What a worker has left that died before it could say so. What belongs to no job that is known is kept."""
+        job = self.store.find(number_of(key))
+        if job is None or job.state not in ENDS:
+            return
+        kept = job.outcome.video if job.outcome else ""
+        with suppress(MediaFailed):
+            if key not in (kept, sidecar_key(kept)) and self.media.age_s(key) > GRACE_S:
+                self.media.delete(key)
 
     def _forget(self, job: Job) -> None:
         if job.outcome:
@@ -232,18 +255,22 @@ class Desk:
     def _full(self) -> QueueFull:
         """The queue is full: with when a place is free, which is when one of those that run is done."""
         waiting = self.store.jobs(states=("queued",))
-        running = [left for job in self.store.jobs(states=("running",)) if (left := self._left_s(job)) is not None]
-        return QueueFull(len(waiting), min(running, default=None))
+        known: dict[str, float | None] = {}
+        running = [self._left_s(job, known) for job in self.store.jobs(states=("running",))]
+        return QueueFull(len(waiting), min((left for left in running if left is not None), default=None))
 
     def _wait_s(self, ahead: Sequence[Job]) -> float | None:
-        left = [self._left_s(job) for job in ahead]
+        known: dict[str, float | None] = {}
+        left = [self._left_s(job, known) for job in ahead]
         workers = sum(worker.takes_jobs for worker in self.store.workers())
         return None if None in left or not workers else sum(each or 0.0 for each in left) / workers
 
-    def _left_s(self, job: Job) -> float | None:
-        """What is left to do of a job, as far as that is known."""
+    def _left_s(self, job: Job, known: dict[str, float | None]) -> float | None:
+        """What is left to do of a job, as far as that is known. `known`: how long jobs of a lot take, asked once."""
         order = job.order
-        total = self.seconds(self.catalog.model(order.model), order.preset)
+        if order.lot not in known:
+            known[order.lot] = self.seconds(self.catalog.model(order.model), order.preset)
+        total = known[order.lot]
         return None if total is None else total * (1 - job.step / job.steps)
 
     def _where(self, worker: WorkerStatus) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from app.texts import tr
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.redaction import redact
 
-PICTURES = "pictures"
+PICTURES, VIDEOS = "pictures", "videos"
 SCHEMES = ("file", "memory", "s3", "oss")
 # What else s3fs must know of Alibaba's service, which speaks S3 with the bucket as part of the host's name, and does
 # not take the checksums that newer clients add by themselves.
@@ -50,7 +50,12 @@ def digest_of(picture: str) -> str:
 
 def video_key(job: Job) -> str:
     """Each claim has a name of its own: a worker that was cut off must not write over what another one made."""
-    return f"videos/{job.id}.mp4" if job.claim == 1 else f"videos/{job.id}-{job.claim}.mp4"
+    return f"{VIDEOS}/{job.id}.mp4" if job.claim == 1 else f"{VIDEOS}/{job.id}.{job.claim}.mp4"  # no id has a point
+
+
+def number_of(video: str) -> str:
+    """The id of the job that a video, or what lies beside it, belongs to."""
+    return video.removeprefix(f"{VIDEOS}/").partition(".")[0]
 
 
 def sidecar_key(video: str) -> str:
@@ -60,6 +65,13 @@ def sidecar_key(video: str) -> str:
 
 class MediaFailed(JingxiangError):
     """A file cannot be read or written where pictures and videos are."""
+
+
+class MediaGone(MediaFailed):
+    """It is not there."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(tr("{key} is not there any more", key=key))
 
 
 class Media:
@@ -140,7 +152,7 @@ class Media:
         try:
             yield
         except FileNotFoundError as error:
-            raise MediaFailed(tr("{key} is not there any more", key=key)) from error
+            raise MediaGone(key) from error
         except Exception as error:  # of each kind of bucket another
             reason = getattr(error, "strerror", None) or redact(str(error)) or type(error).__name__
             raise MediaFailed(f"{key}: {reason}") from error  # whoever asked for a video need not know where we keep it

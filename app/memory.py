@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -98,7 +99,7 @@ class Law:
         offset, slope = self._line
         return max(seen, round(offset + slope * prior))
 
-    @property
+    @functools.cached_property
     def _line(self) -> tuple[float, float]:
         if not self.points:
             return 0.0, 1.0

@@ -6,6 +6,9 @@ import asyncio
 import html
 import json
 import os
+import secrets
+import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +49,7 @@ def build(desk: Desk, watch: Watch, access: Access, outputs: Path) -> FastAPI:
     application = FastAPI(openapi_url=None)
     gr.mount_gradio_app(
         application, _blocks(desk, watch, access, outputs, i18n), path="/", i18n=i18n,
-        theme=gr.themes.Default(font=FONTS), allowed_paths=[str(outputs / "videos")], max_file_size=picture.MAX_BYTES,
+        theme=gr.themes.Default(font=FONTS), max_file_size=picture.MAX_BYTES,
         show_error=True, footer_links=[], ssr_mode=False, enable_monitoring=False,
         auth=None if access.is_open else access.allows,
     )  # fmt: skip
@@ -159,12 +162,24 @@ def _result(desk: Desk, job: Job, outputs: Path) -> str:
         raise JingxiangError(job.reason or tr("the job was cancelled"))
     if job.outcome.unread:
         gr.Warning(html.escape(generation.unread_text(job.outcome.unread)), title=tr("Note"))
-    file = desk.media.file(job.outcome.video)
-    if file is None:
-        file = outputs / ".gradio" / f"{job.id}.mp4"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(desk.media.get(job.outcome.video))
-    return str(file)
+    return str(_shown(desk, job.outcome.video, f"{job.id}.mp4", outputs / ".gradio" / "shown"))
+
+
+def _shown(desk: Desk, key: str, name: str, folder: Path) -> Path:
+    """The video where gradio may send it from: by a path that nobody else can guess, for a day."""
+    for old in folder.glob("*"):
+        if time.time() - old.stat().st_mtime > KEEP_S:
+            shutil.rmtree(old, ignore_errors=True)
+    place = folder / secrets.token_hex(16) / name
+    place.parent.mkdir(parents=True)
+    file = desk.media.file(key)
+    try:
+        if file is None:
+            raise OSError
+        os.link(file, place)
+    except OSError:  # in a bucket, or on another disk
+        place.write_bytes(desk.media.get(key))
+    return place
 
 
 def _settings(job: Job) -> str:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from app import logs
+from app import guard, logs
 from app.access import Access
 from app.crew import Crew, Recruit
 from app.drain import Application, Drain, Receive, Scope, Send, Visits
@@ -117,6 +117,8 @@ class Front:
                     workers = [worker for worker in workers if worker.name in self.crew.names]
                 able = [worker for worker in workers if worker.takes_jobs]
                 state["model_loaded"] = any(worker.model == desk.model for worker in able)
+                if able and self.crew is not None:
+                    self.crew.reason = ""
                 if not able:
                     said = [worker.reason for worker in workers if worker.reason]
                     reason = reason or (said[0] if said else self.crew.reason if self.crew else "")
@@ -239,9 +241,8 @@ class Server(uvicorn.Server):
         """The store first, then whatever stands on it. The port stays up and says what went wrong."""
         tasks: list[asyncio.Task[None]] = []
         try:
-            opened = await asyncio.to_thread(_open, self.serving, self.front.crew)
-            desk = opened.desk
-            watch = opened.watch
+            opened = await self._opened()
+            desk, watch = opened.desk, opened.watch
             self.front.desk, self._watch = desk, watch
             if self.front.crew is not None:
                 tasks.append(asyncio.create_task(self.front.crew.run()))
@@ -260,13 +261,29 @@ class Server(uvicorn.Server):
             if self.front.desk is not None:
                 self.front.desk.store.close()
 
+    async def _opened(self) -> Opened:
+        """Wait for a database that is being started, too; /readyz says so."""
+        while True:
+            try:
+                opened = await asyncio.to_thread(_open, self.serving, self.front.crew)
+            except JingxiangError as error:
+                if not _is_unavailable(error):
+                    raise
+                if self.front.problem != error.message:
+                    console.warn(error.message)
+                self.front.problem = error.message
+                await asyncio.sleep(GUARD_S)
+            else:
+                self.front.problem = ""
+                return opened
+
     async def _show(self, opened: Opened) -> None:
         """Import gradio in a thread (the worker imports torch on another core meanwhile), mount the page, say READY."""
         async with AsyncExitStack() as stack:
             api, page = await asyncio.to_thread(_build, opened, self.serving)
             await stack.enter_async_context(api.router.lifespan_context(api))
             await stack.enter_async_context(page.router.lifespan_context(page))
-            self.front.visits = Visits(_either(api, page))
+            self.front.visits = Visits(guard.SameSite(_either(api, page), _hosts(self.serving)))
             said = ""
             while (state := await self.front.state())["status"] != "ready":
                 reason = str(state.get("reason", ""))
@@ -278,12 +295,24 @@ class Server(uvicorn.Server):
             await asyncio.Event().wait()  # the page's own lifespan ends when we are cancelled
 
 
+def _is_unavailable(error: JingxiangError) -> bool:
+    from app.jobs.base import StoreUnavailable
+
+    return isinstance(error, StoreUnavailable)
+
+
 def _either(api: Application, page: Application) -> Application:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         is_api = scope["type"] == "http" and (scope["path"].startswith("/api/") or scope["path"] == "/metrics")
         await (api if is_api else page)(scope, receive, send)
 
     return application
+
+
+def _hosts(serving: Serving) -> tuple[str, ...]:
+    """What browsers may call us; empty: anything. Without a password and on loopback, it is loopback."""
+    is_loopback = ports.is_loopback(serving.host)
+    return ("localhost", "127.0.0.1", "[::1]", serving.host) if serving.access.is_open and is_loopback else ()
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -312,7 +341,7 @@ def _open(serving: Serving, crew: Crew | None) -> Opened:
     from app.watch import Watch
 
     media = Media(serving.media)
-    store = JobStore(Database(serving.jobs))
+    store = JobStore(Database(serving.jobs, heals=True))
     limits = Limits(serving.waiting, None if serving.access.is_open else serving.per_user)
     quota = Quota(serving.keep_days * 24 * 3600 or None, round(serving.keep_gb * 1e9) or None)
     if crew is not None:

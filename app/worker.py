@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -43,6 +44,10 @@ BEAT_S = 2.0
 LEASE_S = 10.0  # a worker that has not beaten for so long is dead
 POLL_S = 0.5  # how often the store is asked when nobody wakes us
 PAUSE_S = 1.0  # before the store is asked again after it did not answer
+# After these the CUDA context of a process is of no use any more.
+STICKY = re.compile(
+    r"CUDA error: (?!out of memory)|device-side assert|illegal memory access|unspecified launch failure"
+)
 AUTO = "auto"  # the dtype that suits the device
 PERSIST_S = 600.0  # how long a finished video is kept for a store that does not answer
 
@@ -106,7 +111,7 @@ class Control:
 
         def asked(number: int, frame: object) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            self.drain()
+            self.is_draining = True  # seen within `POLL_S`; an Event must not be touched here: its lock may be held
 
         signal.signal(signal.SIGTERM, asked)
 
@@ -139,14 +144,19 @@ class Worker:
     def __post_init__(self) -> None:
         self._model: Model | None = None
         self._is_cold = True
+        self._refused: set[str] = set()  # models that could not be loaded
         self._status = WorkerStatus(self.duty.name, "idle", models=self._there(), pid=os.getpid())
         self._lock = threading.RLock()
 
     def run(self) -> None:
         """Until it is told to drain."""
+        name = self.duty.name
+        # Another process may have had this name, and have died without anybody noticing.
+        self._persist(lambda: self.store.bury(name, tr("the worker {name} died in the middle of it", name=name)))
         ended = threading.Event()
         beating = threading.Thread(target=self._beat_until, args=(ended,), daemon=True, name="beat")
         beating.start()
+        reason = ""
         try:
             if self.duty.model:
                 self._load(self.duty.model)
@@ -157,17 +167,21 @@ class Worker:
                 elif self._model is not None and 0 < self.duty.idle_s < time.monotonic() - idle_since:
                     self._unload()
                     self._report("idle")
+        except Exception as error:  # a mistake of ours: what it was doing must not come back for ever
+            reason = _said(error)
+            raise
         finally:
             ended.set()
             beating.join()
             with suppress(StoreUnavailable):
-                self.store.bury(self.duty.name)
+                self.store.bury(name, reason)
 
     def _try_once(self) -> bool:
-        """Load what was wished for, and make what waits; else wait for a moment. Whether there was a job."""
+        """Load what was wished for, or make what waits, or wait for a moment. Whether there was something to do."""
         try:
-            self._heed()
-            parts = [_Part(job) for job in self.store.claim(self.duty.name, self._status.models, self._how_many)]
+            if self._heed() or self.control.is_draining:
+                return True
+            parts = [_Part(job) for job in self.store.claim(self.duty.name, self._models(), self._how_many)]
         except StoreUnavailable as error:
             console.warn(error.message)
             self.control.wait(PAUSE_S)
@@ -179,6 +193,16 @@ class Worker:
             return False
         self._do(parts)
         return True
+
+    def _models(self) -> list[str]:
+        """Those that we take jobs of. One that could not be loaded is left to others, as long as there are any."""
+        if not self._refused:
+            return list(self._status.models)
+        others = {name for worker in self._others() for name in worker.models}
+        return [name for name in self._status.models if name not in self._refused or name not in others]
+
+    def _others(self) -> list[WorkerStatus]:
+        return [worker for worker in self.store.workers() if worker.takes_jobs and worker.name != self.duty.name]
 
     def _how_many(self, first: Job) -> int:
         """How many like the first one are made at once: as many as fit, if that is known to save time, or not known;
@@ -218,12 +242,13 @@ class Worker:
         names = (name for name in self.catalog.models if (self.duty.models / name / "model_index.json").exists())
         return tuple(names)
 
-    def _heed(self) -> None:
-        """Load what somebody wishes to have loaded."""
+    def _heed(self) -> bool:
+        """Load what somebody wishes to have loaded. Whether there was a wish."""
         wish = self.store.wish_of(self.duty.name)
         if wish:
             self.store.fulfil(self.duty.name, wish)
             self._load(wish)
+        return bool(wish)
 
     def _load(self, name: str) -> bool:
         """Load a model, the old one being gone first. What goes wrong is said, and is not our end."""
@@ -239,11 +264,13 @@ class Worker:
         except Exception as error:  # any library may raise anything for a model that is not whole
             message = _said(error)
             logs.event(logs.TROUBLE, model=name, worker=self.duty.name, error=error)
+            self._refused.add(name)
             self._report("failed", model="", reason=message)
             return False
         console.line("model", tr("{title} loaded in {seconds:.1f} s", title=self.catalog.model(name).title,
                                  seconds=time.monotonic() - start))  # fmt: skip
         self._is_cold = True
+        self._refused.discard(name)
         logs.event(logs.LOADED, model=name, worker=self.duty.name, seconds=time.monotonic() - start)
         self._report("ready", model=name, gpu=self._model.gpu, dtype=self._model.dtype_name)
         return True
@@ -270,6 +297,9 @@ class Worker:
         try:
             with speaking(wanted.language), logs.hiding(*(part.job.order.prompt for part in parts)):
                 if (self._model is None or self._status.model != wanted.model) and not self._load(wanted.model):
+                    if any(wanted.model in worker.models for worker in self._others()):
+                        self._give_back(parts)
+                        return
                     raise JingxiangError(tr("the model is not loaded: {reason}", reason=self._status.reason))
                 if self._status.state != "busy":  # else the last job was followed by this one at once
                     self._report("busy")
@@ -279,6 +309,12 @@ class Worker:
         except Exception as error:  # any library may raise anything; who asked must see it, and the next job must run
             with logs.hiding(*(part.job.order.prompt for part in parts)):
                 self._fail(parts, error)
+            if STICKY.search(str(error)):
+                raise  # no run succeeds in this process any more: the next one may
+
+    def _give_back(self, parts: Sequence[_Part]) -> None:
+        for part in parts:
+            self._persist(lambda job=part.job: self.store.give_back(job))  # type: ignore[misc]
 
     def _make(self, parts: list[_Part]) -> None:
         from app import picture
@@ -286,10 +322,17 @@ class Worker:
 
         start = time.monotonic()
         requests = []
-        for part in parts:
+        for part in list(parts):
             order = part.job.order
-            shown = picture.decoded(self.media.get(picture_key(order.picture)), order.picture)
-            requests.append(Request(shown, order.prompt, order.preset, order.seed))
+            try:
+                shown = picture.decoded(self.media.get(picture_key(order.picture)), order.picture)
+            except JingxiangError as error:
+                self._fail([part], error)
+                parts.remove(part)
+            else:
+                requests.append(Request(shown, order.prompt, order.preset, order.seed))
+        if not parts:
+            return
         model, preset = self._model, requests[0].preset
         assert model is not None
         known = self._known(model)
@@ -315,8 +358,11 @@ class Worker:
             with speaking(part.job.order.language):
                 if isinstance(each, BrokenOutput):
                     self._fail([part], each)
-                else:
+                    continue
+                try:
                     self._keep(part, each, run, seconds)
+                except Exception as error:  # the others' videos may be kept all the same
+                    self._fail([part], error)
 
     def _step(self, parts: Sequence[_Part], done: int) -> None:
         """Tell of a step; stop when nobody wants any of it. A store that does not answer does not stop a video."""
@@ -380,12 +426,13 @@ class Worker:
                 self._persist(lambda job=job: self.store.fail(job, _said(error)))  # type: ignore[misc]
             part.is_over = True
 
-    def _persist(self, do: Callable[[], None]) -> None:
+    def _persist(self, do: Callable[[], object]) -> None:
         """What came of a job must reach the store, also if that is being restarted just now."""
         deadline = time.monotonic() + PERSIST_S
         while True:
             try:
-                return do()
+                do()
+                return
             except StoreUnavailable as error:
                 if time.monotonic() > deadline:
                     raise
@@ -396,14 +443,14 @@ class Worker:
 
     def _report(self, state: WorkerState, **changes: Any) -> None:
         with self._lock:
-            self._status = replace(self._status, state=state, models=self._there(), **{"reason": "", **changes})
+            self._status = replace(self._status, state=state, **{"reason": "", **changes})
             self._beat()
 
     def _beat(self) -> None:
         with self._lock:
             model = self._model
             space, held_bytes = cards.of(model.uuid) if model else cards.expected(), model.held_bytes if model else 0
-            self._status = replace(self._status, space=space, held_bytes=held_bytes)
+            self._status = replace(self._status, space=space, held_bytes=held_bytes, models=self._there())
             with suppress(StoreUnavailable):
                 self.store.beat(self._status)
 
@@ -411,21 +458,25 @@ class Worker:
         """In a thread: torch lets other threads run while it computes. Also looks for workers that do not beat."""
         watchman = Watchman(self.store, LEASE_S)
         while True:
-            self._beat()
-            with suppress(StoreUnavailable):
+            try:
+                self._beat()
                 watchman.look()
+            except StoreUnavailable:
+                pass
+            except Exception:  # without a beat others would take our jobs
+                traceback.print_exc()
             if ended.wait(BEAT_S):
                 return
 
 
 def main(duty: Duty, jobs: str, media: str, catalog: Catalog, *, is_child: bool) -> int:
-    """Work until told to stop. 1 if the store cannot be used at all."""
+    """Work until told to stop."""
     control = Control()
     if is_child:
         control.follow_stdin()
     else:
         control.follow_signals()
-    store = JobStore(Database(jobs))
+    store = JobStore(_opened(jobs))
     try:
         Worker(store, Media(media), catalog, duty, control).run()
     finally:
@@ -433,5 +484,17 @@ def main(duty: Duty, jobs: str, media: str, catalog: Catalog, *, is_child: bool)
     return 0
 
 
+def _opened(jobs: str) -> Database:
+    """Wait for a database that is being started, too."""
+    while True:
+        try:
+            return Database(jobs)
+        except StoreUnavailable as error:
+            console.warn(error.message)
+            time.sleep(PAUSE_S)
+
+
 def _said(error: Exception) -> str:
-    return error.message if isinstance(error, JingxiangError) else f"{type(error).__name__}: {error}"
+    """As every database takes it: without what is no character."""
+    text = error.message if isinstance(error, JingxiangError) else f"{type(error).__name__}: {error}"
+    return text.replace("\0", "").encode("utf-8", "replace").decode()

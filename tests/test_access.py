@@ -40,6 +40,13 @@ def test_who_may_come_in(header: str, name: str | None) -> None:
     assert (user.name if user else None) == name
 
 
+def test_a_password_of_any_letters_can_be_sent() -> None:
+    access = Access({"li": "很长的密码很长的"})
+    user = access.authorized("Bearer 很长的密码很长的".encode().decode("latin-1"))
+    assert user is not None
+    assert user.name == "li"
+
+
 def test_the_first_name_is_in_charge() -> None:
     assert [ACCESS.user(name).is_in_charge for name in ("li", "wang", "nobody")] == [True, False, False]
 
@@ -67,6 +74,8 @@ def test_a_made_password_is_another_each_time() -> None:
         ("li:first-password\nwang\n", ":2: must be NAME:PASSWORD"),
         ("li:short\n" * 1 + "wang:short7\n", ":2: must be NAME:PASSWORD, with 8 characters or more in the password"),
         (":first-password\n", ":1: must be NAME:PASSWORD"),
+        ("li:first-password\nwang:first-password\n", ":2: a name or password is there twice"),
+        ("li:first-password\nli:second-password\n", ":2: a name or password is there twice"),
     ],
 )
 def test_a_file_without_passwords_is_wrong_use(tmp_path: Path, text: str, message: str) -> None:

@@ -182,6 +182,7 @@ def test_the_same_id_is_the_same_job(app: App, photo: Path) -> None:
         ({"model": "smok"}, "app/models.toml: no model named 'smok'; there is animatediff, i2vgen-xl, smoke, svd-xt"),
         ({"model": "svd-xt"}, "Stable Video Diffusion XT is not on this machine; there is smoke"),
         ({"id": "../x"}, "the id must be of 1 to 64 letters, digits, - and _"),
+        ({"id": "abc\n"}, "the id must be of 1 to 64 letters, digits, - and _"),
         ({"id": "x" * 65}, "the id must be of 1 to 64 letters, digits, - and _"),
     ],
 )
@@ -189,6 +190,15 @@ def test_what_cannot_be_made_is_said(app: App, photo: Path, form: dict[str, obje
     answer = app.post(photo, **form)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith(message)
+
+
+def test_what_is_gone_is_said(app: App, photo: Path) -> None:
+    done = app.ended(app.post(photo).json()["id"])
+    (app.outputs / "videos" / f"{done['id']}.mp4").unlink()
+    status, text = app.get(done["video"])
+    assert (status, json.loads(text)["error"]) == (410, f"videos/{done['id']}.mp4 is not there any more")
+    for number in ("nothing", "%00", "a%20b", "..%2fjobs.sqlite3"):
+        assert app.get(f"/api/jobs/{number}")[0] == 404
 
 
 def test_a_prompt_that_is_too_long_is_made_and_what_was_cut_is_said(app: App, photo: Path) -> None:
@@ -222,17 +232,19 @@ def test_a_large_upload_is_refused_before_it_is_read(app: App) -> None:
     assert (answer.status_code, answer.json()["error"]) == (413, "at most 20 MB")
 
 
-def test_who_goes_away_while_sending_leaves_nothing(app: App) -> None:
+def test_who_goes_away_while_sending_leaves_nothing(app: App, photo: Path) -> None:
     with app.client() as client:
         before = client.get("/api/jobs").json()
     host, port = app.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         head = (
-            "POST /api/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            f"POST /api/jobs HTTP/1.1\r\nHost: {host}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
             'Content-Length: 100000\r\n\r\n--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
         )
         connection.sendall(head.encode() + bytes(5000))
+    app.ended(app.post(photo, id="after-the-other").json()["id"])  # so long the server has had to notice
     with app.client() as client:
+        client.delete("/api/jobs/after-the-other")
         assert client.get("/api/jobs").json() == before
         assert client.get("/readyz").status_code == 200
     assert "Traceback" not in app.log.read_text()
@@ -245,6 +257,12 @@ def test_other_sites_cannot_use_a_visitor_s_browser(app: App, photo: Path) -> No
             assert client.post("/api/jobs", files=files, data={"prompt": "a", "preset": "fast"}).status_code == status
     with app.client(origin="http://elsewhere.example") as client:
         assert client.post("/api/models/smoke/load").status_code == 403
+        assert client.get("/gradio_api/info").status_code == 403
+        assert client.get("/healthz").status_code == 200
+    with app.client(host="elsewhere.example:7860", origin="http://elsewhere.example:7860") as client:
+        assert client.get("/api/jobs").status_code == 403  # a name that leads here since its page was loaded
+    with app.client(host=f"localhost:{app.url.rpartition(':')[2]}") as client:
+        assert client.get("/api/jobs").status_code == 200
 
 
 def test_the_model_can_be_loaded_again(app: App) -> None:
@@ -329,6 +347,7 @@ def test_users_see_their_own_and_who_is_in_charge_sees_all(models: Path, tmp_pat
             answer = nobody.get("/api/jobs")
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"].startswith("Basic ")
+            assert nobody.post("/api/jobs", content=bytes(100)).status_code == 401
             for path in ("/metrics", "/api/queue", "/api/openapi.json"):
                 assert nobody.get(path).status_code == (200 if path.endswith("json") else 401)
             assert nobody.get("/healthz").status_code == nobody.get("/readyz").status_code == 200

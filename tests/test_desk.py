@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from app import desk as desks
 from app.cards import Holder, Space
 from app.desk import Desk, Quota, TooLarge, Wanted
-from app.jobs.base import Limits, Outcome, QueueFull, WorkerStatus
+from app.jobs.base import Limits, Outcome, OwnerLimit, QueueFull, WorkerStatus
 from app.jobs.database import Database
 from app.jobs.store import JobStore
 from app.media import Media, picture_key
@@ -83,15 +84,58 @@ def test_what_is_too_old_or_too_much_goes_with_its_files(
     assert desk.media.keys("pictures") == [pictures[0]]
 
 
+def test_a_clock_that_jumps_deletes_nothing_for_its_age(
+    desk: Desk, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(desk, 0)
+    clock.now += 2000  # which is too old
+    now = time.time()
+    monkeypatch.setattr("app.desk.time.time", lambda: now + 31 * 24 * 3600)
+    assert desk.sweep() == 0
+    monkeypatch.undo()
+    assert desk.sweep() == 1
+
+
+def test_what_a_dead_worker_has_left_goes_and_what_is_nobody_s_stays(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = made(desk, 0)
+    for key in (f"videos/{number}.2.mp4", f"videos/{number}.2.json", "videos/somebody-s.mp4"):
+        desk.media.put(key, b"x")
+    desk.sweep()
+    assert len(desk.media.keys("videos")) == 5
+    monkeypatch.setattr(desks, "GRACE_S", -1.0)
+    desk.sweep()
+    assert sorted(desk.media.keys("videos")) == [
+        f"videos/{number}.json",
+        f"videos/{number}.mp4",
+        "videos/somebody-s.mp4",
+    ]
+
+
+def test_only_workers_that_have_a_model_are_told_to_load_it(desk: Desk) -> None:
+    desk.store.beat(WORKER)
+    desk.store.beat(replace(WORKER, name="w2", models=("smoke",)))
+    desk.use("i2vgen-xl")
+    assert (desk.store.wish_of("w1"), desk.store.wish_of("w2"), desk.model) == ("i2vgen-xl", "", "i2vgen-xl")
+
+
 def test_a_picture_whose_job_was_refused_goes_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "_limits", Limits(10, per_owner=1))
+    desk.submit(wanted(1), owner="li")
+    with pytest.raises(OwnerLimit):
+        desk.submit(wanted(2), owner="li")
+    assert len(desk.media.keys("pictures")) == 2
+    monkeypatch.setattr(desks, "GRACE_S", -1.0)
+    desk.sweep()
+    assert len(desk.media.keys("pictures")) == 1
+
+
+def test_a_full_queue_refuses_before_anything_is_unpacked(desk: Desk) -> None:
     for shade in range(2):
         desk.submit(wanted(shade))
     with pytest.raises(QueueFull):
-        desk.submit(wanted(3))
-    assert len(desk.media.keys("pictures")) == 3
-    monkeypatch.setattr(desks, "GRACE_S", -1.0)
-    desk.sweep()
-    assert len(desk.media.keys("pictures")) == 2
+        desk.submit(wanted(image=b"not even a picture"))
 
 
 def test_a_full_queue_says_when_there_is_room(desk: Desk) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from app.media import Media, MediaFailed, sidecar_key
+from app.generation import Order
+from app.jobs.base import Job
+from app.media import Media, MediaFailed, number_of, sidecar_key, video_key
 from jingxiang.errors import UsageError
+from jingxiang.models import Preset
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +112,17 @@ def test_aliyun_s_buckets_want_an_address_and_a_key(monkeypatch: pytest.MonkeyPa
 def test_other_places_are_wrong_use(url: str) -> None:
     with pytest.raises(UsageError, match="must be a folder, s3://… or oss://…"):
         Media(url)
+
+
+def test_each_claim_of_each_job_has_a_name_of_its_own(tmp_path: Path) -> None:
+    preset = Preset(64, 64, 8, 4, 8, 9.0)
+    order = Order("smoke", "ab" * 32, "a cat", "fast", preset, 7, "en")
+    job = Job("a", "", order, "running", 0, 1, 0, "w1", "", None, False, 0.0, None, None)
+    jobs = [replace(job, id=number, claim=claim) for number in ("a", "a-2", "a-2-2") for claim in (1, 2, 22)]
+    keys = [video_key(each) for each in jobs]
+    assert len(set(keys)) == len(keys)
+    for each, key in zip(jobs, keys, strict=True):
+        assert number_of(key) == number_of(sidecar_key(key)) == each.id
 
 
 def test_a_sidecar_lies_beside_its_video() -> None:

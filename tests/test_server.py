@@ -93,6 +93,8 @@ def test_a_video_through_the_api(app: App, photo: Path) -> None:
     assert (made["model"], made["prompt"], made["seed"], made["preset"]) == ("smoke", "a cat", 5, "fast")
     data = Path(video["video"] if isinstance(video, dict) else video).read_bytes()
     assert b"avc1" in data
+    for path in app.outputs.glob("videos/*"):  # others' videos have names that can be guessed
+        assert app.get(f"/gradio_api/file={path}")[0] in (403, 404)
     assert data in [path.read_bytes() for path in app.outputs.glob("videos/*.mp4")]
 
 
@@ -128,8 +130,8 @@ def failure(app: App, language: str, *inputs: Any) -> str:
     return str(caught.value)
 
 
-def test_only_videos_are_served(app: App) -> None:
-    inside = (str(app.outputs / name) for name in ("jobs.sqlite3", "jobs.sqlite3-wal", "logs/server.jsonl", "pictures"))
+def test_no_file_is_served_by_its_path(app: App) -> None:
+    inside = (str(app.outputs / name) for name in ("jobs.sqlite3", "jobs.sqlite3-wal", "logs/server.jsonl", "videos"))
     for path in ("/etc/passwd", str(ROOT / "pyproject.toml"), str(app.outputs / ".." / "app.log"), *inside):
         assert app.get(f"/gradio_api/file={path}")[0] in (403, 404)
 
@@ -360,6 +362,11 @@ def test_others_need_a_password_which_is_made_if_there_is_none(models: Path, tmp
             Client(public.url, verbose=False)
         client = Client(public.url, auth=("jingxiang", found[1]), verbose=False)
         client.close()
+
+
+def test_public_and_no_password_is_a_contradiction(models: Path) -> None:
+    code, out, err = run("serve", "--models", str(models), "--public", "--no-password")
+    assert (code, out, err) == (2, "", "error: --public needs a password: leave out --no-password\n")
 
 
 def test_that_there_is_no_password_is_warned_of(models: Path, tmp_path: Path) -> None:

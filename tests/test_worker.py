@@ -337,6 +337,65 @@ def test_a_model_that_cannot_be_loaded_is_a_reason(office: Office, tmp_path: Pat
         wait_for(lambda: office.status().state == "ready")
 
 
+def test_a_model_that_cannot_be_loaded_here_is_left_to_others(office: Office, tmp_path: Path, models: Path) -> None:
+    folder = tmp_path / "models"
+    (folder / "svd-xt").mkdir(parents=True)
+    (folder / "svd-xt" / "model_index.json").write_text("{}")
+    (folder / "smoke").symlink_to(models / "smoke")
+    office.store.beat(WorkerStatus("w2", "ready", "svd-xt", ("svd-xt",)))
+    number = office.submit(model="svd-xt")
+    with working(office, folder):
+        assert office.ended(office.submit()).state == "done"
+        assert (office.state(number), office.job(number).claim, office.job(number).deaths) == ("queued", 1, 0)
+        office.store.bury("w2")  # now nobody else can
+        assert "the model is not loaded: " in office.ended(number).reason
+
+
+def test_a_name_that_comes_back_frees_what_its_last_bearer_held(office: Office, models: Path) -> None:
+    """In a container, host and process number are the same at each start."""
+    number = office.submit()
+    office.store.beat(WorkerStatus("w1", "busy"))
+    office.store.claim("w1", ["smoke"])
+    with working(office, models):
+        job = office.ended(number)
+    assert (job.state, job.claim, job.deaths) == ("done", 2, 1)
+
+
+def test_a_card_that_is_lost_ends_the_worker(
+    office: Office, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*arguments: Any, **more: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Diffusion, "generate", broken)
+    number, other = office.submit(), office.submit(seed=8)
+    employed = Worker(office.store, office.media, CATALOG, Duty("w1", "smoke", models, most=1), Control())
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        employed.run()
+    assert (office.state(number), office.state(other)) == ("failed", "queued")
+    assert office.store.workers() == []
+
+
+def test_a_mistake_of_ours_does_not_come_back_for_ever(
+    office: Office, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Worker, "_do", lambda *_: 1 / 0)
+    number = office.submit()
+    for state in ("queued", "failed"):
+        with pytest.raises(ZeroDivisionError):
+            Worker(office.store, office.media, CATALOG, Duty("w1", "", models, most=1), Control()).run()
+        assert office.state(number) == state
+    assert office.job(number).reason == "ZeroDivisionError: division by zero"
+
+
+def test_one_lost_picture_of_several_is_one_job_s_end(office: Office, models: Path) -> None:
+    lost = office.store.submit(replace(office.order(), picture="00" * 32), limits=WIDE).id
+    others = [office.submit(seed=seed) for seed in (1, 2)]
+    with working(office, models, most=3):
+        assert office.ended(lost).state == "failed"
+        assert [office.ended(number).state for number in others] == ["done", "done"]
+
+
 def test_an_idle_model_is_unloaded_and_comes_back(office: Office, models: Path) -> None:
     with working(office, models, idle_s=0.1):
         wait_for(lambda: office.status().state == "idle")

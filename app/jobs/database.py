@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, create_engine, event, insert, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from app.jobs import tables
 from app.jobs.base import ENDS, StoreUnavailable
@@ -25,24 +25,39 @@ from jingxiang.errors import UsageError
 from jingxiang.redaction import redact
 
 BUSY_S = 10.0  # how long one waits for another program's lock
-CONNECT_S = 10
+# Nobody waits for ever: not for a database that is cut off, and not for a program that is, in the middle of something.
+POSTGRESQL = {
+    "connect_timeout": 10,
+    "application_name": "jingxiang",
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "options": "-c idle_in_transaction_session_timeout=20s -c lock_timeout=10s -c statement_timeout=30s",
+}
 LOCK = 0x6A696E67  # PostgreSQL's advisory lock for changes that look at the whole queue
 # What SQLite says of a file that is damaged: SQLITE_CORRUPT, SQLITE_NOTADB.
 DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
+class Damaged(StoreUnavailable):
+    """The file is not a database any more."""
+
+
 class Database:
     """Transactions of three kinds. All raise `StoreUnavailable` where the database does not answer."""
 
-    def __init__(self, url: str) -> None:
-        """Make the tables where they are missing. A damaged file is kept under another name, and said; then the store
-        begins anew.
+    def __init__(self, url: str, *, heals: bool = False) -> None:
+        """Make the tables where they are missing. Raises `StoreUnavailable`.
+
+        `heals`: a damaged file is kept under another name, which is said, and the store begins anew. Only for one
+        process: the others would go on with the file that has another name now.
         """
-        self.shown = redact(url)
         try:
             self.url = make_url(url)
         except ArgumentError:
             self.url = make_url("none://")
+        self.shown = redact(self.url.render_as_string(hide_password=True))
         if self.url.drivername == "postgresql":
             self.url = self.url.set(drivername="postgresql+psycopg")
         if self.url.drivername not in ("sqlite", "postgresql+psycopg") or not self.url.database:
@@ -51,10 +66,10 @@ class Database:
         self._connect()
         try:
             self._prepare()
-        except DBAPIError as error:
+        except Damaged:
             self.close()
-            if self.file is None or getattr(error.orig, "sqlite_errorname", "") not in DAMAGED:
-                raise self._unavailable(error) from error
+            if self.file is None or not heals:
+                raise
             kept = _put_aside(self.file)
             console.warn(tr("{file} is damaged; kept as {kept}, and begun anew", file=self.file.name, kept=kept.name))
             self._connect()
@@ -96,8 +111,7 @@ class Database:
             self._engine, self._hasty = _sqlite(self.url, "FULL"), _sqlite(self.url, "NORMAL")
         else:
             # Checked before use: a connection from before the database was restarted is replaced, and nobody notices.
-            options = {"connect_timeout": CONNECT_S, "application_name": "jingxiang"}
-            self._engine = self._hasty = create_engine(self.url, pool_pre_ping=True, connect_args=options)
+            self._engine = self._hasty = create_engine(self.url, pool_pre_ping=True, connect_args=POSTGRESQL)
 
     def _prepare(self) -> None:
         if self.file is not None:
@@ -130,10 +144,6 @@ class Database:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlite_errorname", "") in DAMAGED:
-                raise
-            raise self._unavailable(error) from error
         except SQLAlchemyError as error:
             raise self._unavailable(error) from error
 
@@ -142,7 +152,8 @@ class Database:
         text_ = redact(reason[0]) if reason else type(error).__name__
         if "database is locked" in text_:
             text_ = tr("another program holds its lock for longer than {seconds:.0f} s", seconds=BUSY_S)
-        return StoreUnavailable(tr("the job store {url} cannot be used: {reason}", url=self.shown, reason=text_))
+        kind = Damaged if getattr(getattr(error, "orig", None), "sqlite_errorname", "") in DAMAGED else StoreUnavailable
+        return kind(tr("the job store {url} cannot be used: {reason}", url=self.shown, reason=text_))
 
 
 def _sqlite(url: Any, synchronous: str) -> Any:

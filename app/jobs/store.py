@@ -8,10 +8,11 @@ two clocks are ever compared, so one that jumps does no harm.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, case, delete, func, insert, select, update
@@ -130,7 +131,7 @@ class JobStore:
     def cancel(self, number: str, owner: str | None = None) -> Job:
         """A waiting job at once; a running one at its next step. One that has ended stays as it is."""
         with self._database.write() as connection:
-            _get(connection, number, owner)
+            _get(connection, number, owner, lock=True)
             waiting = update(jobs).where(jobs.c.id == number, jobs.c.state == "queued")
             ended = connection.execute(waiting.values(state="cancelled", ended=self._clock()))
             _count(connection, "cancelled", ended.rowcount)
@@ -141,7 +142,7 @@ class JobStore:
     def retry(self, number: str, owner: str | None = None, *, limits: Limits = Limits()) -> Job:  # noqa: B008
         """A job that failed or was cancelled goes to the end of the queue. Raises `WrongState`, `QueueFull`, …"""
         with self._database.write(alone=True) as connection:
-            job = _get(connection, number, owner)
+            job = _get(connection, number, owner, lock=True)
             if job.state not in ("failed", "cancelled"):
                 raise WrongState(number, job.state)
             _check_room(connection, job.owner, limits)
@@ -152,12 +153,12 @@ class JobStore:
     def move(self, number: str, position: int, owner: str | None = None) -> Job:
         """Put a waiting job at that position among those that wait, 0 being the next. Raises `WrongState`."""
         with self._database.write(alone=True) as connection:
-            job = _get(connection, number, owner)
-            if job.state != "queued":
-                raise WrongState(number, job.state)
             rows = connection.execute(
                 select(jobs.c.id, jobs.c.place).where(jobs.c.state == "queued").order_by(jobs.c.place).with_for_update()
             ).all()
+            job = _get(connection, number, owner)
+            if job.state != "queued":
+                raise WrongState(number, job.state)
             order = [row.id for row in rows if row.id != number]
             order.insert(max(0, position), number)
             for place, each in zip([row.place for row in rows], order, strict=True):
@@ -171,11 +172,11 @@ class JobStore:
             connection.execute(update(jobs).where(jobs.c.id == number).values(is_pinned=is_pinned))
             return _get(connection, number, owner)
 
-    def delete(self, number: str, owner: str | None = None) -> Job:
+    def delete(self, number: str, owner: str | None = None, *, unless_pinned: bool = False) -> Job:
         """Forget a job that has ended; its files are the caller's to delete. Raises `WrongState`."""
         with self._database.write() as connection:
-            job = _get(connection, number, owner)
-            if job.state not in ENDS:
+            job = _get(connection, number, owner, lock=True)
+            if job.state not in ENDS or (unless_pinned and job.is_pinned):
                 raise WrongState(number, job.state)
             connection.execute(delete(jobs).where(jobs.c.id == number))
             return job
@@ -260,7 +261,9 @@ class JobStore:
         with self._database.write() as connection:
             ended = update(jobs).where(_held(job)).values(state=state, ended=self._clock(), is_unwanted=False, **values)
             if connection.execute(ended).rowcount != 1:
-                raise LostClaim(job.id)
+                if not _was_said(connection, job, state):
+                    raise LostClaim(job.id)
+                return  # before: only the answer got lost, as when the database is restarted just then
             _count(connection, state, 1, seconds)
 
     # Who works
@@ -309,7 +312,9 @@ class JobStore:
             else:
                 connection.execute(gone)
             held = (jobs.c.worker == worker) & (jobs.c.state == "running")
-            numbers = list(connection.scalars(select(jobs.c.id).where(held)))
+            # Locked, in one order: what somebody cancels meanwhile is not overlooked, and nobody waits for each other.
+            locked = select(jobs.c.id).where(held).order_by(jobs.c.id).with_for_update()
+            numbers = list(connection.scalars(locked))
             ended = {"ended": self._clock(), "is_unwanted": False}
             unwanted = connection.execute(
                 update(jobs).where(held, jobs.c.is_unwanted).values(state="cancelled", **ended)
@@ -367,13 +372,23 @@ def _count(connection: Connection, state: State, number: int, seconds: float = 0
         connection.execute(update(totals).where(totals.c.state == state).values(more))
 
 
-def _find(connection: Connection, number: str) -> Job | None:
-    row = connection.execute(select(jobs).where(jobs.c.id == number)).first()
+def _was_said(connection: Connection, job: Job, state: State) -> bool:
+    """Whether that claim has ended so already."""
+    said = select(jobs.c.id).where(
+        jobs.c.id == job.id, jobs.c.claim == job.claim, jobs.c.worker == job.worker, jobs.c.state == state
+    )
+    return connection.execute(said).first() is not None
+
+
+def _find(connection: Connection, number: str, *, lock: bool = False) -> Job | None:
+    chosen = select(jobs).where(jobs.c.id == number)
+    row = connection.execute(chosen.with_for_update() if lock else chosen).first()
     return None if row is None else _job(row)
 
 
-def _get(connection: Connection, number: str, owner: str | None) -> Job:
-    job = _find(connection, number)
+def _get(connection: Connection, number: str, owner: str | None, *, lock: bool = False) -> Job:
+    """`lock`: nobody else changes it before the transaction has ended. In SQLite nobody does anyway."""
+    job = _find(connection, number, lock=lock)
     if job is None or owner not in (None, job.owner):
         raise UnknownJob(number)
     return job
@@ -414,8 +429,9 @@ def _job(row: Row[Any]) -> Job:
 
 
 def _worker(row: Row[Any]) -> WorkerStatus:
-    values = json.loads(row.status)
-    space = values["space"]
+    known = {each.name for each in fields(WorkerStatus)}  # one of another version may say more
+    values = {name: value for name, value in json.loads(row.status).items() if name in known}
+    space = values.get("space")
     if space is not None:
         values["space"] = Space(**{**space, "holders": tuple(Holder(**each) for each in space["holders"])})
     return WorkerStatus(**{**values, "models": tuple(values["models"]), "beat": row.beat})
@@ -429,11 +445,16 @@ class Watchman:
         self._lease_s = lease_s
         self._clock = clock
         self._seen: dict[str, tuple[int, float]] = {}
+        self._looked = -math.inf
 
     def look(self) -> list[Job]:
         """The jobs of the workers that were found dead now."""
         now, seen, freed = self._clock(), {}, []
-        for worker in self._store.workers():
+        workers = self._store.workers()
+        if now - self._looked > self._lease_s / 2:  # we could not look for a while: nor could they beat
+            self._seen = {}
+        self._looked = now
+        for worker in workers:
             beat, since = self._seen.get(worker.name, (-1, now))
             if beat != worker.beat:
                 since = now

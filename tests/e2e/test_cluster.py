@@ -109,7 +109,7 @@ def test_two_web_processes_and_three_workers(models: Path, tmp_path: Path, photo
         done = apps[1].job(number)
         with apps[0].client() as client:
             assert len(client.get(done["video"]).content) == done["bytes"]
-        assert keys(env, f"videos/{number}") == [f"videos/{number}-2.json", f"videos/{number}-2.mp4"]
+        assert keys(env, f"videos/{number}") == [f"videos/{number}.2.json", f"videos/{number}.2.mp4"]
 
         # the database is restarted in the middle of jobs: none is lost
         numbers = [apps[number % 2].post(photo, seed=number, steps=40).json()["id"] for number in range(6)]

@@ -37,7 +37,7 @@ def test_a_killed_worker_s_job_is_begun_once_more(models: Path, tmp_path: Path, 
         assert (done["state"], app.ended(after)["state"]) == ("done", "done")
         assert worker(app).pid != first.pid
         assert "warning: the worker was killed; most often the machine ran out of memory" in app.log.read_text()
-        assert (app.outputs / "videos" / f"{number}-2.mp4").exists()
+        assert (app.outputs / "videos" / f"{number}.2.mp4").exists()
 
 
 def test_a_job_that_takes_two_workers_with_it_has_failed(models: Path, tmp_path: Path, photo: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_worker_that_hangs_is_buried_and_lives_on(models: Path, tmp_path: Path
         worker(app).resume()
         assert app.ended(number)["state"] == "done"
         wait_for(lambda: status(app) == "ready")
-        assert [path.name for path in (app.outputs / "videos").glob("*.mp4")] == [f"{number}-2.mp4"]
+        assert [path.name for path in (app.outputs / "videos").glob("*.mp4")] == [f"{number}.2.mp4"]
 
 
 def test_a_killed_app_goes_on_where_it_was(models: Path, tmp_path: Path, photo: Path) -> None:

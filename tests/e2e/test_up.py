@@ -133,7 +133,7 @@ def test_generate_uses_the_same_environment_from_any_folder(up: Up, photo: Path)
 
 PICTURE = ["generate", "--image", "README.md", "--prompt", "b", "--out", "c.mp4"]
 WRONG = {
-    "error: no task named 'upp'; there is bench, build-image, bundle, check, ": ["upp"],
+    "error: no task named 'upp'; there is bench, build-image, bundle, calibrate, check, ": ["upp"],
     "error: app/models.toml: no model named 'smok'; there is animatediff, i2vgen-xl, smoke, svd-xt "
     "(did you mean 'smoke'?)": ["up", "--model", "smok"],
     "error: mirrors.toml: no mirror named 'tunna'; there is ": ["up", "--mirror", "tunna"],
@@ -158,7 +158,7 @@ WRONG = {
     "error: app/models.toml: no model named 'svd'; there is ": ["lock", "--models", "smoke", "--models", "svd"],
     "error: smoke: is made on this machine; there is nothing to fetch": ["verify", "--model", "smoke"],
     "error: which model? one or more names, or --all": ["fetch"],
-    "error: ci/bench: no bench named 'speed'; there is faults, fetch, image, setup, start": ["bench", "speed"],
+    "error: ci/bench: no bench named 'speed'; there is engine, faults, fetch, image, memory, ": ["bench", "speed"],
 }  # fmt: skip
 
 
@@ -221,4 +221,4 @@ def test_a_second_start_installs_nothing(up: Up) -> None:
         process.send_signal(signal.SIGINT)
         stderr = process.stderr.read()
     assert process.returncode == 130
-    assert re.fullmatch(r"ready    i2v-cpu-[0-9a-f]{8} is in place\n", stderr)
+    assert re.fullmatch(r"ready    i2v-cpu-[0-9a-f]{8} is in place\nmodel    Smoke model loaded in [0-9.]+ s\n", stderr)
