@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from app.adapters.base import Outcome as Run
 
 BEAT_S = 2.0
-LEASE_S = 10.0  # a worker that has not beaten for so long is dead
+LEASE_S = 20.0  # a worker that has not beaten for so long is dead
 POLL_S = 0.5  # how often the store is asked when nobody wakes us
 PAUSE_S = 1.0  # before the store is asked again after it did not answer
 # After these the CUDA context of a process is of no use any more.

@@ -64,7 +64,7 @@ def test_a_worker_that_hangs_is_buried_and_lives_on(models: Path, tmp_path: Path
         number = app.post(photo, steps=60).json()["id"]
         app.running(number, step=3)
         worker(app).suspend()
-        wait_for(lambda: app.job(number)["state"] == "queued", 40)
+        wait_for(lambda: app.job(number)["state"] == "queued", 60)
         assert status(app) != "ready"
         worker(app).resume()
         assert app.ended(number)["state"] == "done"
