@@ -65,7 +65,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         raise UsageError(text, (*hints, "--outputs FOLDER")) from error
     host = EVERYWHERE if arguments.public else arguments.host
     catalog = models.load(HERE / "models.toml")
-    jobs, media = _jobs(arguments), arguments.media or str(outputs.absolute())
+    jobs, media = _jobs(arguments), _media(arguments)
     options = ["--idle-unload", f"{arguments.idle_unload:g}", "--batch", str(arguments.batch)]
     options += ["--dtype", arguments.dtype]
     options += ["--outputs", str(outputs.absolute())]  # where its log goes
@@ -75,7 +75,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     producer = arguments.producer or (PRODUCER if is_labelled else "")
     options += ["--producer", producer] if producer else []
     recruit = Recruit(
-        catalog.model(arguments.model).name, arguments.models, jobs, media,
+        catalog.model(arguments.model).name, arguments.models.absolute(), jobs, media,
         cards=() if arguments.workers == "0" else crew.cards(), options=options,
     )  # fmt: skip
     serving = Serving(
@@ -108,7 +108,16 @@ def _access(arguments: argparse.Namespace, host: str) -> Access:
 
 
 def _jobs(arguments: argparse.Namespace) -> str:
-    return str(arguments.jobs or f"sqlite:///{arguments.outputs.absolute() / 'jobs.sqlite3'}")
+    """The address of the job store. Workers run in another folder: a file's path must not depend on it."""
+    url = str(arguments.jobs or f"sqlite:///{arguments.outputs / 'jobs.sqlite3'}")
+    scheme, _, file = url.partition(":///")
+    return f"sqlite:///{Path(file).absolute()}" if scheme == "sqlite" and file else url
+
+
+def _media(arguments: argparse.Namespace) -> str:
+    """Where pictures and videos are, likewise."""
+    place = str(arguments.media or arguments.outputs)
+    return place if "://" in place else str(Path(place).absolute())
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -177,7 +186,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         marks=marks,
         dtype=arguments.dtype,
     )
-    media = arguments.media or str(arguments.outputs.absolute())
+    media = _media(arguments)
     logs.start(arguments.outputs, "worker")
     with logs.recorded():
         return worker.main(duty, _jobs(arguments), media, models.load(HERE / "models.toml"), is_child=arguments.child)

@@ -374,6 +374,23 @@ def test_that_there_is_no_password_is_warned_of(models: Path, tmp_path: Path) ->
         wait_for(lambda: "warning: there is no password: everybody who can reach" in open_to_all.log.read_text())
 
 
+def test_paths_are_those_of_the_folder_that_it_was_started_in(models: Path, tmp_path: Path, photo: Path) -> None:
+    """The worker runs in another one."""
+    relative = Path("own-models")
+    (tmp_path / relative).symlink_to(models)
+    places = ["--jobs", "sqlite:///own.sqlite3", "--media", "own-media"]
+    with serving(relative, tmp_path, *places, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}) as app:
+        app.wait_until_ready()
+        done = app.ended(app.post(photo).json()["id"])
+        assert done["state"] == "done"
+        assert (tmp_path / "own-media" / "videos" / f"{done['id']}.mp4").stat().st_size == done["bytes"]
+        assert (tmp_path / "own.sqlite3").exists()
+        assert not (app.outputs / "jobs.sqlite3").exists()
+        with asking(app) as client:
+            video, _ = client.predict(handle_file(str(photo)), "a cat", "fast", "5", api_name="/generate")
+        assert b"avc1" in Path(video["video"] if isinstance(video, dict) else video).read_bytes()
+
+
 def test_outputs_that_cannot_be_written_are_said_before_anybody_waits_for_a_video(models: Path) -> None:
     code, out, err = run("serve", "--models", str(models), "--outputs", "/proc/videos")
     assert (code, out) == (2, "")
