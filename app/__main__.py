@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from app import crew, logs
+    from app import logs
     from app.crew import Recruit
     from app.server import Serving, serve
 
@@ -66,25 +66,41 @@ def _serve(arguments: argparse.Namespace) -> None:
     host = EVERYWHERE if arguments.public else arguments.host
     catalog = models.load(HERE / "models.toml")
     jobs, media = _jobs(arguments), _media(arguments)
-    options = ["--idle-unload", f"{arguments.idle_unload:g}", "--batch", str(arguments.batch)]
-    options += ["--dtype", arguments.dtype]
-    options += ["--outputs", str(outputs.absolute())]  # where its log goes
-    options += [] if arguments.metadata else ["--no-metadata"]
-    is_labelled = arguments.label == "on" or (arguments.label == "auto" and not ports.is_loopback(host))
-    options += ["--label", "on" if is_labelled else "off"]
-    producer = arguments.producer or (PRODUCER if is_labelled else "")
-    options += ["--producer", producer] if producer else []
     recruit = Recruit(
-        catalog.model(arguments.model).name, arguments.models.absolute(), jobs, media,
-        cards=() if arguments.workers == "0" else crew.cards(), options=options,
-    )  # fmt: skip
+        catalog.model(arguments.model).name, arguments.models.absolute(), jobs, media, _worker_options(arguments, host)
+    )
     serving = Serving(
-        catalog, recruit, outputs, jobs, media, _access(arguments, host), host, arguments.port, arguments.open,
-        arguments.drain, arguments.waiting, arguments.per_user, arguments.keep_days, arguments.keep_gb,
-    )  # fmt: skip
+        catalog=catalog,
+        recruit=recruit,
+        has_workers=arguments.workers != "0",
+        outputs=outputs,
+        jobs=jobs,
+        media=media,
+        access=_access(arguments, host),
+        host=host,
+        port=arguments.port,
+        open_browser=arguments.open,
+        drain_s=arguments.drain,
+        waiting=arguments.waiting,
+        per_user=arguments.per_user,
+        keep_days=arguments.keep_days,
+        keep_gb=arguments.keep_gb,
+    )
     logs.start(outputs, "server")
     with logs.recorded():
         serve(serving)
+
+
+def _worker_options(arguments: argparse.Namespace, host: str) -> list[str]:
+    """What workers of this machine are told besides."""
+    is_labelled = arguments.label == "on" or (arguments.label == "auto" and not ports.is_loopback(host))
+    producer = arguments.producer or (PRODUCER if is_labelled else "")
+    return [
+        "--idle-unload", f"{arguments.idle_unload:g}", "--batch", str(arguments.batch), "--dtype", arguments.dtype,
+        "--outputs", str(arguments.outputs.absolute()),  # where its log goes
+        "--label", "on" if is_labelled else "off", *([] if arguments.metadata else ["--no-metadata"]),
+        *(["--producer", producer] if producer else []),
+    ]  # fmt: skip
 
 
 def _access(arguments: argparse.Namespace, host: str) -> Access:

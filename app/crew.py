@@ -13,13 +13,16 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app import cards as cards_
 from app import logs
 from app.jobs.base import StoreUnavailable
-from app.jobs.store import JobStore
 from app.texts import FOLDER, tr
 from jingxiang import console, gpu
+
+if TYPE_CHECKING:
+    from app.jobs.store import JobStore
 
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # before a worker that died is started again: longer each time in a row
 LIVED_S = 120.0  # one that lived so long did not die of the same thing again
@@ -28,15 +31,12 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Recruit:
-    """How the workers of this machine are started. `cards`: what CUDA_VISIBLE_DEVICES is for each of them; None for the
-    only one of a machine without cards, which sees what there is.
-    """
+    """How the workers of this machine are started."""
 
     model: str
     models: Path
     jobs: str
     media: str
-    cards: Sequence[str | None] = (None,)
     options: Sequence[str] = ()
 
 
@@ -47,7 +47,7 @@ class Crew:
         self.recruit = recruit
         self.reason = ""
         self.store: JobStore | None = None
-        self.names = [f"{own_name()}-{number}" for number in range(len(recruit.cards))]
+        self.names: list[str] = []
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._draining = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,8 +55,10 @@ class Crew:
     async def run(self) -> None:
         """Keep all alive until cancelled."""
         self._loop = asyncio.get_running_loop()
+        found = await asyncio.to_thread(cards)  # the driver may take a second to answer
+        self.names = [f"{own_name()}-{number}" for number in range(len(found))]
         try:
-            await asyncio.gather(*map(self._keep, self.names, self.recruit.cards))
+            await asyncio.gather(*map(self._keep, self.names, found))
         finally:
             await self._stop()
 
@@ -138,7 +140,9 @@ def own_name() -> str:
 
 
 def cards() -> tuple[str | None, ...]:
-    """What CUDA_VISIBLE_DEVICES is for each worker of this machine: one for each card that may be used."""
+    """What CUDA_VISIBLE_DEVICES is for each worker of this machine, one for each card that may be used; None for the
+    only one of a machine without cards, or with one, which sees what there is.
+    """
     visible = os.environ.get(VISIBLE)
     if visible is not None:
         named = [name.strip() for name in visible.split(",")]

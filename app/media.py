@@ -109,10 +109,6 @@ class Media:
             data: bytes = self._fs.cat_file(f"{self._root}/{key}")
             return data
 
-    def has(self, key: str) -> bool:
-        with self._guarded(key):
-            return bool(self._fs.exists(f"{self._root}/{key}"))
-
     def size(self, key: str) -> int:
         with self._guarded(key):
             return int(self._fs.size(f"{self._root}/{key}"))

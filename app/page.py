@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 import json
 import os
@@ -173,11 +174,10 @@ def _shown(desk: Desk, key: str, name: str, folder: Path) -> Path:
     place = folder / secrets.token_hex(16) / name
     place.parent.mkdir(parents=True)
     file = desk.media.file(key)
-    try:
-        if file is None:
-            raise OSError
-        os.link(file, place)
-    except OSError:  # in a bucket, or on another disk
+    if file is not None:
+        with contextlib.suppress(OSError):  # on another disk
+            os.link(file, place)
+    if not place.exists():
         place.write_bytes(desk.media.get(key))
     return place
 

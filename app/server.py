@@ -61,10 +61,13 @@ p{{margin:20vh auto;max-width:30em;text-align:center}}</style><p>{text}</p>
 
 @dataclass(frozen=True)
 class Serving:
-    """How the app is to be served. `jobs` and `media`: where the store, and the pictures and videos are."""
+    """How the app is to be served. `has_workers`: on this machine, too; `jobs` and `media`: where the store, and the
+    pictures and videos are.
+    """
 
     catalog: Catalog
     recruit: Recruit
+    has_workers: bool
     outputs: Path
     jobs: str
     media: str
@@ -396,7 +399,7 @@ def serve(serving: Serving) -> None:
         if serving.open_browser:  # in a thread: a browser in the terminal only returns when it is left
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    crew = Crew(serving.recruit) if serving.recruit.cards else None
+    crew = Crew(serving.recruit) if serving.has_workers else None
     front = Front(serving.recruit.model, crew)
     config = uvicorn.Config(
         front, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_GRACE_S,

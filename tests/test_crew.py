@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from app import crew
@@ -30,3 +35,34 @@ def test_each_card_that_may_be_used_has_a_worker(
     monkeypatch.setattr(gpu, "detect", lambda: gpu.Gpus((card,) * count))
     monkeypatch.setattr("app.cards.metadata.version", lambda name: build)
     assert crew.cards() == found
+
+
+def test_one_that_dies_again_and_again_is_started_more_and_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+        if len(pauses) == 8:
+            raise asyncio.CancelledError
+
+    async def dying(*_: object) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec("sh", "-c", "exit 7")
+
+    monkeypatch.setattr(crew.Crew, "_start", dying)
+    monkeypatch.setattr("app.crew.asyncio.sleep", noted)
+    employed = crew.Crew(crew.Recruit("smoke", Path("models"), "sqlite:///x", "media"))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(employed.run())
+    assert pauses == [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 60.0, 60.0]
+    assert employed.reason == "the worker ended with exit code 7; its last words are in the log"
+
+
+def test_nothing_heavy_is_imported_before_the_port_answers() -> None:
+    code = (
+        "import app.server, app.crew, app.access, app.logs, sys\n"
+        "print({'sqlalchemy', 'fsspec', 'gradio', 'torch', 'fastapi', 'numpy', 'pynvml', 'PIL'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from jingxiang.commands.run import NoSuchProgram
 from jingxiang.commands.verify import NoEnvironment
 from jingxiang.errors import UsageError
 from jingxiang.places import Places
+from tests.peers.environment import with_program
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,17 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     """A checkout whose environment has one program of its own."""
-    found = Places(tmp_path / "checkout", tmp_path / "home", tmp_path / "store")
-    folder = found.environments / "i2v-cpu-12345678"
-    (folder / "bin").mkdir(parents=True)
-    stamp = {"profile": "cpu", "engine": "venv", "lock": "0" * 64, "python": "3.11.7", "tag": "", "files": {}}
-    (folder / "jingxiang.json").write_text(json.dumps(stamp))
-    program = folder / "bin" / "own"
-    program.write_text('#!/bin/sh\nprintf "[%s]" "$VIRTUAL_ENV" "$PWD" "$@"\nexit 5\n')
-    program.chmod(0o755)
-    found.root.mkdir()
-    found.current.symlink_to(folder)
-    return found
+    return with_program(tmp_path, "own", 'printf "[%s]" "$VIRTUAL_ENV" "$PWD" "$@"\nexit 5')
 
 
 def started(places: Places, call: str, *, input: str = "", **env: str) -> subprocess.CompletedProcess[str]:

@@ -241,7 +241,7 @@ class JobStore:
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Raises `LostClaim`: then what was made is not wanted any more."""
-        values = {"outcome": json.dumps(asdict(outcome)), "bytes": outcome.bytes, "step": job.steps}
+        values = {"outcome": json.dumps(asdict(outcome)), "step": job.steps}
         self._end(job, "done", values, outcome.seconds)
 
     def fail(self, job: Job, reason: str) -> None:

@@ -42,7 +42,6 @@ jobs = Table(
     Column("is_pinned", Boolean, nullable=False, default=False),
     Column("reason", Text, nullable=False, default=""),
     Column("outcome", Text),
-    Column("bytes", BigInteger, nullable=False, default=0),
     Column("created", Float(53), nullable=False),
     Column("started", Float(53)),
     Column("ended", Float(53)),

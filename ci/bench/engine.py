@@ -11,8 +11,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -30,6 +30,7 @@ LISTENED = 20
 CANCELLED = 5
 DIRECT = """
 import sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from app import adapters, generation, picture, provenance, video
 from app.adapters.base import Request
@@ -129,11 +130,8 @@ def leak(app: App, photo: Path) -> Figure:
 def run(app: App, photo: Path, count: int) -> None:
     """So many jobs, each followed by a client of its own; their traces are forgotten."""
     numbers = [app.post(photo, seed=seed).json()["id"] for seed in range(count)]
-    threads = [threading.Thread(target=heard, args=(app, number)) for number in numbers[:LISTENED]]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(LISTENED) as pool:
+        list(pool.map(lambda number: heard(app, number), numbers[:LISTENED]))
     heard(app, numbers[-1])
     with app.client() as client:
         for number in numbers:

@@ -53,6 +53,11 @@ def worker(models: Path, name: str, env: dict[str, str]) -> Iterator[psutil.Proc
             with contextlib.suppress(psutil.NoSuchProcess):
                 psutil.Process(process.pid).resume()
             process.terminate()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
 @pytest.fixture
