@@ -463,7 +463,8 @@ class Worker:
                 watchman.look()
             except StoreUnavailable:
                 pass
-            except Exception:  # without a beat others would take our jobs
+            except Exception as error:  # without a beat others would take our jobs
+                logs.event(logs.TROUBLE, worker=self.duty.name, error=error)
                 traceback.print_exc()
             if ended.wait(BEAT_S):
                 return
