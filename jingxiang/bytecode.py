@@ -21,16 +21,15 @@ from jingxiang.wheels import Wheels
 
 COMPILER = Path(__file__).resolve().parent / "engines" / "compile.py"
 INFO = ".dist-info"
-# Its version, and what its bytecode is called: pre-releases of one version may differ in it.
-ASK = (
-    "import importlib.util, platform, sys; print(platform.python_version(), "
-    "f'{sys.implementation.cache_tag}-{int.from_bytes(importlib.util.MAGIC_NUMBER[:2], \"little\")}')"
-)
+ASK = "import platform, sys; print(platform.python_version(), sys.implementation.cache_tag)"
 
 
 @dataclass(frozen=True)
 class Python:
-    """The Python of an environment, and `tag`, which stands for its kind of bytecode: `cpython-311-3495`."""
+    """The Python of an environment, and `tag`, which stands for the bytecode that it makes: `cpython-311-3.11.7`.
+
+    Releases with the same magic number read each other's bytecode, but their compilers do not write the same.
+    """
 
     path: Path
     version: str
@@ -39,8 +38,8 @@ class Python:
 
 def ask(python: Path) -> Python:
     """Start it, to see that it works and what it is."""
-    version, tag = process.check([python, "-I", "-B", "-c", ASK], name="python").stdout.split()
-    return Python(python, version, tag)
+    version, cache = process.check([python, "-I", "-B", "-c", ASK], name="python").stdout.split()
+    return Python(python, version, f"{cache}-{version}")
 
 
 def install(python: Python, site: Path, wheels: Wheels, folder: Path) -> Tally:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import platform
 import py_compile
 import subprocess
 import sys
@@ -99,6 +100,19 @@ def test_it_is_what_pythons_own_compiler_makes(python: Python, wheels: Wheels, t
         str(site / "one/__init__.py"), str(tmp_path / "own"), "one/__init__.py", True, invalidation_mode=mode
     )
     assert (site / f"one/__pycache__/__init__.{TAG}.pyc").read_bytes() == (tmp_path / "own").read_bytes()
+
+
+def test_another_release_of_the_same_python_does_not_get_it(python: Python, wheels: Wheels, tmp_path: Path) -> None:
+    """3.11.2 and 3.11.7 have one magic number, and compile some files to other bytes: an image would then depend on
+    who had filled the store."""
+    assert python.tag == f"{TAG}-{platform.python_version()}"
+    older = Python(python.path, "3.11.0", f"{TAG}-3.11.0")
+    sites = [unpacked(tmp_path / name, FILES) for name in ("a", "b")]
+    for each, site in zip((older, python), sites, strict=True):
+        bytecode.install(each, site, wheels, tmp_path / "kept")
+    assert not {path.stat().st_ino for path in sites[0].rglob("*.pyc")} & {
+        path.stat().st_ino for path in sites[1].rglob("*.pyc")
+    }
 
 
 def test_it_is_compiled_once_and_then_linked(python: Python, wheels: Wheels, tmp_path: Path) -> None:
