@@ -1,0 +1,117 @@
+"""The page as Gradio's blocks: which fields there are, and what happens when."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from app import picture
+from app.examples import Example
+from app.page.form import CUSTOM, FAST, Form
+from app.presets import STANDARD
+from app.texts import tr
+
+FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
+# Gradio's own are too pale for small print: at least 4.5 to 1 is asked for (WCAG 2.2, 1.4.3).
+COLOURS = {
+    "button_primary_background_fill": "*primary_700",
+    "button_primary_background_fill_hover": "*primary_800",
+    "button_primary_background_fill_dark": "*primary_700",
+    "button_primary_background_fill_hover_dark": "*primary_800",
+    "button_primary_text_color": "white",
+    "body_text_color_subdued": "*neutral_600",
+    "body_text_color_subdued_dark": "*neutral_400",
+    "block_label_text_color": "*neutral_700",
+    "error_text_color": "#b91c1c",
+    "error_text_color_dark": "#fca5a5",
+}
+SECRET = "jingxiang"  # noqa: S105 (Gradio wants one for what a browser keeps; there is nothing secret in it)
+NOTHING = {"legend": "", "chosen": "", "options": []}
+# Loaded by the element that it draws: see static/.
+MOUNT = "import(new URL('page/{name}.js', document.baseURI)).then((part) => part.default({{ element, props, trigger, watch }}))"
+QUIET: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(**COLOURS)
+
+
+def blocks(form: Form, examples: Sequence[Example], i18n: Any) -> gr.Blocks:
+    """`i18n` marks texts that the browser translates; their Chinese is in `app/zh.json`."""
+    with gr.Blocks(title="jingxiang", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
+        draft = gr.BrowserState(storage_key="jingxiang-draft", secret=SECRET)
+        _drawn("header")
+        with gr.Row():
+            with gr.Column(min_width=320, scale=2):
+                pictures = gr.Gallery(
+                    type="filepath", file_types=["image", ".mp4"], sources=["upload", "clipboard"], interactive=True,
+                    label=i18n("Pictures, or a video made here"), elem_id="pictures", height=240, columns=3,
+                    object_fit="contain",
+                )  # fmt: skip
+                shown = _drawn("examples", [each.to_json() for each in examples])
+                prompt = gr.Textbox(label=i18n("Prompt (English)"), lines=2, elem_id="prompt")
+                hint = gr.HTML(elem_id="hint")
+                with gr.Row():
+                    with gr.Column(min_width=140):
+                        standard = gr.Button(i18n("Standard"), variant="primary", size="lg", elem_id="standard")
+                        standard_estimate = gr.HTML(elem_id="standard-estimate")
+                    with gr.Column(min_width=140):
+                        fast = gr.Button(i18n("Fast preview"), size="lg", elem_id="fast")
+                        fast_estimate = gr.HTML(elem_id="fast-estimate")
+                with gr.Accordion(i18n("More settings"), open=False, elem_id="settings"):
+                    model = gr.Dropdown(label=i18n("Model"), elem_id="model")
+                    preset = _drawn("choices", NOTHING, elem_id="preset", elem_classes="choices")
+                    size = _drawn("choices", NOTHING, elem_id="size", elem_classes="choices")
+                    with gr.Row():
+                        frames = gr.Slider(1, 32, 16, step=1, label=i18n("Frames"), elem_id="frames")
+                        steps = gr.Slider(1, 100, 40, step=1, label=i18n("Steps"), elem_id="steps")
+                    with gr.Row():
+                        fps = gr.Slider(1, 30, 8, step=1, label=i18n("Frames per second"), elem_id="fps")
+                        guidance = gr.Slider(1, 20, 9, step=0.5, label=i18n("Guidance"), elem_id="guidance")
+                    negative = gr.Textbox(label=i18n("What it should not show (English)"), lines=1, elem_id="negative")
+                    seed = gr.Textbox(label=i18n("Seed (empty: random)"), max_lines=1, elem_id="seed")
+                    custom = gr.Button(i18n("Generate with these settings"), elem_id="custom")
+                    custom_estimate = gr.HTML(elem_id="custom-estimate")
+            with gr.Column(min_width=320, scale=3):
+                jobs = _drawn("jobs")
+        with gr.Accordion(i18n("System"), open=False, elem_id="system-panel"):
+            system = _drawn("system")
+        with gr.Accordion(i18n("Log summary"), open=False, elem_id="summary") as summary:
+            told = gr.Textbox(label=i18n("To be copied into a question"), lines=12, buttons=["copy"], elem_id="log")
+            look = gr.Button(i18n("Look"), elem_id="look")
+
+        fields = [model, pictures, prompt, negative, preset, size, frames, steps, fps, guidance, seed]
+        estimates = [
+            preset, size, standard, standard_estimate, fast, fast_estimate, custom, custom_estimate,
+        ]  # fmt: skip
+        page.load(form.opened, draft, [*fields, *estimates, hint, draft, summary], **QUIET)
+        gr.on([preset.input], form.preset_chosen, fields, fields, **QUIET)
+        gr.on([model.input], form.model_chosen, fields, fields, **QUIET)
+        numbers = [each.change for each in (frames, steps, fps, guidance)]
+        gr.on(
+            [*numbers, model.change, size.input, preset.input, system.submit, pictures.change],
+            form.changed, fields, [*estimates, draft], trigger_mode="always_last", **QUIET,
+        )  # fmt: skip
+        gr.on(
+            [prompt.change, negative.change, seed.change],
+            form.typed, fields, [hint, draft], trigger_mode="always_last", **QUIET,
+        )  # fmt: skip
+        pictures.upload(form.dropped, fields, fields, **QUIET)
+        jobs.select(form.reused, None, fields, **QUIET)
+        shown.select(form.exemplified, None, [pictures, prompt], **QUIET)
+        for button, name in ((standard, STANDARD), (fast, FAST), (custom, CUSTOM)):
+            handing = button.click(form.handed_in(name), fields, pictures, **QUIET)
+            handing.success(None, js="() => document.querySelector('#jobs').scrollIntoView({ block: 'nearest' })")
+        look.click(form.summarized, None, told, api_visibility="private", queue=False)
+    return page
+
+
+def _drawn(name: str, value: Any = None, *, elem_id: str = "", elem_classes: str = "") -> gr.HTML:
+    """An element that one of our scripts draws."""
+    return gr.HTML(
+        value, html_template="", js_on_load=MOUNT.format(name=name), elem_id=elem_id or name,
+        elem_classes=elem_classes or None,
+    )  # fmt: skip

@@ -1,0 +1,106 @@
+"""What surrounds Gradio's page: our scripts and styles, the language, and the folder that a proxy shows us in.
+
+Gradio takes its language from the browser alone, and puts what it is given for the head there only when it has already
+done so. Hence its page is changed on the way out: where it begins, the browser is made to say the language that
+whoever looks has chosen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.access import User
+from app.page.words import STATIC, words
+from app.texts import asked
+
+FOLDER = "/page"
+BASE = '<base href="./" />'  # in Gradio's page; all our addresses are relative to it
+LOCALES = {"en": "en", "zh": "zh-CN"}
+HEAD = """<link rel="stylesheet" href="page/page.css">
+<link rel="modulepreload" href="page/jobs.js">
+<script type="application/json" id="jingxiang">{said}</script>
+<script>
+for (const [name, value] of [["language", "{locale}"], ["languages", ["{locale}"]]])
+  Object.defineProperty(navigator, name, {{ get: () => value }});
+</script>"""
+UNCHANGED = "no-cache"  # asked for anew each time, and not sent again unless it is another
+
+
+@dataclass(frozen=True)
+class Shell:
+    """ASGI: Gradio's `page` with what is ours. `who` tells who asks."""
+
+    page: ASGIApp
+    who: Callable[[Request], User]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.page(scope, receive, send)
+            return
+        scope = _prefixed(scope)
+        if scope["path"].startswith(f"{FOLDER}/"):
+            inner = {**scope, "root_path": scope.get("root_path", "") + FOLDER, "path": scope["root_path"] + scope["path"]}
+            await _scripts(inner, receive, send)
+        elif scope["path"] == "/":
+            await self.page(scope, receive, _Changed(send, self._changed(Request(scope))))
+        else:
+            await self.page(scope, receive, send)
+
+    def _changed(self, request: Request) -> Callable[[bytes], bytes]:
+        language, user = asked(request.scope["headers"]), self.who(request)
+        told = {"language": language, "texts": words(language), "user": user.name, "in_charge": user.is_in_charge}
+        said = json.dumps(told, ensure_ascii=False).replace("<", "\\u003c")
+        head = HEAD.format(said=said, locale=LOCALES[language])
+
+        def changed(body: bytes) -> bytes:
+            text = body.decode().replace(BASE, f"{BASE}\n{head}", 1)
+            return text.replace('lang="en"', f'lang="{LOCALES[language]}"', 1).encode()
+
+        return changed
+
+
+def _prefixed(scope: Scope) -> Scope:
+    """A proxy that shows us in a folder of its site says which: Gradio must know, for it gives whole addresses."""
+    said = dict(scope["headers"]).get(b"x-forwarded-prefix", b"").decode("latin-1").rstrip("/")
+    return {**scope, "root_path": said if said.startswith("/") else scope.get("root_path", "")}
+
+
+_files = StaticFiles(directory=STATIC)
+
+
+async def _scripts(scope: Scope, receive: Receive, send: Send) -> None:
+    async def marked(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"cache-control", UNCHANGED.encode())]
+        await send(message)
+
+    await _files(scope, receive, marked)
+
+
+class _Changed:
+    """Send an answer with another body, once all of it is there."""
+
+    def __init__(self, send: Send, change: Callable[[bytes], bytes]) -> None:
+        self._send = send
+        self._change = change
+        self._start: Message = {}
+        self._body = bytearray()
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        self._body += message.get("body", b"")
+        if message.get("more_body"):
+            return
+        body = self._change(bytes(self._body))
+        kept = [each for each in self._start["headers"] if each[0].lower() != b"content-length"]
+        length = (b"content-length", str(len(body)).encode())
+        await self._send({**self._start, "headers": [*kept, length, (b"cache-control", b"no-store")]})
+        await self._send({"type": "http.response.body", "body": body})

@@ -1,0 +1,140 @@
+// One video: how far it is, or itself, and what can be done with it.
+
+import { address, duration, element, t } from "./page.js";
+
+/** `act(name, job)` does what a button says. */
+export function card(first, act) {
+  const media = element("div", { class: "media" });
+  const state = element("p", { class: "state" });
+  const bar = element("progress", { max: first.steps, value: 0, "aria-label": t("Steps") });
+  const prompt = element("p", { class: "prompt" }, first.prompt);
+  const settings = element("p", { class: "settings" });
+  const notes = element("p", { class: "notes" });
+  const buttons = element("div", { class: "buttons" });
+  const shown = element("li", { class: "card", "data-job": first.id }, media, element("div", { class: "about" }, state, bar, prompt, settings, notes, buttons));
+  const made = { element: shown, job: first, update, chosen };
+  let drawn = "";
+  let preview = 0;
+
+  function update(job, isFresh) {
+    made.job = job;
+    shown.dataset.state = job.state;
+    state.textContent = said(job);
+    bar.hidden = job.state !== "running";
+    bar.max = job.steps;
+    bar.value = job.step;
+    settings.textContent = described(job);
+    notes.textContent = noted(job);
+    const look = JSON.stringify([job.state, job.pinned, job.video]);
+    if (look !== drawn) {
+      drawn = look;
+      preview = 0;
+      media.replaceChildren(picture(job, isFresh));
+      buttons.replaceChildren(...offered(job).map(([name, label]) => button(name, label)));
+    }
+    if (job.state === "running" && job.preview > preview) {
+      preview = job.preview;
+      const image = media.querySelector("img");
+      image.src = address(`api/jobs/${job.id}/preview?step=${preview}`);
+      image.alt = t("How it looks so far");
+      image.classList.add("preview");
+    }
+  }
+
+  function button(name, label) {
+    if (name === "download") return element("a", { class: "button", href: address(`api/jobs/${made.job.id}/video`), download: `${made.job.id}.mp4` }, label);
+    const pressed = { pin: made.job.pinned, compare: false }[name];
+    return element("button", {
+      type: "button",
+      "data-does": name,
+      ...(pressed === undefined ? {} : { "aria-pressed": String(pressed) }),
+      onclick: async (event) => {
+        event.target.disabled = true;
+        await act(name, made.job);
+        event.target.disabled = false;
+      },
+    }, label);
+  }
+
+  /** Whether it is one of those to be compared. */
+  function chosen(is) {
+    buttons.querySelector("[data-does=compare]")?.setAttribute("aria-pressed", String(is));
+  }
+
+  update(first, false);
+  return made;
+}
+
+/** `isFresh`: it was done while somebody looked; then all of it is fetched, for the server may be about to stop. */
+function picture(job, isFresh) {
+  const small = address(`api/jobs/${job.id}/picture?size=480`);
+  if (job.state === "done") {
+    return element("video", {
+      src: address(`api/jobs/${job.id}/video`),
+      poster: small,
+      controls: true,
+      loop: true,
+      muted: true,
+      playsInline: true,
+      autoplay: isFresh,
+      preload: isFresh ? "auto" : "none",
+      "aria-label": job.prompt || t("Video"),
+    });
+  }
+  return element("img", { src: small, alt: t("The picture that it is made from"), loading: "lazy" });
+}
+
+function said(job) {
+  switch (job.state) {
+    case "queued": {
+      const ahead = job.position ? t("Waiting; {count} come first", { count: job.position }) : t("Waiting; it is the next");
+      return job.wait_s == null ? ahead : `${ahead} · ${t("about {time}", { time: duration(job.wait_s) })}`;
+    }
+    case "running": {
+      const step = job.step ? t("Step {step} of {steps}", job) : t("It is being begun");
+      return job.left_s == null ? step : `${step} · ${t("about {time} left", { time: duration(job.left_s) })}`;
+    }
+    case "done":
+      return t("Done in {time}", { time: duration(job.seconds) });
+    case "failed":
+      return t("Failed: {reason}", job);
+    default:
+      return t("Cancelled");
+  }
+}
+
+function described({ model, settings, seed }) {
+  const { width, height, frames, steps, fps, guidance } = settings;
+  return [
+    model,
+    `${width}x${height}`,
+    t("{frames} frames", { frames }),
+    t("{steps} steps", { steps }),
+    t("{fps} per second", { fps }),
+    t("guidance {guidance}", { guidance }),
+    t("seed {seed}", { seed }),
+  ].join(" · ");
+}
+
+function noted(job) {
+  return [
+    job.unread && t("The prompt is too long; the model did not read: {text}", { text: job.unread }),
+    job.rung && job.rung !== "full" && t("Made in less memory ({rung})", job),
+  ].filter(Boolean).join(" · ");
+}
+
+function offered(job) {
+  if (job.state === "queued" || job.state === "running") return [["cancel", t("Cancel")]];
+  const all = [
+    ["download", t("Download")],
+    ["again", t("Same seed in Standard")],
+    ["reuse", t("Use these settings")],
+    ["compare", t("Compare")],
+    ["pin", job.pinned ? t("Kept") : t("Keep")],
+    ["retry", t("Try again")],
+    ["remove", t("Delete")],
+  ];
+  const isDone = job.state === "done";
+  const left = isDone ? ["retry", ...(job.preset === "standard" ? ["again"] : [])] : ["download", "again", "compare", "pin"];
+  return all.filter(([name]) => !left.includes(name));
+}

@@ -1,0 +1,33 @@
+// The top of the page: its name, the model, the language, who is logged in.
+
+import { address, element, language, t, user } from "./page.js";
+
+const LANGUAGES = { zh: "中文", en: "English" };
+const YEAR_S = 365 * 24 * 3600;
+
+export default function mount({ element: place }) {
+  const switches = Object.entries(LANGUAGES).map(([name, title]) =>
+    element("button", {
+      type: "button",
+      lang: name,
+      "data-language": name,
+      "aria-pressed": String(name === language),
+      onclick: () => speak(name),
+    }, title),
+  );
+  const out = user
+    ? [element("form", { method: "post", action: address("logout") }, element("button", { type: "submit" }, t("Log out {user}", { user })))]
+    : [];
+  place.replaceChildren(
+    element("header", {},
+      element("h1", {}, "jingxiang 镜像"),
+      element("nav", { "aria-label": t("Language") }, ...switches, ...out)),
+  );
+}
+
+/** Everything is said anew, and what was filled in is still there. */
+function speak(name) {
+  const folder = new URL(".", document.baseURI).pathname;
+  document.cookie = `language=${name}; path=${folder}; max-age=${YEAR_S}; samesite=lax`;
+  location.reload();
+}

@@ -1,0 +1,140 @@
+// The videos: those that wait and run, then the others, as they come and go.
+
+import { card } from "./card.js";
+import { compare } from "./compare.js";
+import { keepWhile, listen } from "./live.js";
+import { ask, element, t } from "./page.js";
+import { Bell } from "./bell.js";
+
+const PAGE = 30;
+const ACTIVE = ["queued", "running"];
+
+export default function mount({ element: place, trigger }) {
+  const cards = new Map();
+  const compared = [];
+  const list = element("ul", { class: "cards", "aria-label": t("Videos") });
+  const empty = element("p", { class: "empty" }, t("Nothing has been made yet."));
+  const trouble = element("p", { class: "trouble", role: "alert", hidden: true });
+  const told = element("p", { class: "told", role: "status" });
+  const more = element("button", { type: "button", class: "more", hidden: true, onclick: older }, t("Show older ones"));
+  const count = element("span", { class: "count" });
+  const bell = new Bell();
+  place.replaceChildren(
+    element("section", { "aria-label": t("Videos") },
+      element("div", { class: "bar" }, element("h2", {}, t("Videos"), count), bell.button),
+      trouble, told, empty, list, more),
+  );
+
+  const does = {
+    cancel: (job) => ask(`jobs/${job.id}`, { method: "DELETE" }),
+    remove: async (job) => {
+      await ask(`jobs/${job.id}`, { method: "DELETE" });
+      forget(job.id);
+    },
+    retry: (job) => ask(`jobs/${job.id}/retry`, { method: "POST" }),
+    pin: async (job) => show(await ask(`jobs/${job.id}/pin?pinned=${!job.pinned}`, { method: "POST" })),
+    again: (job) => ask(`jobs/${job.id}/again?preset=standard`, { method: "POST" }),
+    reuse: (job) => trigger("select", { id: job.id }),
+    compare: (job) => choose(job),
+  };
+
+  async function act(name, job) {
+    trouble.hidden = true;
+    try {
+      await does[name](job);
+    } catch (error) {
+      complain(error.message);
+    }
+  }
+
+  function complain(text) {
+    trouble.textContent = text;
+    trouble.hidden = false;
+  }
+
+  /** What the server says of a job; `isNews`: it has just happened. */
+  function show(job, isNews = false) {
+    const known = cards.get(job.id);
+    const before = known?.job.state;
+    const each = known ?? card(job, act);
+    each.update(job, isNews && before !== undefined && before !== job.state);
+    cards.set(job.id, each);
+    if (isNews && before !== undefined && before !== job.state && !ACTIVE.includes(job.state)) announce(job);
+  }
+
+  function announce(job) {
+    const words = { done: t("A video is done."), failed: t("A video has failed."), cancelled: t("A video was cancelled.") };
+    told.textContent = words[job.state];
+    if (job.state !== "cancelled") bell.ring(words[job.state], job.prompt || job.reason);
+  }
+
+  function forget(id) {
+    cards.get(id)?.element.remove();
+    cards.delete(id);
+    const place_ = compared.findIndex((job) => job.id === id);
+    if (place_ >= 0) compared.splice(place_, 1);
+    arrange();
+  }
+
+  /** The order of the queue, then the last that has ended first. Elements stay, so that videos go on playing. */
+  function arrange() {
+    const rank = ({ job }) => (job.state === "running" ? 0 : job.state === "queued" ? 1 + job.position : Infinity);
+    const sorted = [...cards.values()].sort((one, other) =>
+      rank(one) === rank(other) ? (other.job.ended ?? 0) - (one.job.ended ?? 0) || (one.job.id < other.job.id ? -1 : 1) : rank(one) - rank(other));
+    sorted.forEach(({ element: shown }, index) => {
+      if (list.children[index] !== shown) list.insertBefore(shown, list.children[index] ?? null);
+    });
+    empty.hidden = cards.size > 0;
+    const active = sorted.filter(({ job }) => ACTIVE.includes(job.state)).length;
+    count.textContent = active ? t("{count} under way", { count: active }) : "";
+    document.title = active ? `(${active}) jingxiang` : "jingxiang";
+  }
+
+  /** The second one that is chosen is shown beside the first. */
+  function choose(job) {
+    const index = compared.findIndex((other) => other.id === job.id);
+    if (index >= 0) compared.splice(index, 1);
+    else compared.push(job);
+    if (compared.length === 2) compare(...compared.splice(0));
+    for (const each of cards.values()) each.chosen(compared.some((other) => other.id === each.job.id));
+  }
+
+  async function older() {
+    const ended = [...cards.values()].map(({ job }) => job).filter((job) => !ACTIVE.includes(job.state));
+    const oldest = ended.sort((one, other) => one.ended - other.ended)[0];
+    try {
+      const found = await ask(`jobs?most=${PAGE}&before=${oldest.id}`);
+      found.forEach((job) => show(job));
+      more.hidden = found.length < PAGE;
+    } catch (error) {
+      complain(error.message);
+    }
+    arrange();
+  }
+
+  keepWhile(() => [...cards.values()].some(({ job }) => ACTIVE.includes(job.state)));
+  listen({
+    connected(is) {
+      if (is) trouble.hidden = true;
+      else complain(t("The server does not answer; trying again."));
+      document.documentElement.dataset.live = String(is);
+    },
+    jobs(all) {
+      const there = new Set(all.map((job) => job.id));
+      const oldest = Math.min(...all.map((job) => job.ended ?? Infinity));
+      for (const { job } of [...cards.values()]) {
+        if (!there.has(job.id) && (all.length < PAGE || (job.ended ?? Infinity) >= oldest)) forget(job.id);
+      }
+      all.forEach((job) => show(job, cards.size > 0));
+      more.hidden = all.length < 100;
+      arrange();
+      document.documentElement.dataset.ready = "true";
+    },
+    job(one) {
+      show(one, true);
+      arrange();
+    },
+    gone: ({ id }) => forget(id),
+    trouble: ({ message }) => complain(message),
+  });
+}

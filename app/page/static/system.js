@@ -1,0 +1,78 @@
+// What the app runs on: cards and their memory, the model, the queue, the disk.
+
+import { listen } from "./live.js";
+import { ask, element, gigabytes, inCharge, t } from "./page.js";
+
+const STATES = () => ({
+  loading: t("loads {model}"),
+  ready: t("ready"),
+  busy: t("makes a video"),
+  idle: t("idle"),
+  failed: t("could not load its model"),
+});
+
+export default function mount({ element: place, trigger }) {
+  const facts = element("dl", {});
+  const workers = element("ul", { class: "workers" });
+  const models = element("div", { class: "models" });
+  const trouble = element("p", { class: "trouble", role: "alert", hidden: true });
+  place.replaceChildren(element("section", { "aria-label": t("System") }, workers, facts, trouble, models));
+  let room = null;
+
+  listen({
+    status(now) {
+      facts.replaceChildren(
+        ...fact(t("Model"), now.loading ? t("loads {model}", { model: now.loading }) : now.model),
+        ...fact(t("Queue"), t("{running} running, {queued} of at most {limit} waiting", { ...now, limit: now.waiting_limit })),
+        ...fact(t("Disk"), t("{size} free", { size: gigabytes(now.disk_free_bytes) })),
+        ...(now.draining ? fact(t("Server"), t("is about to stop")) : []));
+      workers.replaceChildren(...now.workers.map(described));
+      if (inCharge) offer(now);
+      // What fits depends on it: let it be said anew.
+      const seen = JSON.stringify(now.workers.map(({ state, model, free_bytes, held_bytes }) => [state === "failed", model, Math.round((free_bytes + held_bytes) / 1e8)]));
+      if (room !== null && seen !== room) trigger("submit");
+      room = seen;
+    },
+  });
+
+  /** Buttons to load models; while one is being loaded, they wait. */
+  async function offer(now) {
+    const known = [...new Set(now.workers.flatMap((worker) => worker.models))].sort();
+    const key = JSON.stringify([known, now.model, now.loading]);
+    if (models.dataset.key === key) return;
+    models.dataset.key = key;
+    models.replaceChildren(...known.map((name) =>
+      element("button", {
+        type: "button",
+        "data-model": name,
+        disabled: Boolean(now.loading),
+        onclick: () => load(name),
+      }, name === now.loading ? t("loads {model}", { model: name }) : name === now.model ? t("Load {model} again", { model: name }) : t("Switch to {model}", { model: name }))));
+  }
+
+  async function load(name) {
+    trouble.hidden = true;
+    try {
+      await ask(`models/${name}/load`, { method: "POST" });
+    } catch (error) {
+      trouble.textContent = error.message;
+      trouble.hidden = false;
+    }
+  }
+}
+
+function fact(name, value) {
+  return [element("dt", {}, name), element("dd", {}, value)];
+}
+
+function described(worker) {
+  const used = worker.total_bytes - worker.free_bytes;
+  const state = (STATES()[worker.state] ?? worker.state).replace("{model}", worker.model);
+  const memory = worker.total_bytes
+    ? [
+      element("progress", { class: "memory", max: worker.total_bytes, value: used, "aria-label": t("Memory in use") }),
+      element("span", {}, t("{free} of {total} free", { free: gigabytes(worker.free_bytes), total: gigabytes(worker.total_bytes) })),
+    ]
+    : [];
+  return element("li", {}, element("strong", {}, worker.device), ` ${state}`, ...memory, ...(worker.reason ? [element("p", { class: "trouble" }, worker.reason)] : []));
+}
