@@ -204,12 +204,15 @@ def test_an_image_from_locks_and_code(places: Places, capsys: pytest.CaptureFixt
         f"{hashlib.sha256(SMALL).hexdigest()}  models/tiny/model_index.json",
         f"{hashlib.sha256(LARGE).hexdigest()}  models/tiny/unet/large.safetensors",
     ]
-    assert {
-        "app/__main__.py",
-        "app/label.png",
-        "app/__pycache__/__main__.cpython-311.pyc",
-        "jingxiang/zh.json",
-    } <= inside.keys()
+    top = places.root
+    beside = {
+        path.relative_to(top).as_posix()
+        for name in ("app", "jingxiang")
+        for path in (top / name).rglob("*")
+        if path.is_file() and path.suffix != ".py"
+    }
+    assert {"app/label.png", "app/examples/boat.jpg", "jingxiang/zh.json"} <= beside
+    assert {"app/__main__.py", "app/__pycache__/__main__.cpython-311.pyc"} | beside <= inside.keys()
     assert json.loads(inside["sbom.cdx.json"][1])["bomFormat"] == "CycloneDX"
 
 
