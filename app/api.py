@@ -1,6 +1,6 @@
 """The HTTP API: the same jobs as the page's, for programs. Its document is at /api/openapi.json.
 
-Errors are {"error": TEXT, "hints": [TEXT, …]} in the language that Accept-Language asks for.
+Errors are {"error": TEXT, "hints": [TEXT, …]} in the language that `app.texts.asked` finds.
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of functions that are inside of others.
@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Str
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,7 +40,7 @@ from app.jobs.base import (
 from app.jobs.store import new_id
 from app.media import MediaFailed, MediaGone, picture_key
 from app.memory import Fit, Refusal
-from app.texts import speaking, spoken, tr
+from app.texts import asked, speaking, spoken, tr
 from app.watch import Watch
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import FULL, ModelSpec, Preset
@@ -189,8 +190,7 @@ class _Speaking:
         self._application = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wanted = dict(scope.get("headers", ())).get(b"accept-language", b"").decode("latin-1")
-        with speaking("zh" if wanted.startswith("zh") else "en"):
+        with speaking(asked(Headers(raw=scope.get("headers", [])))):
             await self._application(scope, receive, send)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.texts import speaking, tr
+from app.texts import asked, speaking, tr
 
 
 class SameSite:
@@ -24,8 +25,7 @@ class SameSite:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._is_ours(dict(scope["headers"])):
-            wanted = dict(scope["headers"]).get(b"accept-language", b"")
-            with speaking("zh" if wanted.startswith(b"zh") else "en"):
+            with speaking(asked(Headers(scope=scope))):
                 answer = JSONResponse({"error": tr("requests of other sites are not taken"), "hints": []}, 403)
             await answer(scope, receive, send)
             return

@@ -28,12 +28,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from starlette.datastructures import Headers
 
 from app import guard, logs
 from app.access import Access
 from app.crew import Crew, Recruit
 from app.drain import Application, Drain, Receive, Scope, Send, Visits
-from app.texts import tr
+from app.texts import asked, tr
 from jingxiang import console, ports
 from jingxiang.errors import JingxiangError
 from jingxiang.models import Catalog
@@ -143,8 +144,7 @@ class Front:
         await _answer(send, 200 if state["status"] == "ready" else 503, state)
 
     async def _waiting(self, scope: Scope, send: Send) -> None:
-        wanted = dict(scope["headers"]).get(b"accept-language", b"").decode("latin-1")
-        language = "zh" if wanted.startswith("zh") else "en"
+        language = asked(Headers(scope=scope))
         text = self.problem or tr("The page is starting; it appears by itself.", language=language)
         page = WAITING_PAGE.format(language=language, text=html.escape(text)).encode()
         await _respond(send, 503, b"text/html; charset=utf-8", page, (b"retry-after", b"1"))

@@ -25,7 +25,7 @@ from app.access import Access
 from app.desk import Desk, Kept, Wanted
 from app.jobs.base import Job
 from app.memory import Fit
-from app.texts import FOLDER, speaking, tr
+from app.texts import FOLDER, asked, speaking, tr
 from app.watch import Watch
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.language import catalog
@@ -187,5 +187,5 @@ def _settings(job: Job) -> str:
 
 
 def _language(request: gr.Request) -> str:
-    """The browser's first choice; gradio translates labels by itself, but not what the server sends later."""
-    return "zh" if request.headers.get("accept-language", "").startswith("zh") else "en"
+    """Gradio translates labels by itself, but not what the server sends later."""
+    return asked(request.headers)
