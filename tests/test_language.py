@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from app.page import words
 from jingxiang import language, tables
 from jingxiang.commands import doctor, store
 
@@ -82,9 +83,7 @@ def toolkit_texts() -> set[str]:
 
 
 def app_texts() -> set[str]:
-    titles = constants(modules("app/page.py")[0])["PRESET_TITLES"]
-    assert isinstance(titles, dict)
-    return first_texts(modules("app"), "tr", "i18n") | set(titles.values())
+    return first_texts(modules("app"), "tr", "i18n") | words.written()
 
 
 def pairs(package: str) -> list[tuple[str, str]]:

@@ -1,43 +1,8 @@
 """The web page: Gradio's form, our own scripts for what lives (`static/`), and what surrounds both.
 
-    shell   the page on its way to the browser: language, scripts, a proxy's folder
-    blocks  the fields, and what happens when
-    form    what then is done
-    words   the texts of the scripts
+    application  all of it together
+    shell        the page on its way to the browser: language, scripts, a proxy's folder
+    blocks       the fields, and what happens when
+    form         what then is done
+    words        the texts of the scripts
 """
-
-from __future__ import annotations
-
-import os
-from pathlib import Path
-
-# Read when gradio is imported.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-
-import gradio as gr
-from fastapi import FastAPI
-from starlette.types import ASGIApp
-
-from app import examples, picture
-from app.access import Access
-from app.desk import Desk
-from app.page.blocks import blocks, theme
-from app.page.form import Form
-from app.page.shell import Shell
-from app.texts import FOLDER
-from jingxiang.language import catalog
-
-
-def build(desk: Desk, access: Access, outputs: Path) -> tuple[FastAPI, ASGIApp]:
-    """Gradio's application, whose lifespan somebody has to see to, and the page that is to be asked."""
-    texts = catalog(FOLDER)
-    i18n = gr.I18n(en={text: text for text in texts}, zh=texts, **{"zh-CN": texts})
-    shown = examples.load()
-    form = Form(desk, access, outputs, Path(os.environ["GRADIO_TEMP_DIR"]), shown)
-    application = FastAPI(openapi_url=None)
-    gr.mount_gradio_app(
-        application, blocks(form, shown, i18n), path="/", i18n=i18n, theme=theme(), max_file_size=picture.MAX_BYTES,
-        show_error=True, footer_links=[], run_history=False, ssr_mode=False, enable_monitoring=False,
-        auth_dependency=None if access.is_open else lambda request: access.known(request).name,
-    )  # fmt: skip
-    return application, Shell(application, access.known)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from app import picture
 from app.examples import Example
 from app.page.form import CUSTOM, FAST, Form
-from app.presets import STANDARD
-from app.texts import tr
+from jingxiang.presets import STANDARD
 
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
 # Gradio's own are too pale for small print: at least 4.5 to 1 is asked for (WCAG 2.2, 1.4.3).
