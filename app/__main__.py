@@ -152,9 +152,14 @@ def _generate(arguments: argparse.Namespace) -> None:
     given = picture.given(arguments.image)
     shown = picture.decoded(given, arguments.image.name)  # a bad picture is said now, not after ten seconds of loading
     wanted = generation.order(
-        spec, picture=sha256_bytes(given), prompt=arguments.prompt, preset=arguments.preset, seed=arguments.seed
+        spec,
+        picture=sha256_bytes(given),
+        prompt=arguments.prompt,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        negative=arguments.negative,
     )
-    if arguments.prompt and not wanted.prompt:
+    if (arguments.prompt or arguments.negative) and not wanted.prompt:
         console.line("prompt", tr("{title} takes none: it is ignored", title=spec.title))
     video.check(output)
     _ensure(spec, arguments.models)
@@ -350,6 +355,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--image", type=Path, required=True)
     generate.add_argument("--out", type=Path, required=True)
     generate.add_argument("--prompt", default="", help=tr("what should move and how, in English"))
+    generate.add_argument("--negative", default="", help=tr("what should not be in the video, in English"))
     generate.add_argument("--preset", default="standard")
     generate.add_argument("--seed", type=int)
 

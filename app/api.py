@@ -85,6 +85,7 @@ class JobAnswer(BaseModel):
     model: str
     preset: str
     prompt: str
+    negative_prompt: str
     seed: int
     picture: str = Field(description="SHA-256 of the file that was sent")
     settings: Settings
@@ -273,13 +274,14 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         fps: Annotated[int | None, Form()] = None,
         guidance: Annotated[float | None, Form()] = None,
         id: Annotated[str, Form(description="the same id again is the same job")] = "",
+        negative_prompt: Annotated[str, Form(max_length=10_000, description="what should not be in the video")] = "",
     ) -> JobAnswer:
         """Hand in a job."""
         number = id or new_id()
         if not IDS.fullmatch(number):
             raise UsageError(tr("the id must be of 1 to 64 letters, digits, - and _"))
         given = {"width": width, "height": height, "frames": frames, "steps": steps, "fps": fps, "guidance": guidance}
-        wanted = Wanted(image, tr("the picture"), prompt, model, preset, seed, _given(given))
+        wanted = Wanted(image, tr("the picture"), prompt, model, preset, seed, _given(given), negative_prompt)
         job, is_new = desk.submit(wanted, owner=user.name, number=number)
         response.status_code = 201 if is_new else 200
         response.headers["Location"] = f"{PREFIX}/jobs/{job.id}"
@@ -403,6 +405,7 @@ def answer(desk: Desk, job: Job) -> JobAnswer:
         model=order.model,
         preset=order.preset_name,
         prompt=order.prompt,
+        negative_prompt=order.negative,
         seed=order.seed,
         picture=order.picture,
         settings=Settings(**vars(order.preset)),

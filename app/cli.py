@@ -28,7 +28,7 @@ def generate(spec: ModelSpec, models: Path, order: Order, picture: Image.Image, 
     console.line("load", tr("{seconds:.1f} s", seconds=time.monotonic() - start))
     start = time.monotonic()
     with tqdm(total=order.preset.steps, desc=tr("steps"), file=sys.stderr, disable=None, leave=False) as bar:
-        request = adapters.base.Request(picture, order.prompt, order.preset, order.seed)
+        request = adapters.base.Request(picture, order.prompt, order.preset, order.seed, order.negative)
         (made,) = model.generate([request], lambda done, of: bar.update()).made
     if isinstance(made, adapters.base.BrokenOutput):
         raise made

@@ -61,7 +61,9 @@ class Quota:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody hands in. `changes` are settings that differ from the preset's."""
+    """What somebody hands in. `changes` are settings that differ from the preset's; `negative`: what should not be in
+    the video.
+    """
 
     image: bytes
     name: str
@@ -70,6 +72,7 @@ class Wanted:
     preset: str = "standard"
     seed: int | None = None
     changes: Mapping[str, Any] | None = None
+    negative: str = ""
 
 
 class Desk:
@@ -120,6 +123,7 @@ class Desk:
             preset=wanted.preset,
             seed=wanted.seed,
             changes=wanted.changes,
+            negative=wanted.negative,
         )
         fit = self.fit(spec, order.preset) if is_new else None
         if isinstance(fit, Refusal):

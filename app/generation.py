@@ -16,7 +16,9 @@ SEEDS = 1 << 32
 
 @dataclass(frozen=True)
 class Order:
-    """What to make, and in which language to speak of it. `picture` is the SHA-256 of the file that shows it."""
+    """What to make, and in which language to speak of it. `picture` is the SHA-256 of the file that shows it;
+    `negative` says what should not be in the video.
+    """
 
     model: str
     picture: str
@@ -25,6 +27,7 @@ class Order:
     preset: Preset
     seed: int
     language: str
+    negative: str = ""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Order:
@@ -40,6 +43,7 @@ class Order:
         return {
             "model": self.model,
             **({"prompt": self.prompt} if self.prompt else {}),
+            **({"negative_prompt": self.negative} if self.negative else {}),
             "preset": self.preset_name,
             "seed": self.seed,
             **asdict(self.preset),
@@ -54,6 +58,7 @@ def order(
     preset: str,
     seed: int | None,
     changes: Mapping[str, Any] | None = None,
+    negative: str = "",
 ) -> Order:
     """A checked order; without a seed, a random one. What a model without a prompt is told is left out.
 
@@ -64,8 +69,8 @@ def order(
     if seed is not None and not 0 <= seed < SEEDS:
         raise UsageError(tr("the seed must be between 0 and {last}", last=SEEDS - 1))
     chosen = secrets.randbelow(SEEDS) if seed is None else seed
-    told = prompt.strip() if spec.takes_prompt else ""
-    return Order(spec.name, picture, told, preset, settings(spec, preset, changes or {}), chosen, spoken())
+    told, unwanted = (prompt.strip(), negative.strip()) if spec.takes_prompt else ("", "")
+    return Order(spec.name, picture, told, preset, settings(spec, preset, changes or {}), chosen, spoken(), unwanted)
 
 
 def settings(spec: ModelSpec, preset: str, changes: Mapping[str, Any]) -> Preset:

@@ -295,7 +295,7 @@ class Worker:
         """Make videos for jobs of one lot. Whatever goes wrong is an end of the jobs, not of the worker."""
         wanted = parts[0].job.order
         try:
-            with speaking(wanted.language), logs.hiding(*(part.job.order.prompt for part in parts)):
+            with speaking(wanted.language), logs.hiding(*_prompts(parts)):
                 if (self._model is None or self._status.model != wanted.model) and not self._load(wanted.model):
                     if any(wanted.model in worker.models for worker in self._others()):
                         self._give_back(parts)
@@ -307,7 +307,7 @@ class Worker:
         except Stopped:
             pass
         except Exception as error:  # any library may raise anything; who asked must see it, and the next job must run
-            with logs.hiding(*(part.job.order.prompt for part in parts)):
+            with logs.hiding(*_prompts(parts)):
                 self._fail(parts, error)
             if STICKY.search(str(error)):
                 raise  # no run succeeds in this process any more: the next one may
@@ -330,7 +330,7 @@ class Worker:
                 self._fail([part], error)
                 parts.remove(part)
             else:
-                requests.append(Request(shown, order.prompt, order.preset, order.seed))
+                requests.append(Request(shown, order.prompt, order.preset, order.seed, order.negative))
         if not parts:
             return
         model, preset = self._model, requests[0].preset
@@ -493,6 +493,12 @@ def _opened(jobs: str) -> Database:
         except StoreUnavailable as error:
             console.warn(error.message)
             time.sleep(PAUSE_S)
+
+
+def _prompts(parts: Sequence[_Part]) -> list[str]:
+    """All that users have written."""
+    orders = [part.job.order for part in parts]
+    return [text for order in orders for text in (order.prompt, order.negative)]
 
 
 def _said(error: Exception) -> str:

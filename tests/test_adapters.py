@@ -90,10 +90,11 @@ def as_documented(name: str, folder: Path, dtype: torch.dtype) -> Any:
 
 def asked(
     model: Diffusion, seed: int = 7, prompt: str = "a cat turns its head", shade: int = 90,
-    size: tuple[int, int] = (200, 100),
+    size: tuple[int, int] = (200, 100), negative: str = "",
 ) -> Request:  # fmt: skip
     preset = replace(model.spec.preset("fast"), **tiny_models.SETTINGS)
-    return Request(Image.blend(gradient(size), Image.new("RGB", size, (shade, 30, 30)), 0.5), prompt, preset, seed)
+    image = Image.blend(gradient(size), Image.new("RGB", size, (shade, 30, 30)), 0.5)
+    return Request(image, prompt, preset, seed, negative)
 
 
 def gradient(size: tuple[int, int]) -> Image.Image:
@@ -154,11 +155,37 @@ def test_seed_picture_and_prompt_each_change_the_video(model: Diffusion) -> None
     assert np.array_equal(frames(model, asked(model, prompt="rain")), first) != model.spec.takes_prompt
 
 
+def test_what_should_not_be_in_it_changes_the_video_of_a_model_with_a_prompt(model: Diffusion) -> None:
+    """As far as it is read: 75 tokens, each letter being one for the tiny tokenizer; the rest is not called unread."""
+    first, other = frames(model, asked(model)), made(model, asked(model, negative="blurry"))[0]
+    assert np.array_equal(other.frames, first) != model.spec.takes_prompt
+    assert np.array_equal(frames(model, asked(model, negative="rain")), other.frames) != model.spec.takes_prompt
+    long = [made(model, asked(model, negative="x" * 75 + end))[0] for end in ("", " yz")]
+    assert np.array_equal(long[0].frames, long[1].frames)
+    assert long[1].unread == ""
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_an_empty_negative_prompt_is_as_if_the_pipeline_were_given_none(folders: Path, name: str) -> None:
+    model = loaded(name, folders)
+    first, call = frames(model, asked(model)), type(model.pipe).__call__
+    given: list[list[str]] = []
+
+    class Without(type(model.pipe)):  # type: ignore[misc]
+        def __call__(self, *, negative_prompt: list[str], **named: Any) -> Any:
+            given.append(negative_prompt)
+            return call(self, **named)
+
+    model.pipe.__class__ = Without
+    assert np.array_equal(frames(model, asked(model)), first)
+    assert given == [[""]]
+
+
 def test_each_video_of_a_batch_is_as_if_it_were_made_alone(model: Diffusion) -> None:
     """Pictures of different sizes, and a temporal decoder, which must not look into the next video."""
     batch = [
-        asked(model), asked(model, seed=8, prompt="rain falls", shade=200, size=(90, 130)),
-        asked(model, seed=9, prompt="", shade=10, size=(64, 64)),
+        asked(model), asked(model, seed=8, prompt="rain falls", shade=200, size=(90, 130), negative="blurry"),
+        asked(model, seed=9, prompt="", shade=10, size=(64, 64), negative="dark, and text"),
     ]  # fmt: skip
     together, alone = made(model, *batch), [frames(model, request) for request in batch]
     for one, other in zip(together, alone, strict=True):

@@ -43,13 +43,14 @@ def free(app: App) -> None:
 
 
 def test_a_job_from_the_picture_to_the_video(app: App, photo: Path) -> None:
-    answer = app.post(photo, seed=5, prompt="a cat, 一只猫 🐈")
+    answer = app.post(photo, seed=5, prompt="a cat, 一只猫 🐈", negative_prompt="blurry, 文字")
     assert answer.status_code == 201
     job = answer.json()
     assert answer.headers["location"] == f"/api/jobs/{job['id']}"
     assert (job["state"], job["model"], job["preset"], job["prompt"], job["seed"], job["steps"]) == (
         "queued", "smoke", "fast", "a cat, 一只猫 🐈", 5, 4,
     )  # fmt: skip
+    assert job["negative_prompt"] == "blurry, 文字"
     assert job["picture"] == hashlib.sha256(photo.read_bytes()).hexdigest()
     assert job["settings"] == {"width": 64, "height": 64, "frames": 8, "steps": 4, "fps": 8, "guidance": 9.0}
     done = app.ended(job["id"])
@@ -70,6 +71,7 @@ def test_a_job_from_the_picture_to_the_video(app: App, photo: Path) -> None:
     made = provenance.read(file)
     assert made is not None
     assert (made.model, made.seed, made.picture) == ("smoke", 5, job["picture"])
+    assert made.settings["negative_prompt"] == "blurry, 文字"
     assert json.loads(file.with_suffix(".json").read_text()) == made.to_json()
 
 
@@ -161,10 +163,11 @@ def test_the_same_id_is_the_same_job(app: App, photo: Path) -> None:
     first, again = app.post(photo, id="mine-1"), app.post(photo, id="mine-1")
     assert (first.status_code, again.status_code) == (201, 200)
     assert again.json()["seed"] == first.json()["seed"]
-    other = app.post(photo, id="mine-1", prompt="a dog")
-    assert (other.status_code, other.json()["error"]) == (
-        409, "job mine-1 is already there and asks for something else",
-    )  # fmt: skip
+    for change in ({"prompt": "a dog"}, {"negative_prompt": "blurry"}):
+        other = app.post(photo, id="mine-1", **change)
+        assert (other.status_code, other.json()["error"]) == (
+            409, "job mine-1 is already there and asks for something else",
+        )  # fmt: skip
     app.ended("mine-1")
 
 

@@ -33,8 +33,9 @@ def generate(models: Path, *arguments: str, lang: str = "C.UTF-8", cwd: Path = R
 def test_a_video_and_its_path(models: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     code, stdout, stderr = generate(
-        models, "--image", str(photo), "--prompt", "a cat", "--out", str(out), "--preset", "fast", "--seed", "3"
-    )
+        models, "--image", str(photo), "--prompt", "a cat", "--negative", "blurry", "--out", str(out),
+        "--preset", "fast", "--seed", "3",
+    )  # fmt: skip
     assert (code, stdout) == (0, f"{out}\n"), stderr
     lines = stderr.splitlines()
     assert lines[0] == "model    Smoke model: Pictures are noise: this model only proves that everything works."
@@ -43,6 +44,8 @@ def test_a_video_and_its_path(models: Path, photo: Path, tmp_path: Path) -> None
     assert len(lines) == 3  # no bar and no library's chatter without a terminal
     with av.open(str(out)) as container:
         assert container.streams.video[0].frames == 8
+        settings = json.loads(container.metadata["comment"])["settings"]
+        assert (settings["prompt"], settings["negative_prompt"]) == ("a cat", "blurry")
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,19 @@ def test_settings_name_all_that_made_the_video_and_no_path() -> None:
     }  # fmt: skip
 
 
+def test_what_should_not_be_in_it_is_named_where_there_is_any() -> None:
+    assert order(negative=" blurry \n").settings() == {**order().settings(), "negative_prompt": "blurry"}
+    assert "negative_prompt" not in order(negative=" ").settings()
+
+
+def test_an_order_of_an_earlier_version_is_read() -> None:
+    stored = asdict(order())
+    del stored["negative"]
+    assert generation.Order.from_json(stored) == order()
+
+
 def test_orders_of_one_lot_can_be_carried_out_at_once() -> None:
-    assert order().lot == order(prompt="a dog", seed=8, picture="cd" * 32).lot
+    assert order().lot == order(prompt="a dog", seed=8, picture="cd" * 32, negative="blurry").lot
     assert order().lot == order(preset="standard", changes=asdict(SPEC.preset("fast"))).lot
     assert order().lot != order(preset="standard").lot
     assert order().lot != order(changes={"guidance": 8.5}).lot
@@ -68,9 +79,9 @@ def test_an_empty_prompt_is_refused(prompt: str) -> None:
 def test_a_model_without_a_prompt_asks_for_none_and_keeps_none() -> None:
     svd = catalog.load(ROOT / "app" / "models.toml").model("svd-xt")
     for prompt in ("", "a cat"):
-        made = generation.order(svd, picture="ab" * 32, prompt=prompt, preset="fast", seed=7)
-        assert made.prompt == ""
-        assert "prompt" not in made.settings()
+        made = generation.order(svd, picture="ab" * 32, prompt=prompt, preset="fast", seed=7, negative=prompt)
+        assert made.prompt == made.negative == ""
+        assert not {"prompt", "negative_prompt"} & made.settings().keys()
 
 
 def test_what_is_not_wise_is_said() -> None:

@@ -139,6 +139,8 @@ def test_an_id_is_a_promise(store: JobStore) -> None:
     with pytest.raises(OtherJob, match="job my-1 is already there and asks for something else"):
         store.submit(order(prompt="a dog"), owner="li", number="my-1")
     with pytest.raises(OtherJob):
+        store.submit(replace(order(7), negative="blurry"), owner="li", number="my-1")
+    with pytest.raises(OtherJob):
         store.submit(order(7), owner="wang", number="my-1")
     store.finish(claimed(store), VIDEO)
     assert store.submit(order(7), owner="li", number="my-1").state == "done"

@@ -16,7 +16,7 @@ from typing import Any
 import av
 import pytest
 
-from app import adapters, generation, media, picture, worker
+from app import adapters, generation, logs, media, picture, provenance, worker
 from app.adapters.base import BrokenOutput, Diffusion
 from app.generation import Order
 from app.jobs.base import Job, Limits, StoreUnavailable, WorkerStatus
@@ -141,6 +141,44 @@ def test_equal_orders_give_equal_bytes_and_other_seeds_others(office: Office, mo
         videos = [office.ended(number).outcome for number in numbers]
     same, again, other = (office.media.get(video.video) for video in videos if video)
     assert same == again != other
+
+
+def test_what_should_not_be_in_it_changes_the_video_and_is_written_into_it(office: Office, models: Path) -> None:
+    numbers = [office.submit(negative=negative) for negative in ("", "blurry")]
+    with working(office, models):
+        outcomes = [office.ended(number).outcome for number in numbers]
+    (without, _), (other, told) = (read(office, outcome.video) for outcome in outcomes if outcome)
+    assert without != other
+    assert told is not None
+    assert told.settings["negative_prompt"] == "blurry"
+
+
+def read(office: Office, key: str) -> tuple[bytes, provenance.Provenance | None]:
+    """The frames of a video, and what it says of itself."""
+    file = office.media.file(key)
+    assert file is not None
+    with av.open(str(file)) as container:
+        frames = [frame.to_ndarray(format="rgb24").tobytes() for frame in container.decode(video=0)]
+    return b"".join(frames), provenance.read(file)
+
+
+def test_what_users_have_written_is_not_in_the_log(
+    office: Office, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(model: Diffusion, batch: Any, *_: Any) -> Any:
+        raise ValueError(f"cannot read {batch[0].prompt!r} without {batch[0].negative!r}")
+
+    monkeypatch.setattr(Diffusion, "generate", failing)
+    logs.start(tmp_path, "worker")
+    try:
+        with working(office, models):
+            office.ended(office.submit(prompt="my cat's name", negative="my dog's name"))
+    finally:
+        logs.stop()
+    text = (tmp_path / "logs" / "worker.jsonl").read_text()
+    assert "cannot read" in text
+    assert "cat" not in text
+    assert "dog" not in text
 
 
 def test_what_of_the_prompt_was_not_read_is_kept(office: Office, models: Path) -> None:

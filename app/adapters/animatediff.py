@@ -45,6 +45,7 @@ class AnimateDiff(Diffusion):
     def _denoised(self, batch: Sequence[Request], images: list[Image.Image], **shared: Any) -> torch.Tensor:
         latents: torch.Tensor = self.pipe(
             prompt=[request.prompt for request in batch],
+            negative_prompt=[request.negative for request in batch],
             conditioning_frames=images,
             controlnet_frame_indices=[0],
             guidance_scale=batch[0].preset.guidance,

@@ -38,12 +38,15 @@ CPU = "cpu"  # the name of the GPU where there is none
 
 @dataclass(frozen=True)
 class Request:
-    """One video to make. The seed decides everything that is random. A model without a prompt does not read it."""
+    """One video to make. The seed decides everything that is random. A model without a prompt reads neither it nor
+    `negative`, which says what should not be in the video; what of that is too long is not read.
+    """
 
     image: Image.Image
     prompt: str
     preset: Preset
     seed: int
+    negative: str = ""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class I2VGenXL(Diffusion):
         preset = batch[0].preset
         latents: torch.Tensor = self.pipe(
             prompt=[request.prompt for request in batch],
+            negative_prompt=[request.negative for request in batch],
             image=images,
             target_fps=preset.fps,
             guidance_scale=preset.guidance,

@@ -15,7 +15,17 @@ from jingxiang.places import Places
 
 
 def generate(
-    places: Places, *, image: str, prompt: str, out: str, model: str, preset: str, seed: str, mirror: str, profile: str
+    places: Places,
+    *,
+    image: str,
+    prompt: str,
+    negative: str,
+    out: str,
+    model: str,
+    preset: str,
+    seed: str,
+    mirror: str,
+    profile: str,
 ) -> NoReturn:
     """Check what can be checked without the app's environment, set it up, and become the app's own command."""
     catalog = models.load(places.root / "app" / "models.toml")
@@ -32,7 +42,7 @@ def generate(
     argv: list[str | Path] = [
         environment.python, "-m", "app", "generate", "--model", spec.name, "--models", places.models,
         "--image", Path(image).absolute(), f"--prompt={prompt}", "--out", Path(out).absolute(), "--preset", preset,
-        *([f"--seed={seed}"] if seed else []),
+        *([f"--negative={negative}"] if negative else []), *([f"--seed={seed}"] if seed else []),
     ]  # fmt: skip
     os.chdir(places.root)  # `-m app` must find our package, not one in the caller's folder
     process.replace(argv)
