@@ -49,6 +49,7 @@ PREFIX = "/api"
 IDS = re.compile(r"[A-Za-z0-9_-]{1,64}")
 LOGIN = {"WWW-Authenticate": 'Basic realm="jingxiang", charset="UTF-8"'}
 MOST_BYTES = picture.MAX_BYTES + (1 << 20)  # of a picture and a form
+KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture of a job never becomes another
 RETRY_S = 30  # when to try again, where nobody can say
 STATUS: dict[type[JingxiangError], int] = {
     UsageError: 400,
@@ -316,6 +317,11 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         """A job that failed or was cancelled, again, at the end of the queue."""
         return answered(desk.retry(_checked(number), owner(user)))
 
+    @router.post("/jobs/{number}/again", status_code=201)
+    def again(user: Asking, number: str, preset: str = "standard") -> JobAnswer:
+        """A new job with the same picture, prompt and seed, and another preset."""
+        return answered(desk.again(_checked(number), owner(user), preset=preset, by=user.name))
+
     @router.post("/jobs/{number}/move")
     def move(
         user: Annotated[User, Depends(in_charge)], number: str, position: Annotated[int, Query(ge=0)]
@@ -336,8 +342,13 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         return _file(desk, job.outcome.video, "video/mp4", f"{job.id}.mp4", job.outcome.bytes)
 
     @router.get("/jobs/{number}/picture", response_class=Response)
-    def source(job: Annotated[Job, Depends(one)]) -> Response:
+    def source(
+        job: Annotated[Job, Depends(one)],
+        size: Annotated[int | None, Query(ge=16, le=1024, description="a JPEG with sides of at most so many")] = None,
+    ) -> Response:
         """What it was made from: a PNG, upright and without metadata."""
+        if size is not None:
+            return Response(desk.thumbnail(job.order.picture, size), media_type="image/jpeg", headers=KEPT)
         key = picture_key(job.order.picture)
         return _file(desk, key, "image/png", f"{job.id}.png", desk.media.size(key))
 

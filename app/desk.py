@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from jingxiang.models import FULL, Catalog, ModelSpec, Preset
 from jingxiang.presets import STANDARD
 
 UNPACKED = 2  # pictures at a time: a large one takes several hundred megabytes
+THUMBNAILS = 256  # kept: 20 kB each
 JUMP_S = 3600.0  # of a clock that cannot be believed any more
 GRACE_S = 120.0  # between a picture and its job
 
@@ -62,7 +64,7 @@ class Quota:
 @dataclass(frozen=True)
 class Wanted:
     """What somebody hands in. `changes` are settings that differ from the preset's; `negative`: what should not be in
-    the video.
+    the video; `picture`: the hash of one that is here already, instead of `image`.
     """
 
     image: bytes
@@ -73,6 +75,7 @@ class Wanted:
     seed: int | None = None
     changes: Mapping[str, Any] | None = None
     negative: str = ""
+    picture: str = ""
 
 
 class Desk:
@@ -114,11 +117,10 @@ class Desk:
         is_new = not number or self.store.find(number) is None
         if is_new and self.store.depth()["queued"] >= self._limits.waiting:
             raise self._full()  # before anything is unpacked
-        with self._unpacking:
-            shown = picture.normalized(wanted.image, wanted.name)
+        digest, png = self._shown(wanted)
         order = generation.order(
             spec,
-            picture=shown.sha256,
+            picture=digest,
             prompt=wanted.prompt,
             preset=wanted.preset,
             seed=wanted.seed,
@@ -128,13 +130,20 @@ class Desk:
         fit = self.fit(spec, order.preset) if is_new else None
         if isinstance(fit, Refusal):
             raise TooLarge(fit)
-        self.media.put(picture_key(order.picture), shown.png)  # also if it is there: so it is not deleted for its age
+        self.media.put(picture_key(digest), png)  # also if it is there: so it is not deleted for its age
         try:
             job = self.store.submit(order, owner=owner, number=number, limits=self._limits)
         except QueueFull as error:
             raise self._full() from error
         self._wake()
         return job, is_new
+
+    def again(self, number: str, owner: str | None, *, preset: str, by: str) -> Job:
+        """The same picture, prompt and seed with another preset, for the user `by`: what a preview was made for."""
+        order = self.store.job(number, owner).order
+        wanted = Wanted(b"", "", order.prompt, order.model, preset, order.seed, negative=order.negative,
+                        picture=order.picture)  # fmt: skip
+        return self.submit(wanted, owner=by)[0]
 
     def retry(self, number: str, owner: str | None) -> Job:
         if self.is_draining:
@@ -198,6 +207,12 @@ class Desk:
                 return found
         return None
 
+    @functools.lru_cache(maxsize=THUMBNAILS)  # noqa: B019 (there is one desk)
+    def thumbnail(self, digest: str, side: int) -> bytes:
+        """A source picture as a JPEG, at most so many pixels wide and high."""
+        with self._unpacking:
+            return picture.small(self.media.get(picture_key(digest)), side)
+
     def outlook(self, job: Job) -> tuple[int, float | None]:
         """How many come before a waiting job, and in how many seconds it is begun, if that can be told."""
         if job.state != "queued":
@@ -242,6 +257,14 @@ class Desk:
         with suppress(MediaFailed):  # gone already
             if not self.store.uses(digest_of(key)) and self.media.age_s(key) > GRACE_S:
                 self.media.delete(key)
+
+    def _shown(self, wanted: Wanted) -> tuple[str, bytes]:
+        """The hash of a picture's file, and the PNG of it that is kept."""
+        if wanted.picture:
+            return wanted.picture, self.media.get(picture_key(wanted.picture))
+        with self._unpacking:
+            shown = picture.normalized(wanted.image, wanted.name)
+        return shown.sha256, shown.png
 
     def _check_there(self, spec: ModelSpec) -> None:
         """Before the first worker has said what it has, nobody knows."""

@@ -64,6 +64,15 @@ def normalized(data: bytes, name: str) -> Normalized:
     return Normalized(sha256_bytes(data), png.getvalue())
 
 
+def small(png: bytes, side: int) -> bytes:
+    """A kept picture as a JPEG that is at most `side` pixels wide and high."""
+    jpeg = io.BytesIO()
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
+        picture.thumbnail((side, side))
+        picture.convert("RGB").save(jpeg, "JPEG", quality=80)
+    return jpeg.getvalue()
+
+
 def given(path: Path) -> bytes:
     """A picture's file as it is, or that which a link leads to. Raises `BadPicture`."""
     try:

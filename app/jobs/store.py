@@ -195,10 +195,13 @@ class JobStore:
                 found.append(job)
         return found
 
-    def uses(self, picture: str) -> bool:
-        """Whether any job was made from that picture."""
+    def uses(self, picture: str, owner: str | None = None) -> bool:
+        """Whether any job (of that owner, if one is given) was made from that picture."""
+        chosen = select(jobs.c.id).where(jobs.c.picture == picture)
+        if owner is not None:
+            chosen = chosen.where(jobs.c.owner == owner)
         with self._database.read() as connection:
-            return connection.execute(select(jobs.c.id).where(jobs.c.picture == picture).limit(1)).first() is not None
+            return connection.execute(chosen.limit(1)).first() is not None
 
     # What a worker does
 
