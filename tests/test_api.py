@@ -383,3 +383,27 @@ def test_users_see_their_own_and_who_is_in_charge_sees_all(models: Path, tmp_pat
             assert li.delete(f"/api/jobs/{job}").status_code == 200
             assert wang.delete(f"/api/jobs/{second}").status_code == 200
         assert "password" not in guarded.log.read_text()
+
+
+def test_a_fast_preview_again_in_standard(app: App, photo: Path) -> None:
+    free(app)
+    preview = app.ended(app.post(photo, seed=7, prompt="a cat", negative_prompt="blurry").json()["id"])
+    with app.client() as client:
+        answer = client.post(f"/api/jobs/{preview['id']}/again", params={"preset": "standard"})
+        assert answer.status_code == 201
+        again = answer.json()
+        assert again["id"] != preview["id"]
+        same = ("picture", "prompt", "negative_prompt", "seed", "model")
+        assert {name: again[name] for name in same} == {name: preview[name] for name in same}
+        assert (again["preset"], again["steps"]) == ("standard", 10)
+        assert app.ended(again["id"])["state"] == "done"
+        assert client.post("/api/jobs/none/again").status_code == 404
+
+
+def test_a_picture_for_lists_is_small(app: App, photo: Path) -> None:
+    job = app.post(photo).json()
+    with app.client() as client:
+        small = client.get(f"/api/jobs/{job['id']}/picture", params={"size": 100})
+        assert (small.headers["content-type"], "immutable" in small.headers["cache-control"]) == ("image/jpeg", True)
+        assert Image.open(io.BytesIO(small.content)).size == (100, 75)
+        assert client.get(f"/api/jobs/{job['id']}/picture", params={"size": 5000}).status_code == 400
