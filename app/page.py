@@ -52,7 +52,7 @@ def build(desk: Desk, watch: Watch, access: Access, outputs: Path) -> FastAPI:
         application, _blocks(desk, watch, access, outputs, i18n), path="/", i18n=i18n,
         theme=gr.themes.Default(font=FONTS), max_file_size=picture.MAX_BYTES,
         show_error=True, footer_links=[], ssr_mode=False, enable_monitoring=False,
-        auth=None if access.is_open else access.allows,
+        auth_dependency=None if access.is_open else lambda request: request.scope["user"].name,  # of `app.login`
     )  # fmt: skip
     return application
 

@@ -3,6 +3,7 @@
 /healthz        200 as soon as the process is up
 /readyz         200 when the page is there and a worker takes jobs; until then 503 with what is missing
 /api, /metrics  for programs, see `app.api`
+/login, /logout  see `app.login`; only where there are passwords
 else            the page; until it is there, one that says so and tries again
 
 SIGINT stops it soon. SIGTERM, which container engines send, lets the videos that are being made come to their end, and
@@ -283,10 +284,10 @@ class Server(uvicorn.Server):
     async def _show(self, opened: Opened) -> None:
         """Import gradio in a thread (the worker imports torch on another core meanwhile), mount the page, say READY."""
         async with AsyncExitStack() as stack:
-            api, page = await asyncio.to_thread(_build, opened, self.serving)
+            api, page, both = await asyncio.to_thread(_build, opened, self.serving)
             await stack.enter_async_context(api.router.lifespan_context(api))
             await stack.enter_async_context(page.router.lifespan_context(page))
-            self.front.visits = Visits(guard.SameSite(_either(api, page), _hosts(self.serving)))
+            self.front.visits = Visits(guard.SameSite(both, _hosts(self.serving)))
             said = ""
             while (state := await self.front.state())["status"] != "ready":
                 reason = str(state.get("reason", ""))
@@ -380,11 +381,17 @@ async def _page_modules(outputs: Path) -> None:
     await asyncio.to_thread(__import__, "app.page")
 
 
-def _build(opened: Opened, serving: Serving) -> tuple[Any, Any]:
+def _build(opened: Opened, serving: Serving) -> tuple[Any, Any, Application]:
+    """API, page, and both of them behind the login."""
     from app import api, page
+    from app.brake import Brake
+    from app.login import Gate
 
-    application = page.build(opened.desk, opened.watch, serving.access, serving.outputs)
-    return api.build(opened.desk, opened.watch, serving.access, serving.outputs), application
+    access = serving.access
+    shown = page.build(opened.desk, opened.watch, access, serving.outputs)
+    asked_by_programs = api.build(opened.desk, opened.watch, access, serving.outputs)
+    both = _either(asked_by_programs, shown)
+    return asked_by_programs, shown, both if access.is_open else Gate(both, access, Brake())
 
 
 def serve(serving: Serving) -> None:
@@ -404,6 +411,8 @@ def serve(serving: Serving) -> None:
     config = uvicorn.Config(
         front, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_GRACE_S,
         server_header=False,
+        # Else uvicorn believes whatever is on this machine where a request comes from: tunnels, too, which do not look.
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )  # fmt: skip
     # A shell ignores SIGINT in what it starts with `&`; for us it means the same there as Ctrl-C in a terminal.
     signal.signal(signal.SIGINT, signal.default_int_handler)
