@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import secrets
 import stat
 from collections.abc import Mapping
@@ -26,6 +25,29 @@ class User:
 
     name: str
     is_in_charge: bool
+
+
+@dataclass(frozen=True)
+class Login:
+    """What somebody says to come in; `name` is None where a password is sent alone."""
+
+    name: str | None
+    password: str
+
+    @classmethod
+    def of(cls, header: str) -> Login | None:
+        """That of an Authorization header: `Bearer PASSWORD`, or `Basic` with name and password (RFC 7617)."""
+        scheme, _, value = header.partition(" ")
+        value = value.strip().encode("latin-1", "replace").decode("utf-8", "replace")  # as it was sent
+        if scheme.lower() == "bearer":
+            return cls(None, value)
+        if scheme.lower() == "basic":
+            try:
+                name, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+            except ValueError:
+                return None
+            return cls(name, password)
+        return None
 
 
 NOBODY_ELSE = User("", is_in_charge=True)
@@ -67,7 +89,7 @@ class Access:
 
     @classmethod
     def made(cls) -> Access:
-        """One name with a password that nobody knew before."""
+        """One name with a password that nobody knew before, and that ends with this run, as its sessions do."""
         return cls({MADE_NAME: secrets.token_urlsafe(12)})
 
     @property
@@ -83,19 +105,9 @@ class Access:
         """Somebody who has logged in."""
         return NOBODY_ELSE if self.is_open else User(name, is_in_charge=name == next(iter(self.passwords)))
 
-    def authorized(self, header: str) -> User | None:
-        """The user of an Authorization header: `Bearer PASSWORD`, or `Basic` with name and password."""
-        if self.is_open:
-            return NOBODY_ELSE
-        scheme, _, value = header.partition(" ")
-        value = value.strip().encode("latin-1", "replace").decode("utf-8", "replace")  # as it was sent
-        if scheme.lower() == "bearer":
-            names = [name for name in self.passwords if self.allows(name, value)]
+    def authorized(self, login: Login) -> User | None:
+        """Whose name and password that are; of a password alone, whose it is."""
+        if login.name is None:
+            names = [name for name in self.passwords if self.allows(name, login.password)]
             return self.user(names[0]) if names else None
-        if scheme.lower() == "basic":
-            try:
-                name, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeError):
-                return None
-            return self.user(name) if self.allows(name, password) else None
-        return None
+        return self.user(login.name) if self.allows(login.name, login.password) else None

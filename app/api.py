@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import generation, metrics, picture, summary
-from app.access import Access, User
+from app.access import NOBODY_ELSE, Access, User
 from app.desk import Desk, Draining, Wanted
 from app.jobs.base import (
     Job,
@@ -47,7 +47,6 @@ from jingxiang.models import FULL, ModelSpec, Preset
 
 PREFIX = "/api"
 IDS = re.compile(r"[A-Za-z0-9_-]{1,64}")
-LOGIN = {"WWW-Authenticate": 'Basic realm="jingxiang", charset="UTF-8"'}
 MOST_BYTES = picture.MAX_BYTES + (1 << 20)  # of a picture and a form
 KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture of a job never becomes another
 RETRY_S = 30  # when to try again, where nobody can say
@@ -154,12 +153,14 @@ class QueueAnswer(BaseModel):
 
 
 def build(desk: Desk, watch: Watch, access: Access, outputs: Path) -> FastAPI:
-    """The application to be mounted at `PREFIX`, and /metrics beside it. `outputs`: where the log is."""
+    """The application to be mounted at `PREFIX`, and /metrics beside it. `outputs`: where the log is. Who has to log in
+    comes by way of `app.login.Gate`.
+    """
     application = FastAPI(
         title="jingxiang", version="1", openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None
     )
     application.include_router(_router(desk, watch, access, outputs), prefix=PREFIX)
-    application.add_middleware(_Bounded, access=access)
+    application.add_middleware(_Bounded)
     application.add_middleware(_Speaking)
     application.add_exception_handler(JingxiangError, _told)
     application.add_exception_handler(HTTPException, _refused)
@@ -174,12 +175,10 @@ def build(desk: Desk, watch: Watch, access: Access, outputs: Path) -> FastAPI:
 
 
 def _guard(access: Access) -> Any:
-    """Gives the user of a request."""
+    """Gives the user of a request, whom `app.login.Gate` has let in."""
 
     def guarded(request: Request) -> User:
-        user = access.authorized(request.headers.get("authorization", ""))
-        if user is None:
-            raise HTTPException(401, tr("log in: Authorization: Bearer PASSWORD"), LOGIN)
+        user: User = NOBODY_ELSE if access.is_open else request.scope["user"]
         return user
 
     return guarded
@@ -197,25 +196,16 @@ class _Speaking:
 
 
 class _Bounded:
-    """ASGI: strangers send nothing at all, and nobody more than a picture and a form take, whether they say beforehand
-    how much it is or not.
-    """
+    """ASGI: nobody sends more than a picture and a form take, whether they say beforehand how much it is or not."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._application = app
-        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if scope["method"] == "POST" and not self._access.authorized(
-            headers.get(b"authorization", b"").decode("latin-1")
-        ):
-            error = {"error": tr("log in: Authorization: Bearer PASSWORD"), "hints": []}
-            await JSONResponse(error, 401, LOGIN)(scope, receive, send)
-            return
         length = headers.get(b"content-length", b"")
         refusal = JSONResponse({"error": tr("at most {limit} MB", limit=picture.MAX_BYTES >> 20), "hints": []}, 413)
         if length.isdigit() and int(length) > MOST_BYTES:

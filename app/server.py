@@ -3,6 +3,7 @@
 /healthz        200 as soon as the process is up
 /readyz         200 when the page is there and a worker takes jobs; until then 503 with what is missing
 /api, /metrics  for programs, see `app.api`
+/login, /logout  see `app.login`; only where there are passwords
 else            the page; until it is there, one that says so and tries again
 
 SIGINT stops it soon. SIGTERM, which container engines send, lets the videos that are being made come to their end, and
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import importlib
 import json
 import os
 import signal
@@ -283,10 +285,10 @@ class Server(uvicorn.Server):
     async def _show(self, opened: Opened) -> None:
         """Import gradio in a thread (the worker imports torch on another core meanwhile), mount the page, say READY."""
         async with AsyncExitStack() as stack:
-            api, page = await asyncio.to_thread(_build, opened, self.serving)
+            api, page, both = await asyncio.to_thread(_build, opened, self.serving)
             await stack.enter_async_context(api.router.lifespan_context(api))
             await stack.enter_async_context(page.router.lifespan_context(page))
-            self.front.visits = Visits(guard.SameSite(_either(api, page), _hosts(self.serving)))
+            self.front.visits = Visits(guard.SameSite(both, _hosts(self.serving)))
             said = ""
             while (state := await self.front.state())["status"] != "ready":
                 reason = str(state.get("reason", ""))
@@ -377,14 +379,21 @@ async def _page_modules(outputs: Path) -> None:
     """Import gradio while the store is being opened."""
     # Before: else it makes a folder for all users of the machine that belongs to the first of them.
     os.environ["GRADIO_TEMP_DIR"] = str(outputs / ".gradio")
-    await asyncio.to_thread(__import__, "app.page")
+    await asyncio.to_thread(importlib.import_module, "app.page.application")
 
 
-def _build(opened: Opened, serving: Serving) -> tuple[Any, Any]:
-    from app import api, page
+def _build(opened: Opened, serving: Serving) -> tuple[Any, Any, Application]:
+    """API and gradio, whose lifespans are to be seen to, and all of it behind the login."""
+    from app import api
+    from app.brake import Brake
+    from app.login import Gate
+    from app.page import application
 
-    application = page.build(opened.desk, opened.watch, serving.access, serving.outputs)
-    return api.build(opened.desk, opened.watch, serving.access, serving.outputs), application
+    access = serving.access
+    gradio, page = application.build(opened.desk, access, serving.outputs)
+    asked_by_programs = api.build(opened.desk, opened.watch, access, serving.outputs)
+    both = _either(asked_by_programs, page)
+    return asked_by_programs, gradio, both if access.is_open else Gate(both, access, Brake())
 
 
 def serve(serving: Serving) -> None:
@@ -404,6 +413,8 @@ def serve(serving: Serving) -> None:
     config = uvicorn.Config(
         front, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_GRACE_S,
         server_header=False,
+        # Else uvicorn believes whatever is on this machine where a request comes from: tunnels, too, which do not look.
+        proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )  # fmt: skip
     # A shell ignores SIGINT in what it starts with `&`; for us it means the same there as Ctrl-C in a terminal.
     signal.signal(signal.SIGINT, signal.default_int_handler)

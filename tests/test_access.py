@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from app.access import Access
+from app.access import Access, Login, User
 from jingxiang.errors import UsageError
 
 ACCESS = Access({"li": "first-password", "wang": "second-password"})
+
+
+def authorized(header: str) -> User | None:
+    login = Login.of(header)
+    return ACCESS.authorized(login) if login is not None else None
 
 
 def basic(name: str, password: str) -> str:
@@ -27,6 +32,7 @@ def basic(name: str, password: str) -> str:
         (basic("nobody", ""), None),
         (basic("", "first-password"), None),
         ("Basic !!!", None),
+        ("Basic 密码".encode().decode("latin-1"), None),
         ("Basic " + base64.b64encode(b"\xff\xfe").decode(), None),
         ("Bearer ", None),
         ("Bearer first-passwor", None),
@@ -36,15 +42,15 @@ def basic(name: str, password: str) -> str:
     ],
 )
 def test_who_may_come_in(header: str, name: str | None) -> None:
-    user = ACCESS.authorized(header)
+    user = authorized(header)
     assert (user.name if user else None) == name
 
 
 def test_a_password_of_any_letters_can_be_sent() -> None:
     access = Access({"li": "很长的密码很长的"})
-    user = access.authorized("Bearer 很长的密码很长的".encode().decode("latin-1"))
-    assert user is not None
-    assert user.name == "li"
+    login = Login.of("Bearer 很长的密码很长的".encode().decode("latin-1"))
+    assert login == Login(None, "很长的密码很长的")
+    assert access.authorized(login) == access.user("li")
 
 
 def test_the_first_name_is_in_charge() -> None:
@@ -54,10 +60,9 @@ def test_the_first_name_is_in_charge() -> None:
 def test_without_passwords_everybody_is() -> None:
     access = Access({})
     assert access.is_open
-    for user in (access.authorized(""), access.authorized("Bearer x"), access.user("li")):
-        assert user is not None
-        assert (user.name, user.is_in_charge) == ("", True)
+    assert access.user("li") == User("", is_in_charge=True)
     assert not access.allows("", "")
+    assert access.authorized(Login(None, "")) is None
 
 
 def test_a_made_password_is_another_each_time() -> None:

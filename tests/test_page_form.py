@@ -204,18 +204,14 @@ def made(form: Form, desk: Desk, folder: Path, user: str = "") -> str:
     values = filled(form, pictures=pictures, negative="blurry", seed="123", frames=8, size={"chosen": "448x256"})
     form.handed_in(CUSTOM)(*values, request=asked(user))
     order = desk.store.jobs()[0].order
-    how = provenance.of(
-        CATALOG.model("i2vgen-xl"), picture=order.picture, seed=order.seed, settings=order.settings()
-    )
+    how = provenance.of(CATALOG.model("i2vgen-xl"), picture=order.picture, seed=order.seed, settings=order.settings())
     file = folder / "0123456789abcdef" / "video.mp4"
     frames = np.zeros((8, 64, 64, 3), np.uint8)
     video.write(frames, file, fps=8, made=how, metadata=True, labelled=False, producer="")
     return str(file)
 
 
-def test_a_video_that_is_dropped_brings_back_everything(
-    form: Form, desk: Desk, folder: Path, told: list[str]
-) -> None:
+def test_a_video_that_is_dropped_brings_back_everything(form: Form, desk: Desk, folder: Path, told: list[str]) -> None:
     file = made(form, desk, folder)
     values = filled(form, pictures=[(file, None)], prompt="")
     back = plain(form.dropped(*values, request=asked()))

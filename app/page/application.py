@@ -32,6 +32,6 @@ def build(desk: Desk, access: Access, outputs: Path) -> tuple[FastAPI, ASGIApp]:
     gr.mount_gradio_app(
         application, blocks(form, shown, i18n), path="/", i18n=i18n, theme=theme(), max_file_size=picture.MAX_BYTES,
         show_error=True, footer_links=[], run_history=False, ssr_mode=False, enable_monitoring=False,
-        auth_dependency=None if access.is_open else lambda request: access.known(request).name,
+        auth_dependency=None if access.is_open else lambda request: request.scope["user"].name,  # of `app.login`
     )  # fmt: skip
-    return application, Shell(application, access.known)
+    return application, Shell(application)

@@ -48,7 +48,10 @@ def blocks(form: Form, examples: Sequence[Example], i18n: Any) -> gr.Blocks:
                     label=i18n("Pictures, or a video made here"), elem_id="pictures", height=240, columns=3,
                     object_fit="contain",
                 )  # fmt: skip
-                shown = _drawn("examples", [each.to_json() for each in examples])
+                shown = _drawn(
+                    "examples",
+                    [{"name": each.name, "title": dict(each.titles), "file": each.picture.name} for each in examples],
+                )
                 prompt = gr.Textbox(label=i18n("Prompt (English)"), lines=2, elem_id="prompt")
                 hint = gr.HTML(elem_id="hint")
                 with gr.Row():

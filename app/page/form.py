@@ -159,7 +159,7 @@ class Form:
         """The picture and the prompt of an example."""
         with self._answering(request):
             example = self._examples[str(event.name)]
-            return [_gallery([self._placed(example.path.read_bytes(), example.path.name)]), example.prompt]
+            return [_gallery([self._placed(example.picture.read_bytes(), example.picture.name)]), example.prompt]
 
     def summarized(self, request: gr.Request) -> str:
         with self._answering(request) as user:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
+from starlette.routing import Mount, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.access import User
+from app import examples
+from app.access import NOBODY_ELSE
 from app.page.words import STATIC, words
 from app.texts import asked
 
@@ -29,15 +31,13 @@ HEAD = """<link rel="stylesheet" href="page/page.css">
 for (const [name, value] of [["language", "{locale}"], ["languages", ["{locale}"]]])
   Object.defineProperty(navigator, name, {{ get: () => value }});
 </script>"""
-UNCHANGED = "no-cache"  # asked for anew each time, and not sent again unless it is another
 
 
 @dataclass(frozen=True)
 class Shell:
-    """ASGI: Gradio's `page` with what is ours. `who` tells who asks."""
+    """ASGI: Gradio's `page` with what is ours."""
 
     page: ASGIApp
-    who: Callable[[Request], User]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,15 +45,14 @@ class Shell:
             return
         scope = _prefixed(scope)
         if scope["path"].startswith(f"{FOLDER}/"):
-            inner = {**scope, "root_path": scope.get("root_path", "") + FOLDER, "path": scope["root_path"] + scope["path"]}
-            await _scripts(inner, receive, send)
+            await _files({**scope, "root_path": ""}, receive, _Revalidated(send))
         elif scope["path"] == "/":
             await self.page(scope, receive, _Changed(send, self._changed(Request(scope))))
         else:
             await self.page(scope, receive, send)
 
     def _changed(self, request: Request) -> Callable[[bytes], bytes]:
-        language, user = asked(request.scope["headers"]), self.who(request)
+        language, user = asked(request.headers), request.scope.get("user", NOBODY_ELSE)
         told = {"language": language, "texts": words(language), "user": user.name, "in_charge": user.is_in_charge}
         said = json.dumps(told, ensure_ascii=False).replace("<", "\\u003c")
         head = HEAD.format(said=said, locale=LOCALES[language])
@@ -71,16 +70,24 @@ def _prefixed(scope: Scope) -> Scope:
     return {**scope, "root_path": said if said.startswith("/") else scope.get("root_path", "")}
 
 
-_files = StaticFiles(directory=STATIC)
+_files = Router(
+    [
+        Mount(f"{FOLDER}/examples", StaticFiles(directory=examples.FILE.with_suffix(""))),
+        Mount(FOLDER, StaticFiles(directory=STATIC)),
+    ]
+)
 
 
-async def _scripts(scope: Scope, receive: Receive, send: Send) -> None:
-    async def marked(message: Message) -> None:
+@dataclass(frozen=True)
+class _Revalidated:
+    """A file that a browser asks for anew each time, and does not get again unless it is another."""
+
+    send: Send
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"cache-control", UNCHANGED.encode())]
-        await send(message)
-
-    await _files(scope, receive, marked)
+            message["headers"] = [*message["headers"], (b"cache-control", b"no-cache")]
+        await self.send(message)
 
 
 class _Changed:
