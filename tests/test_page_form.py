@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,13 +23,13 @@ from app.jobs.base import Limits
 from app.jobs.database import Database
 from app.jobs.store import JobStore
 from app.media import Media
-from app.page.form import CUSTOM, FAST, Form
+from app.page.form import CUSTOM, FAST, Filled, Form
 from jingxiang import models as catalog
 from jingxiang.presets import STANDARD
 from tests.test_desk import WORKER
 
 CATALOG = catalog.load(Path(__file__).resolve().parent.parent / "app" / "models.toml")
-FIELDS = 11
+FIELDS = len(fields(Filled))
 
 
 @pytest.fixture
@@ -87,8 +88,9 @@ def opened(form: Form, draft: Any = None, **request: str) -> list[Any]:
 
 def filled(form: Form, **changes: Any) -> list[Any]:
     """The fields of a page that has just been opened, some of them changed."""
-    names = "model pictures prompt negative preset size frames steps fps guidance seed".split()
-    values = dict(zip(names, opened(form), strict=True)) | {"prompt": "a cat"} | changes
+    values = (
+        dict(zip((each.name for each in fields(Filled)), opened(form), strict=True)) | {"prompt": "a cat"} | changes
+    )
     return list(values.values())
 
 
@@ -191,8 +193,15 @@ def test_a_draft_comes_back_and_a_bad_one_does_no_harm(form: Form, folder: Path,
     (folder / "link").mkdir()
     (folder / "link" / "x.png").symlink_to(secret)
     names = ["../secret.png", "/etc/passwd", "x/../../secret.png", "link/x.png", 5, ""]
-    for bad in ({**draft, "pictures": names}, {"model": "none"}, [], "x", {**draft, "width": "x", "preset": "none"}):
-        found = opened(form, bad)
+    bad: list[Any] = [
+        {**draft, "pictures": names},
+        {"model": "none"},
+        [],
+        "x",
+        {**draft, "width": "x", "preset": "none"},
+    ]
+    for each in bad:
+        found = opened(form, each)
         assert found[0] == "i2vgen-xl"
         assert (found[1] or []) in ([], [picture])
     assert opened(form, {**draft, "pictures": names})[1] is None

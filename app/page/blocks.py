@@ -28,7 +28,10 @@ COLOURS = {
 SECRET = "jingxiang"  # noqa: S105 (Gradio wants one for what a browser keeps; there is nothing secret in it)
 NOTHING = {"legend": "", "chosen": "", "options": []}
 # Loaded by the element that it draws: see static/.
-MOUNT = "import(new URL('page/{name}.js', document.baseURI)).then((part) => part.default({{ element, props, trigger, watch }}))"
+MOUNT = (
+    "import(new URL('page/{name}.js', document.baseURI))"
+    ".then((part) => part.default({{ element, props, trigger, watch }}))"
+)
 QUIET: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 

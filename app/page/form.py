@@ -32,7 +32,6 @@ FAST = "fast"
 CUSTOM = ""  # the settings of the form
 ERROR_S = 30
 KEEP_S = 24 * 3600  # of what the page was shown
-NUMBERS = ("frames", "steps", "fps", "guidance")
 # The page's own `Choices` for presets and sizes: see static/choices.js.
 Chosen = Mapping[str, Any]
 Gallery = Sequence[tuple[str, str | None]] | None
@@ -246,10 +245,11 @@ class Form:
 
     def _with(self, filled: Filled, name: str, preset: Preset) -> Filled:
         """The form with the settings of a preset."""
-        chosen = {"preset": {**filled.preset, "chosen": name}, "size": {**filled.size, "chosen": _size(preset)}}
-        drawn = replace(filled, **chosen, **{each: getattr(preset, each) for each in NUMBERS})
         spec = self._desk.catalog.model(filled.model)
-        return replace(drawn, preset=self._presets(spec, name), size=self._sizes(spec, preset))
+        return replace(
+            filled, preset=self._presets(spec, name), size=self._sizes(spec, preset), frames=preset.frames,
+            steps=preset.steps, fps=preset.fps, guidance=preset.guidance,
+        )  # fmt: skip
 
     def _of(self, model: str, settings: Mapping[str, Any], pictures: Sequence[Path]) -> Filled:
         """The form as it was for something that was made. Nothing of it is believed but what the model can make."""

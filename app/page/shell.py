@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.routing import Mount, Router
@@ -30,6 +31,11 @@ HEAD = """<link rel="stylesheet" href="page/page.css">
 <script>
 for (const [name, value] of [["language", "{locale}"], ["languages", ["{locale}"]]])
   Object.defineProperty(navigator, name, {{ get: () => value }});
+</script>"""
+
+# Where the page is, only the browser knows for certain.
+FOOT = """<script>
+window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");
 </script>"""
 
 
@@ -59,15 +65,23 @@ class Shell:
 
         def changed(body: bytes) -> bytes:
             text = body.decode().replace(BASE, f"{BASE}\n{head}", 1)
+            text = text.replace("</head>", f"{FOOT}</head>", 1)
             return text.replace('lang="en"', f'lang="{LOCALES[language]}"', 1).encode()
 
         return changed
 
 
 def _prefixed(scope: Scope) -> Scope:
-    """A proxy that shows us in a folder of its site says which: Gradio must know, for it gives whole addresses."""
-    said = dict(scope["headers"]).get(b"x-forwarded-prefix", b"").decode("latin-1").rstrip("/")
-    return {**scope, "root_path": said if said.startswith("/") else scope.get("root_path", "")}
+    """A proxy may show us in a folder of its site, which Gradio must know, for it gives whole addresses of its files. A
+    proxy that says which is believed; else the page that asks is in it.
+    """
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    said = headers.get(b"x-forwarded-prefix", "")
+    referer = urlsplit(headers.get(b"referer", ""))
+    if not said and scope["path"].startswith("/gradio_api/") and referer.netloc == headers.get(b"host"):
+        said = referer.path.rpartition("/")[0]
+    said = said.rstrip("/")
+    return {**scope, "root_path": said} if said.startswith("/") else scope
 
 
 _files = Router(

@@ -1,0 +1,391 @@
+"""The web page as people use it, in Debian's Chromium: both languages, the smoke model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from tests.peers import below
+from tests.peers.app import App, serving, wait_for
+from tests.peers.browser import CHINESE, DESKTOP, ENGLISH, PHONE, Chromium, Visitor, axe, chromium
+
+pytestmark = pytest.mark.e2e
+LONG_MS = 60_000
+ACTIVE = "[data-state=queued], [data-state=running]"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def app(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    with serving(models, tmp_path_factory.mktemp("app")) as started:
+        started.wait_until_ready()
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def _empty(request: pytest.FixtureRequest) -> None:
+    """No jobs of the test before."""
+    if "app" in request.fixturenames:
+        started: App = request.getfixturevalue("app")
+        with started.client() as client:
+            for _ in range(2):
+                for job in client.get("/api/jobs").json():
+                    client.delete(f"/api/jobs/{job['id']}")
+                wait_for(lambda: client.get("/api/queue").json()["running"] == 0)
+
+
+@pytest.fixture
+def english(browser: Chromium, app: App) -> Iterator[Page]:
+    with browser.visitor(ENGLISH) as visitor:
+        yield opened(visitor, app.url)
+        assert visitor.errors == []
+
+
+def opened(visitor: Visitor, url: str) -> Page:
+    """A page that is ready."""
+    page = visitor.open(url)
+    page.wait_for_selector("html[data-ready=true]", timeout=LONG_MS)
+    expect(page.locator("#standard")).to_be_enabled()
+    expect(page.locator("#fast-estimate")).to_contain_text("64x64")
+    return page
+
+
+def fill(page: Page, *pictures: Path, prompt: str = "a cat turns its head") -> None:
+    page.set_input_files("#pictures input[type=file]", pictures)
+    expect(page.locator("#pictures img")).to_have_count(len(pictures))
+    page.fill("#prompt textarea", prompt)
+
+
+def settings(page: Page) -> None:
+    """Open what is folded."""
+    page.click("#settings button")
+    page.wait_for_selector("#steps input[type=number]", state="visible")
+
+
+def number(page: Page, name: str, value: int) -> None:
+    field = page.locator(f"#{name} input[type=number]")
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def slow(page: Page, photo: Path) -> Locator:
+    """A job of a hundred steps; its card."""
+    fill(page, photo)
+    settings(page)
+    number(page, "steps", 100)
+    page.click("#custom")
+    card = page.locator("#jobs [data-job]").first
+    expect(card).to_have_attribute("data-state", "running", timeout=LONG_MS)
+    return card
+
+
+def done(page: Page, count: int = 1) -> Locator:
+    """The cards of that many videos."""
+    cards = page.locator("#jobs [data-state=done]")
+    expect(cards).to_have_count(count, timeout=LONG_MS)
+    return cards
+
+
+WORDS: dict[str, dict[str, str]] = {
+    ENGLISH: {
+        "standard": "Standard", "fast": "Fast preview", "done": "Done in", "notice": "noise", "seed": "seed",
+        "download": "Download", "again": "Same seed in Standard", "empty": "choose a picture first",
+    },
+    CHINESE: {
+        "standard": "标准", "fast": "快速预览", "done": "已完成", "notice": "噪声", "seed": "种子",
+        "download": "下载", "again": "用同一种子生成标准版", "empty": "请先选择一张图片",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("locale", [ENGLISH, CHINESE])
+def test_a_newcomers_way_from_the_picture_to_the_video(browser: Chromium, app: App, photo: Path, locale: str) -> None:
+    words = WORDS[locale]
+    with browser.visitor(locale) as visitor:
+        page = opened(visitor, app.url)
+        assert page.get_attribute("html", "lang") == ("en" if locale == ENGLISH else "zh-CN")
+        assert (page.inner_text("#standard"), page.inner_text("#fast")) == (words["standard"], words["fast"])
+        expect(page.locator("#header")).to_contain_text(words["notice"])
+        page.click("#fast")
+        expect(page.get_by_text(words["empty"])).to_be_visible()
+        fill(page, photo)
+        page.click("#fast")
+        card = done(page)
+        expect(card.locator(".state")).to_contain_text(words["done"])
+        expect(card.locator(".settings")).to_contain_text(words["seed"])
+        video = card.locator("video")
+        page.wait_for_function("video => video.readyState >= 2 && video.currentTime > 0.1", arg=video.element_handle())
+        assert video.evaluate("video => [video.videoWidth, video.videoHeight]") == [64, 64]
+        with page.expect_download() as started:
+            card.get_by_text(words["download"]).click()
+        assert started.value.path().read_bytes()[4:8] == b"ftyp"
+        card.get_by_text(words["again"]).click()
+        done(page, 2)
+        with app.client() as client:
+            again, preview = client.get("/api/jobs").json()
+        assert (preview["preset"], again["preset"]) == ("fast", "standard")
+        assert (preview["seed"], preview["picture"]) == (again["seed"], again["picture"])
+        assert visitor.hosts() == {app.url.removeprefix("http://")}
+        assert browser.outside == []
+        assert visitor.errors == []
+
+
+def test_the_language_can_be_switched_and_is_remembered_and_nothing_is_lost(
+    browser: Chromium, app: App, photo: Path
+) -> None:
+    with browser.visitor(ENGLISH) as visitor:
+        page = opened(visitor, app.url)
+        fill(page, photo, prompt="a cat in the rain")
+        settings(page)
+        number(page, "steps", 7)
+        expect(page.locator("#custom-estimate")).to_contain_text("64x64")
+        page.wait_for_timeout(500)  # until what was typed is kept
+        page.click("#language [data-language=zh], [data-language=zh]")
+        page.wait_for_selector("html[lang=zh-CN][data-ready=true]", timeout=LONG_MS)
+        expect(page.locator("#standard")).to_have_text("标准")
+        expect(page.locator("#prompt textarea")).to_have_value("a cat in the rain")
+        expect(page.locator("#pictures img")).to_have_count(1)
+        expect(page.locator("#steps input[type=number]")).to_have_value("7")
+        second = visitor.open(app.url)
+        expect(second.locator("#fast")).to_have_text("快速预览")
+        page.fill("#seed textarea, #seed input", "x")
+        page.click("#fast")
+        expect(page.get_by_text("种子必须是整数")).to_be_visible()
+
+
+def test_a_running_job_shows_steps_time_and_a_preview_and_can_be_cancelled(
+    english: Page, app: App, photo: Path
+) -> None:
+    card = slow(english, photo)
+    expect(card.locator(".state")).to_have_text(re.compile(r"Step \d+ of 100"), timeout=LONG_MS)
+    expect(card.locator("img.preview")).to_be_visible(timeout=LONG_MS)
+    assert card.locator("img.preview").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    card.get_by_text("Cancel").click()
+    expect(card).to_have_attribute("data-state", "cancelled", timeout=LONG_MS)
+    card.get_by_text("Try again").click()
+    expect(card).to_have_attribute("data-state", "running", timeout=LONG_MS)
+    card.get_by_text("Cancel").click()
+    expect(card).to_have_attribute("data-state", "cancelled", timeout=LONG_MS)
+    card.get_by_text("Delete").click()
+    expect(english.locator("#jobs [data-job]")).to_have_count(0)
+    assert json.loads(app.get("/api/jobs")[1]) == []
+
+
+def test_a_reload_and_a_second_tab_show_the_same_job(browser: Chromium, app: App, photo: Path) -> None:
+    with browser.visitor(ENGLISH) as visitor:
+        page = opened(visitor, app.url)
+        name = slow(page, photo).get_attribute("data-job")
+        page.reload()
+        same = page.locator(f"[data-job='{name}']")
+        expect(same).to_have_attribute("data-state", "running", timeout=LONG_MS)
+        expect(page.locator("#prompt textarea")).to_have_value("a cat turns its head")
+        other = opened(visitor, app.url).locator(f"[data-job='{name}']")
+        expect(other.locator(".state")).to_have_text(re.compile("Step"))
+        other.get_by_text("Cancel").click()
+        expect(same).to_have_attribute("data-state", "cancelled", timeout=LONG_MS)
+
+
+def test_a_restart_of_the_server_in_the_middle(
+    browser: Chromium, models: Path, tmp_path: Path, photo: Path
+) -> None:
+    with serving(models, tmp_path) as first, browser.visitor(ENGLISH) as visitor:
+        first.wait_until_ready()
+        page = opened(visitor, first.url)
+        name = slow(page, photo).get_attribute("data-job")
+        card = page.locator(f"[data-job='{name}']")
+        first.process.kill()
+        first.process.wait()
+        expect(page.get_by_text("The server does not answer; trying again.")).to_be_visible()
+        port = first.url.rpartition(":")[2]
+        with serving(models, tmp_path, "--port", port) as second:
+            second.wait_until_ready()
+            expect(card.locator(".state")).to_have_text(re.compile(r"Step \d+ of 100"), timeout=LONG_MS)
+            expect(page.get_by_text("The server does not answer")).to_be_hidden()
+            fill(page, photo)
+            page.click("#fast")  # the form goes on, too
+            expect(page.locator("#jobs [data-job]")).to_have_count(2, timeout=LONG_MS)
+
+
+def test_a_full_queue_is_said_and_pictures_that_had_no_room_stay(
+    english: Page, app: App, photo: Path, tmp_path: Path
+) -> None:
+    card = slow(english, photo)
+    pictures = []
+    for shade in range(7):
+        pictures.append(tmp_path / f"{shade}.png")
+        Image.new("RGB", (64, 64), (30 * shade, 0, 0)).save(pictures[-1])
+    english.locator("#pictures button[aria-label='Clear']").click()
+    fill(english, *pictures)
+    english.click("#fast")
+    expect(english.get_by_text("5 of 7 are handed in, the others stay here: the queue is full")).to_be_visible()
+    expect(english.locator("#pictures img")).to_have_count(2)
+    expect(english.locator("#jobs [data-state=queued]")).to_have_count(5)
+    expect(english.locator("#jobs [data-state=queued] .state").nth(1)).to_contain_text("Waiting; 2 come first")
+    english.click("#fast")
+    expect(english.get_by_text("the queue is full: 5 are waiting").first).to_be_visible()
+    card.get_by_text("Cancel").click()
+    expect(english.locator("#jobs [data-state=done]")).to_have_count(5, timeout=LONG_MS)
+
+
+def test_a_video_that_is_dropped_back_restores_everything(
+    english: Page, app: App, photo: Path, tmp_path: Path
+) -> None:
+    fill(english, photo, prompt="a cat, 一只猫")
+    settings(english)
+    number(english, "frames", 6)
+    english.fill("#seed textarea, #seed input", "123")
+    english.click("#custom")
+    card = done(english)
+    with english.expect_download() as started:
+        card.get_by_text("Download").click()
+    file = tmp_path / "video.mp4"
+    started.value.save_as(file)
+    english.evaluate("localStorage.clear()")
+    english.reload()
+    english.wait_for_selector("html[data-ready=true]")
+    expect(english.locator("#prompt textarea")).to_have_value("")
+    english.set_input_files("#pictures input[type=file]", file)
+    expect(english.locator("#prompt textarea")).to_have_value("a cat, 一只猫")
+    expect(english.locator("#pictures img")).to_have_count(1)
+    settings(english)
+    expect(english.locator("#frames input[type=number]")).to_have_value("6")
+    expect(english.locator("#seed textarea, #seed input")).to_have_value("123")
+    english.click("#custom")
+    done(english, 2)
+    with app.client() as client:
+        one, other = client.get("/api/jobs").json()
+    assert (one["picture"], one["seed"], one["settings"]) == (other["picture"], other["seed"], other["settings"])
+
+
+def test_reuse_keep_and_compare(english: Page, app: App, photo: Path) -> None:
+    fill(english, photo)
+    english.click("#fast")
+    done(english)
+    english.fill("#prompt textarea", "a dog")
+    english.click("#fast")
+    cards = done(english, 2)
+    cards.nth(1).get_by_text("Use these settings").click()
+    expect(english.locator("#prompt textarea")).to_have_value("a cat turns its head")
+    cards.nth(1).locator("[data-does=pin]").click()
+    expect(cards.nth(1).locator("[data-does=pin]")).to_have_attribute("aria-pressed", "true")
+    cards.nth(0).get_by_text("Compare").click()
+    expect(cards.nth(0).locator("[data-does=compare]")).to_have_attribute("aria-pressed", "true")
+    cards.nth(1).get_by_text("Compare").click()
+    dialog = english.locator("dialog")
+    expect(dialog.locator("video")).to_have_count(2)
+    expect(dialog.locator("table")).to_contain_text("a dog")
+    english.wait_for_function("() => [...document.querySelectorAll('dialog video')].every((each) => each.currentTime > 0)")
+    english.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+
+
+def test_an_example_fills_the_form(english: Page) -> None:
+    english.click("[data-example=boat]")
+    expect(english.locator("#pictures img")).to_have_count(1)
+    expect(english.locator("#prompt textarea")).to_have_value(re.compile("boat"))
+
+
+def test_the_panel_tells_of_the_machine_and_loads_the_model_again(english: Page, app: App) -> None:
+    english.click("#system-panel button")
+    panel = english.locator("#system")
+    expect(panel).to_contain_text("0 running, 0 of at most 5 waiting")
+    expect(panel).to_contain_text("GB free")
+    expect(panel.locator("[data-model=smoke]")).to_have_text("Load smoke again")
+    panel.locator("[data-model=smoke]").click()
+    expect(panel.locator(".workers")).to_contain_text("loads smoke", timeout=LONG_MS)
+    expect(panel.locator(".workers")).to_contain_text("ready", timeout=LONG_MS)
+    english.click("#summary button")
+    english.click("#look")
+    expect(english.locator("#log textarea")).to_have_value(re.compile("jingxiang"))
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_kept_out(browser: Chromium, app: App, photo: Path, size: tuple[int, int], scheme: Any) -> None:
+    """axe-core finds nothing serious, with everything open, and nothing is wider than the screen."""
+    with browser.visitor(CHINESE, size, color_scheme=scheme) as visitor:
+        page = opened(visitor, app.url)
+        fill(page, photo)
+        page.click("#fast")
+        done(page)
+        for folded in ("#settings", "#system-panel", "#summary"):
+            page.click(f"{folded} button")
+        slow_card = page.locator("#jobs [data-job]")
+        expect(slow_card).to_have_count(1)
+        assert axe(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+
+
+def test_the_whole_way_by_keyboard(english: Page, photo: Path) -> None:
+    """Every control can be reached in the order of the page, and used there."""
+    seen = []
+    for _ in range(60):
+        english.keyboard.press("Tab")
+        seen.append(english.evaluate("document.activeElement.closest('[id]:not([id^=component])')?.id ?? ''"))
+    order = [name for index, name in enumerate(seen) if name and seen.index(name) == index]
+    wanted = ["header", "pictures", "examples", "prompt", "standard", "fast"]
+    assert [name for name in order if name in wanted] == wanted
+    english.set_input_files("#pictures input[type=file]", photo)
+    expect(english.locator("#pictures img")).to_have_count(1)
+    english.fill("#prompt textarea", "a cat")
+    english.focus("#fast")
+    english.keyboard.press("Enter")
+    done(english)
+
+
+def test_users_do_not_see_each_others_jobs(browser: Chromium, models: Path, tmp_path: Path, photo: Path) -> None:
+    passwords = tmp_path / "passwords"
+    passwords.write_text("boss:password-of-boss\nann:password-of-ann\nbob:password-of-bob\n")
+    passwords.chmod(0o600)
+    with serving(models, tmp_path / "app", "--password-file", str(passwords)) as app:
+        app.wait_until_ready()
+
+        def logged_in(visitor: Visitor, name: str) -> Page:
+            page = visitor.open(app.url)
+            assert axe(page) == []
+            page.fill("#name", name)
+            page.fill("#password", f"password-of-{name}")
+            page.keyboard.press("Enter")
+            page.wait_for_selector("html[data-ready=true]", timeout=LONG_MS)
+            return page
+
+        with browser.visitor() as first, browser.visitor() as second, browser.visitor() as third:
+            ann, bob = logged_in(first, "ann"), logged_in(second, "bob")
+            fill(ann, photo)
+            ann.click("#fast")
+            done(ann)
+            expect(bob.locator("#jobs [data-job]")).to_have_count(0)
+            expect(bob.locator("#jobs .empty")).to_be_visible()
+            boss = logged_in(third, "boss")
+            done(boss)
+            for page, is_in_charge in ((ann, False), (boss, True)):
+                page.click("#system-panel button")
+                expect(page.locator("#system [data-model]")).to_have_count(int(is_in_charge))
+                expect(page.locator("#summary")).to_be_visible(visible=is_in_charge)
+            ann.get_by_text("Log out ann").click()
+            ann.wait_for_selector("#password")
+            assert ann.request.get(f"{app.url}/api/jobs").status == 401
+
+
+def test_below_a_folder_of_another_site(browser: Chromium, app: App, photo: Path) -> None:
+    with below.serving(app.url) as url, browser.visitor() as visitor:
+        page = opened(visitor, url)
+        fill(page, photo)
+        page.click("#fast")
+        card = done(page)
+        page.wait_for_function("video => video.readyState >= 2", arg=card.locator("video").element_handle())
+        page.click("[data-example=boat]")
+        expect(page.locator("#prompt textarea")).to_have_value(re.compile("boat"))
+        assert visitor.errors == []
