@@ -4,10 +4,12 @@ Errors are {"error": TEXT, "hints": [TEXT, …]} in the language that Accept-Lan
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of functions that are inside of others.
+import functools
 import math
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import generation, metrics, picture, summary
 from app.access import Access, User
-from app.desk import Desk, Draining, Wanted
+from app.board import Board, Gone, News, Shown, Status
+from app.desk import NO_OUTLOOK, Desk, Draining, Wanted
 from app.jobs.base import (
     Job,
     OtherJob,
@@ -49,6 +52,7 @@ IDS = re.compile(r"[A-Za-z0-9_-]{1,64}")
 LOGIN = {"WWW-Authenticate": 'Basic realm="jingxiang", charset="UTF-8"'}
 MOST_BYTES = picture.MAX_BYTES + (1 << 20)  # of a picture and a form
 RETRY_S = 30  # when to try again, where nobody can say
+RECONNECT_MS = 1000  # after which a browser asks for the events again when the connection broke
 STATUS: dict[type[JingxiangError], int] = {
     UsageError: 400,
     UnknownJob: 404,
@@ -105,6 +109,10 @@ class JobAnswer(BaseModel):
 
 
 class WorkerAnswer(BaseModel):
+    """Who works. Its name, which is that of the machine, too, and why it failed are told to who is in charge alone:
+    for others it has a number.
+    """
+
     name: str
     state: WorkerState
     model: str
@@ -147,6 +155,21 @@ class QueueAnswer(BaseModel):
     model: str
     queued: int
     running: int
+    workers: list[WorkerAnswer]
+
+
+class StatusAnswer(BaseModel):
+    """What holds for all. `loading`: the model that a worker is loading, or empty; `waiting_limit`: how many jobs may
+    wait.
+    """
+
+    model: str
+    loading: str
+    queued: int
+    running: int
+    waiting_limit: int
+    draining: bool
+    disk_free_bytes: int
     workers: list[WorkerAnswer]
 
 
@@ -242,6 +265,7 @@ class _Bounded:
 
 def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRouter:
     guard = _guard(access)
+    board = Board(desk, outputs)
     router = APIRouter()
     Asking = Annotated[User, Depends(guard)]  # noqa: N806 (a type)
 
@@ -250,7 +274,7 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         return None if user.is_in_charge else user.name
 
     def answered(job: Job) -> JobAnswer:
-        return answer(desk, job)
+        return answer(Shown(job, *desk.outlook(job)))
 
     def in_charge(user: Asking) -> User:
         if not user.is_in_charge:
@@ -288,7 +312,8 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
     @router.get("/jobs")
     def jobs(user: Asking, most: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[JobAnswer]:
         """Your jobs: those that wait or run in the order of the queue, then the others, the last one first."""
-        return [answered(job) for job in desk.store.jobs(owner=owner(user), most=most)]
+        found, outlooks = desk.store.jobs(owner=owner(user), most=most), desk.outlooks()
+        return [answer(Shown(job, *outlooks.get(job.id, NO_OUTLOOK))) for job in found]
 
     def one(user: Asking, number: str) -> Job:
         """The job that is asked for, if it may be seen."""
@@ -339,13 +364,23 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         key = picture_key(job.order.picture)
         return _file(desk, key, "image/png", f"{job.id}.png", desk.media.size(key))
 
-    def status() -> QueueAnswer:
-        depth, workers = desk.store.depth(), [_worker(each) for each in desk.store.workers()]
+    def status(user: User) -> QueueAnswer:
+        depth, workers = desk.store.depth(), _workers(desk.store.workers(), user.is_in_charge)
         return QueueAnswer(model=desk.model, queued=depth["queued"], running=depth["running"], workers=workers)
+
+    @router.get("/events", response_class=EventSourceResponse)
+    async def all_events(user: Asking) -> AsyncIterator[ServerSentEvent]:
+        """All that a page shows, as it changes. `jobs`: your jobs, as of `GET /api/jobs`; `job`: one that is new or has
+        changed; `gone`: {"id"} of one that was deleted; `status`: queue, workers and disk. When the job store does not
+        answer: `trouble`, {"message"}, and `jobs` and `status` again when it does.
+        """
+        async with aclosing(board.listen(owner(user))) as told:
+            async for news in told:
+                yield _event(news, user)
 
     @router.get("/queue")
     def queue(user: Asking) -> QueueAnswer:
-        return status()
+        return status(user)
 
     @router.get("/models")
     def models(user: Asking) -> list[ModelAnswer]:
@@ -388,15 +423,15 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
     def load(user: Annotated[User, Depends(in_charge)], name: str) -> QueueAnswer:
         """Let the workers load a model after what they do now, again if they have it. It is the default then."""
         desk.use(name)
-        return status()
+        return status(user)
 
     return router
 
 
-def answer(desk: Desk, job: Job) -> JobAnswer:
+def answer(shown: Shown) -> JobAnswer:
     """What is said of a job."""
+    job = shown.job
     order, outcome = job.order, job.outcome
-    position, wait_s = desk.outlook(job)
     return JobAnswer(
         id=job.id,
         state=job.state,
@@ -408,8 +443,8 @@ def answer(desk: Desk, job: Job) -> JobAnswer:
         settings=Settings(**vars(order.preset)),
         step=job.step,
         steps=job.steps,
-        position=position,
-        wait_s=wait_s,
+        position=shown.position,
+        wait_s=shown.wait_s,
         reason=job.reason,
         unread=outcome.unread if outcome else "",
         rung=outcome.rung if outcome else "",
@@ -422,6 +457,40 @@ def answer(desk: Desk, job: Job) -> JobAnswer:
         ended=job.ended,
         video=f"{PREFIX}/jobs/{job.id}/video" if outcome else None,
     )
+
+
+def _event(news: News, user: User) -> ServerSentEvent:
+    """What is the same for many pages is written once."""
+    if isinstance(news, tuple):
+        return ServerSentEvent(event="jobs", raw_data=f"[{','.join(map(_written, news))}]", retry=RECONNECT_MS)
+    if isinstance(news, Shown):
+        return ServerSentEvent(event="job", raw_data=_written(news))
+    if isinstance(news, Gone):
+        return ServerSentEvent(event="gone", data={"id": news.id})
+    if isinstance(news, Status):
+        return ServerSentEvent(event="status", raw_data=_written_status(news, user.is_in_charge))
+    return ServerSentEvent(
+        event="trouble", data={"message": tr("the job store does not answer; it is asked again and again")}
+    )
+
+
+@functools.lru_cache(maxsize=1000)
+def _written(shown: Shown) -> str:
+    return answer(shown).model_dump_json()
+
+
+@functools.lru_cache(maxsize=4)
+def _written_status(status: Status, is_in_charge: bool) -> str:
+    return StatusAnswer(
+        model=status.model,
+        loading=status.loading,
+        queued=status.queued,
+        running=status.running,
+        waiting_limit=status.waiting_limit,
+        draining=status.is_draining,
+        disk_free_bytes=status.disk_free_bytes,
+        workers=_workers(status.workers, is_in_charge),
+    ).model_dump_json()
 
 
 def _checked(number: str) -> str:
@@ -446,6 +515,13 @@ def _estimate(desk: Desk, spec: ModelSpec, preset: Preset) -> EstimateAnswer:
         seconds=desk.seconds(spec, preset, rung or FULL),
         message=fit.message if isinstance(fit, Refusal) else "",
     )
+
+
+def _workers(found: Sequence[WorkerStatus], is_in_charge: bool) -> list[WorkerAnswer]:
+    """For who is not in charge, without what tells of the machine and of other programs on it."""
+    if is_in_charge:
+        return [_worker(each) for each in found]
+    return [_worker(replace(each, name=str(number), reason="")) for number, each in enumerate(found, 1)]
 
 
 def _worker(status: WorkerStatus) -> WorkerAnswer:
