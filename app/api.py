@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import generation, metrics, picture, summary
 from app.access import Access, User
 from app.board import Board, Gone, News, Shown, Status
-from app.desk import NO_OUTLOOK, Desk, Draining, Wanted
+from app.desk import NO_OUTLOOK, Choice, Desk, Draining, Wanted
 from app.jobs.base import (
     Job,
     OtherJob,
@@ -42,10 +42,11 @@ from app.jobs.base import (
 from app.jobs.store import new_id
 from app.media import MediaFailed, MediaGone, picture_key
 from app.memory import Fit, Refusal
+from app.survey import Survey
 from app.texts import speaking, spoken, tr
 from app.watch import Watch
 from jingxiang.errors import JingxiangError, UsageError
-from jingxiang.models import FULL, ModelSpec, Preset
+from jingxiang.models import ModelSpec, Span
 
 PREFIX = "/api"
 IDS = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -127,7 +128,8 @@ class WorkerAnswer(BaseModel):
 
 class EstimateAnswer(BaseModel):
     """What a job with these settings takes. `rung`: how memory has to be saved for it (`full`: not at all); `seconds`:
-    how long it takes, if anything like it has been made here; `message`: why it does not fit, and what does.
+    how long it takes, if anything like it has been made here; `message`: why it does not fit, and what does; `brief`:
+    why, in a few words.
     """
 
     settings: Settings
@@ -136,10 +138,21 @@ class EstimateAnswer(BaseModel):
     needed_bytes: int | None
     seconds: float | None
     message: str
+    brief: str
+
+
+class RangeAnswer(BaseModel):
+    """From the least to the most, in steps of `multiple`; 0: any number."""
+
+    least: float
+    most: float
+    multiple: int
 
 
 class ModelAnswer(BaseModel):
-    """A model that a worker has."""
+    """A model that a worker has. `sizes`: the numbers of pixels that it can make, by names like `512p`, each with the
+    other settings of the recommended preset; `limits`: what each setting can be; `advice`: what some had better be.
+    """
 
     name: str
     title: str
@@ -147,6 +160,9 @@ class ModelAnswer(BaseModel):
     is_default: bool
     recommended: str = Field(description="the preset that suits the card best")
     presets: dict[str, EstimateAnswer]
+    sizes: dict[str, EstimateAnswer]
+    limits: dict[str, RangeAnswer]
+    advice: dict[str, RangeAnswer]
 
 
 class QueueAnswer(BaseModel):
@@ -385,19 +401,9 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
     @router.get("/models")
     def models(user: Asking) -> list[ModelAnswer]:
         """What can be made here, and what each preset takes."""
-        there = {name for worker in desk.store.workers() for name in worker.models}
-        return [
-            ModelAnswer(
-                name=spec.name,
-                title=spec.titles[spoken()],
-                takes_prompt=spec.takes_prompt,
-                is_default=spec.name == desk.model,
-                recommended=desk.recommended(spec),
-                presets={name: _estimate(desk, spec, preset) for name, preset in spec.presets.items()},
-            )
-            for spec in desk.catalog.models.values()
-            if spec.name in there
-        ]
+        survey = desk.survey()
+        there = {name for worker in survey.workers for name in worker.models}
+        return [_model(desk, spec, survey) for spec in desk.catalog.models.values() if spec.name in there]
 
     @router.get("/models/{name}/estimate")
     def estimate(
@@ -412,7 +418,8 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         """Whether a job fits now, and how long it takes."""
         spec = desk.catalog.model(name)
         given = {"width": width, "height": height, "frames": frames, "steps": steps}
-        return _estimate(desk, spec, generation.settings(spec, preset, _given(given)))
+        wanted = generation.settings(spec, preset, _given(given))
+        return _estimate(Choice(preset, wanted, *desk.survey().estimate(spec, wanted)))
 
     @router.get("/log/summary", response_class=PlainTextResponse)
     def told(user: Annotated[User, Depends(in_charge)]) -> str:
@@ -504,16 +511,40 @@ def _given(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _estimate(desk: Desk, spec: ModelSpec, preset: Preset) -> EstimateAnswer:
-    fit = desk.fit(spec, preset)
-    rung = fit.rung if isinstance(fit, Fit) else ""
+def _model(desk: Desk, spec: ModelSpec, survey: Survey) -> ModelAnswer:
+    recommended = survey.recommended(spec)
+    return ModelAnswer(
+        name=spec.name,
+        title=spec.titles[spoken()],
+        takes_prompt=spec.takes_prompt,
+        is_default=spec.name == desk.model,
+        recommended=recommended,
+        presets={each.title: _estimate(each) for each in desk.presets(spec, survey)},
+        sizes={each.title: _estimate(each) for each in desk.sizes(spec, spec.preset(recommended), survey)},
+        limits=_ranges(spec.limits.spans, spec.limits.multiple),
+        advice=_ranges(spec.advice, spec.limits.multiple),
+    )
+
+
+def _ranges(spans: Mapping[str, Span], multiple: int) -> dict[str, RangeAnswer]:
+    """The sides are multiples of a number, guidance is any, and all others are whole."""
+    found = {}
+    for name, (least, most) in spans.items():
+        step = multiple if name in ("width", "height") else 0 if name == "guidance" else 1
+        found[name] = RangeAnswer(least=max(least, step), most=most, multiple=step)
+    return found
+
+
+def _estimate(choice: Choice) -> EstimateAnswer:
+    fit = choice.fit
     return EstimateAnswer(
-        settings=Settings(**vars(preset)),
+        settings=Settings(**vars(choice.preset)),
         fits=not isinstance(fit, Refusal),
-        rung=rung,
+        rung=fit.rung if isinstance(fit, Fit) else "",
         needed_bytes=fit.needed_bytes if fit else None,
-        seconds=desk.seconds(spec, preset, rung or FULL),
+        seconds=choice.seconds,
         message=fit.message if isinstance(fit, Refusal) else "",
+        brief=fit.brief if isinstance(fit, Refusal) else "",
     )
 
 

@@ -73,6 +73,16 @@ class Wanted:
     changes: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Settings that are offered, whether they fit now (None: nobody knows), and how long they take, if it is known."""
+
+    title: str
+    preset: Preset
+    fit: Fit | Refusal | None
+    seconds: float | None
+
+
 class Desk:
     """`model` is what is made with unless somebody says otherwise."""
 
@@ -176,6 +186,16 @@ class Desk:
         """Whether a job fits into the memory of a worker that has the model, as it is now; None if nobody knows."""
         return self.survey().fit(spec, preset)
 
+    def sizes(self, spec: ModelSpec, preset: Preset, survey: Survey | None = None) -> list[Choice]:
+        """What of "256p" to "1024p" the model can make, with the other settings of the preset. `survey`: else as it is
+        now.
+        """
+        return _choices(spec, self.catalog.sizes(spec, preset), survey or self.survey())
+
+    def presets(self, spec: ModelSpec, survey: Survey | None = None) -> list[Choice]:
+        """The model's presets; their titles are their names."""
+        return _choices(spec, spec.presets, survey or self.survey())
+
     def recommended(self, spec: ModelSpec) -> str:
         """The preset that is meant for cards like the largest one that works here."""
         return self.survey().recommended(spec)
@@ -249,3 +269,7 @@ class Desk:
         waiting, survey = self.store.jobs(states=("queued",)), self.survey()
         running = [survey.left_s(job) for job in self.store.jobs(states=("running",))]
         return QueueFull(len(waiting), min((left for left in running if left is not None), default=None))
+
+
+def _choices(spec: ModelSpec, presets: Mapping[str, Preset], survey: Survey) -> list[Choice]:
+    return [Choice(title, preset, *survey.estimate(spec, preset)) for title, preset in presets.items()]

@@ -54,6 +54,11 @@ class Survey:
                 return self._seconds[key]
         return None
 
+    def estimate(self, spec: ModelSpec, preset: Preset) -> tuple[Fit | Refusal | None, float | None]:
+        """Both, with the time that it takes on the rung on which it fits."""
+        fit = self.fit(spec, preset)
+        return fit, self.seconds(spec, preset, fit.rung if isinstance(fit, Fit) else FULL)
+
     def recommended(self, spec: ModelSpec) -> str:
         """The preset that is meant for cards like the largest one that works here."""
         totals = [worker.space.total_bytes for worker in self.workers if worker.space and worker.space.is_gpu]

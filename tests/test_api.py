@@ -328,6 +328,13 @@ def test_what_a_job_takes_is_known_beforehand_and_better_after_the_first(app: Ap
         assert (fast["fits"], fast["rung"], fast["message"], fast["settings"]["steps"]) == (True, "full", "", 4)
         assert fast["needed_bytes"] > 0
         assert fast["seconds"] > 0
+        assert {title: (size["settings"]["width"], size["settings"]["height"], size["settings"]["steps"])
+                for title, size in smoke["sizes"].items()} == {"256p": (336, 192, 10)}  # fmt: skip
+        assert smoke["limits"]["width"] == {"least": 8, "most": 512, "multiple": 8}
+        assert smoke["limits"]["frames"] == {"least": 1, "most": 32, "multiple": 1}
+        assert smoke["limits"]["guidance"] == {"least": 1, "most": 20, "multiple": 0}
+        assert list(smoke["limits"]) == ["width", "height", "frames", "steps", "fps", "guidance"]
+        assert smoke["advice"] == {}
         large = client.get("/api/models/smoke/estimate", params={"preset": "standard", "frames": 32}).json()
         assert large["settings"]["frames"] == 32
         assert large["needed_bytes"] >= fast["needed_bytes"]
