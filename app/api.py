@@ -4,10 +4,12 @@ Errors are {"error": TEXT, "hints": [TEXT, …]} in the language that `app.texts
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of functions that are inside of others.
+import functools
 import math
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import generation, metrics, picture, summary
 from app.access import NOBODY_ELSE, Access, User
-from app.desk import Desk, Draining, Wanted
+from app.board import Board, Gone, News, Shown, Status
+from app.desk import NO_OUTLOOK, Choice, Desk, Draining, Wanted
 from app.jobs.base import (
     Job,
     OtherJob,
@@ -40,16 +43,18 @@ from app.jobs.base import (
 from app.jobs.store import new_id
 from app.media import MediaFailed, MediaGone, picture_key
 from app.memory import Fit, Refusal
+from app.survey import Survey
 from app.texts import asked, speaking, spoken, tr
 from app.watch import Watch
 from jingxiang.errors import JingxiangError, UsageError
-from jingxiang.models import FULL, ModelSpec, Preset
+from jingxiang.models import ModelSpec, Span
 
 PREFIX = "/api"
 IDS = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_BYTES = picture.MAX_BYTES + (1 << 20)  # of a picture and a form
 KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture of a job never becomes another
 RETRY_S = 30  # when to try again, where nobody can say
+RECONNECT_MS = 1000  # after which a browser asks for the events again when the connection broke
 STATUS: dict[type[JingxiangError], int] = {
     UsageError: 400,
     UnknownJob: 404,
@@ -107,6 +112,10 @@ class JobAnswer(BaseModel):
 
 
 class WorkerAnswer(BaseModel):
+    """Who works. Its name, which is that of the machine, too, and why it failed are told to who is in charge alone:
+    for others it has a number.
+    """
+
     name: str
     state: WorkerState
     model: str
@@ -121,7 +130,8 @@ class WorkerAnswer(BaseModel):
 
 class EstimateAnswer(BaseModel):
     """What a job with these settings takes. `rung`: how memory has to be saved for it (`full`: not at all); `seconds`:
-    how long it takes, if anything like it has been made here; `message`: why it does not fit, and what does.
+    how long it takes, if anything like it has been made here; `message`: why it does not fit, and what does; `brief`:
+    why, in a few words.
     """
 
     settings: Settings
@@ -130,10 +140,21 @@ class EstimateAnswer(BaseModel):
     needed_bytes: int | None
     seconds: float | None
     message: str
+    brief: str
+
+
+class RangeAnswer(BaseModel):
+    """From the least to the most, in steps of `multiple`; 0: any number."""
+
+    least: float
+    most: float
+    multiple: int
 
 
 class ModelAnswer(BaseModel):
-    """A model that a worker has."""
+    """A model that a worker has. `sizes`: the numbers of pixels that it can make, by names like `512p`, each with the
+    other settings of the recommended preset; `limits`: what each setting can be; `advice`: what some had better be.
+    """
 
     name: str
     title: str
@@ -141,6 +162,9 @@ class ModelAnswer(BaseModel):
     is_default: bool
     recommended: str = Field(description="the preset that suits the card best")
     presets: dict[str, EstimateAnswer]
+    sizes: dict[str, EstimateAnswer]
+    limits: dict[str, RangeAnswer]
+    advice: dict[str, RangeAnswer]
 
 
 class QueueAnswer(BaseModel):
@@ -149,6 +173,21 @@ class QueueAnswer(BaseModel):
     model: str
     queued: int
     running: int
+    workers: list[WorkerAnswer]
+
+
+class StatusAnswer(BaseModel):
+    """What holds for all. `loading`: the model that a worker is loading, or empty; `waiting_limit`: how many jobs may
+    wait.
+    """
+
+    model: str
+    loading: str
+    queued: int
+    running: int
+    waiting_limit: int
+    draining: bool
+    disk_free_bytes: int
     workers: list[WorkerAnswer]
 
 
@@ -234,6 +273,7 @@ class _Bounded:
 
 def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRouter:
     guard = _guard(access)
+    board = Board(desk, outputs)
     router = APIRouter()
     Asking = Annotated[User, Depends(guard)]  # noqa: N806 (a type)
 
@@ -242,7 +282,7 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         return None if user.is_in_charge else user.name
 
     def answered(job: Job) -> JobAnswer:
-        return answer(desk, job)
+        return answer(Shown(job, *desk.outlook(job)))
 
     def in_charge(user: Asking) -> User:
         if not user.is_in_charge:
@@ -281,7 +321,8 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
     @router.get("/jobs")
     def jobs(user: Asking, most: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[JobAnswer]:
         """Your jobs: those that wait or run in the order of the queue, then the others, the last one first."""
-        return [answered(job) for job in desk.store.jobs(owner=owner(user), most=most)]
+        found, outlooks = desk.store.jobs(owner=owner(user), most=most), desk.outlooks()
+        return [answer(Shown(job, *outlooks.get(job.id, NO_OUTLOOK))) for job in found]
 
     def one(user: Asking, number: str) -> Job:
         """The job that is asked for, if it may be seen."""
@@ -342,30 +383,30 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         key = picture_key(job.order.picture)
         return _file(desk, key, "image/png", f"{job.id}.png", desk.media.size(key))
 
-    def status() -> QueueAnswer:
-        depth, workers = desk.store.depth(), [_worker(each) for each in desk.store.workers()]
+    def status(user: User) -> QueueAnswer:
+        depth, workers = desk.store.depth(), _workers(desk.store.workers(), user.is_in_charge)
         return QueueAnswer(model=desk.model, queued=depth["queued"], running=depth["running"], workers=workers)
+
+    @router.get("/events", response_class=EventSourceResponse)
+    async def all_events(user: Asking) -> AsyncIterator[ServerSentEvent]:
+        """All that a page shows, as it changes. `jobs`: your jobs, as of `GET /api/jobs`; `job`: one that is new or has
+        changed; `gone`: {"id"} of one that was deleted; `status`: queue, workers and disk. When the job store does not
+        answer: `trouble`, {"message"}, and `jobs` and `status` again when it does.
+        """
+        async with aclosing(board.listen(owner(user))) as told:
+            async for news in told:
+                yield _event(news, user)
 
     @router.get("/queue")
     def queue(user: Asking) -> QueueAnswer:
-        return status()
+        return status(user)
 
     @router.get("/models")
     def models(user: Asking) -> list[ModelAnswer]:
         """What can be made here, and what each preset takes."""
-        there = {name for worker in desk.store.workers() for name in worker.models}
-        return [
-            ModelAnswer(
-                name=spec.name,
-                title=spec.titles[spoken()],
-                takes_prompt=spec.takes_prompt,
-                is_default=spec.name == desk.model,
-                recommended=desk.recommended(spec),
-                presets={name: _estimate(desk, spec, preset) for name, preset in spec.presets.items()},
-            )
-            for spec in desk.catalog.models.values()
-            if spec.name in there
-        ]
+        survey = desk.survey()
+        there = {name for worker in survey.workers for name in worker.models}
+        return [_model(desk, spec, survey) for spec in desk.catalog.models.values() if spec.name in there]
 
     @router.get("/models/{name}/estimate")
     def estimate(
@@ -380,7 +421,8 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         """Whether a job fits now, and how long it takes."""
         spec = desk.catalog.model(name)
         given = {"width": width, "height": height, "frames": frames, "steps": steps}
-        return _estimate(desk, spec, generation.settings(spec, preset, _given(given)))
+        wanted = generation.settings(spec, preset, _given(given))
+        return _estimate(Choice(preset, wanted, *desk.survey().estimate(spec, wanted)))
 
     @router.get("/log/summary", response_class=PlainTextResponse)
     def told(user: Annotated[User, Depends(in_charge)]) -> str:
@@ -391,15 +433,15 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
     def load(user: Annotated[User, Depends(in_charge)], name: str) -> QueueAnswer:
         """Let the workers load a model after what they do now, again if they have it. It is the default then."""
         desk.use(name)
-        return status()
+        return status(user)
 
     return router
 
 
-def answer(desk: Desk, job: Job) -> JobAnswer:
+def answer(shown: Shown) -> JobAnswer:
     """What is said of a job."""
+    job = shown.job
     order, outcome = job.order, job.outcome
-    position, wait_s = desk.outlook(job)
     return JobAnswer(
         id=job.id,
         state=job.state,
@@ -412,8 +454,8 @@ def answer(desk: Desk, job: Job) -> JobAnswer:
         settings=Settings(**vars(order.preset)),
         step=job.step,
         steps=job.steps,
-        position=position,
-        wait_s=wait_s,
+        position=shown.position,
+        wait_s=shown.wait_s,
         reason=job.reason,
         unread=outcome.unread if outcome else "",
         rung=outcome.rung if outcome else "",
@@ -428,6 +470,40 @@ def answer(desk: Desk, job: Job) -> JobAnswer:
     )
 
 
+def _event(news: News, user: User) -> ServerSentEvent:
+    """What is the same for many pages is written once."""
+    if isinstance(news, tuple):
+        return ServerSentEvent(event="jobs", raw_data=f"[{','.join(map(_written, news))}]", retry=RECONNECT_MS)
+    if isinstance(news, Shown):
+        return ServerSentEvent(event="job", raw_data=_written(news))
+    if isinstance(news, Gone):
+        return ServerSentEvent(event="gone", data={"id": news.id})
+    if isinstance(news, Status):
+        return ServerSentEvent(event="status", raw_data=_written_status(news, user.is_in_charge))
+    return ServerSentEvent(
+        event="trouble", data={"message": tr("the job store does not answer; it is asked again and again")}
+    )
+
+
+@functools.lru_cache(maxsize=1000)
+def _written(shown: Shown) -> str:
+    return answer(shown).model_dump_json()
+
+
+@functools.lru_cache(maxsize=4)
+def _written_status(status: Status, is_in_charge: bool) -> str:
+    return StatusAnswer(
+        model=status.model,
+        loading=status.loading,
+        queued=status.queued,
+        running=status.running,
+        waiting_limit=status.waiting_limit,
+        draining=status.is_draining,
+        disk_free_bytes=status.disk_free_bytes,
+        workers=_workers(status.workers, is_in_charge),
+    ).model_dump_json()
+
+
 def _checked(number: str) -> str:
     """An id that may exist. Raises `UnknownJob`."""
     if not IDS.fullmatch(number):
@@ -439,17 +515,48 @@ def _given(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _estimate(desk: Desk, spec: ModelSpec, preset: Preset) -> EstimateAnswer:
-    fit = desk.fit(spec, preset)
-    rung = fit.rung if isinstance(fit, Fit) else ""
-    return EstimateAnswer(
-        settings=Settings(**vars(preset)),
-        fits=not isinstance(fit, Refusal),
-        rung=rung,
-        needed_bytes=fit.needed_bytes if fit else None,
-        seconds=desk.seconds(spec, preset, rung or FULL),
-        message=fit.message if isinstance(fit, Refusal) else "",
+def _model(desk: Desk, spec: ModelSpec, survey: Survey) -> ModelAnswer:
+    recommended = survey.recommended(spec)
+    return ModelAnswer(
+        name=spec.name,
+        title=spec.titles[spoken()],
+        takes_prompt=spec.takes_prompt,
+        is_default=spec.name == desk.model,
+        recommended=recommended,
+        presets={each.title: _estimate(each) for each in desk.presets(spec, survey)},
+        sizes={each.title: _estimate(each) for each in desk.sizes(spec, spec.preset(recommended), survey)},
+        limits=_ranges(spec.limits.spans, spec.limits.multiple),
+        advice=_ranges(spec.advice, spec.limits.multiple),
     )
+
+
+def _ranges(spans: Mapping[str, Span], multiple: int) -> dict[str, RangeAnswer]:
+    """The sides are multiples of a number, guidance is any, and all others are whole."""
+    found = {}
+    for name, (least, most) in spans.items():
+        step = multiple if name in ("width", "height") else 0 if name == "guidance" else 1
+        found[name] = RangeAnswer(least=max(least, step), most=most, multiple=step)
+    return found
+
+
+def _estimate(choice: Choice) -> EstimateAnswer:
+    fit = choice.fit
+    return EstimateAnswer(
+        settings=Settings(**vars(choice.preset)),
+        fits=not isinstance(fit, Refusal),
+        rung=fit.rung if isinstance(fit, Fit) else "",
+        needed_bytes=fit.needed_bytes if fit else None,
+        seconds=choice.seconds,
+        message=fit.message if isinstance(fit, Refusal) else "",
+        brief=fit.brief if isinstance(fit, Refusal) else "",
+    )
+
+
+def _workers(found: Sequence[WorkerStatus], is_in_charge: bool) -> list[WorkerAnswer]:
+    """For who is not in charge, without what tells of the machine and of other programs on it."""
+    if is_in_charge:
+        return [_worker(each) for each in found]
+    return [_worker(replace(each, name=str(number), reason="")) for number, each in enumerate(found, 1)]
 
 
 def _worker(status: WorkerStatus) -> WorkerAnswer:

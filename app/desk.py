@@ -5,26 +5,27 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from app import generation, memory, picture
+from app import generation, picture
 from app.crew import Crew
-from app.jobs.base import ENDS, Job, Limits, QueueFull, UnknownJob, WorkerStatus, WrongState
+from app.jobs.base import ENDS, Job, Limits, QueueFull, UnknownJob, WrongState
 from app.jobs.store import JobStore
 from app.media import PICTURES, VIDEOS, Media, MediaFailed, digest_of, number_of, picture_key, sidecar_key
-from app.memory import Fit, Measurement, Refusal
+from app.memory import Fit, Refusal
+from app.survey import Survey
 from app.texts import tr
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import FULL, Catalog, ModelSpec, Preset
-from jingxiang.presets import STANDARD
 
 UNPACKED = 2  # pictures at a time: a large one takes several hundred megabytes
 THUMBNAILS = 256  # kept: 20 kB each
 JUMP_S = 3600.0  # of a clock that cannot be believed any more
 GRACE_S = 120.0  # between a picture and its job
+NO_OUTLOOK: tuple[int, float | None] = (0, None)  # of a job that does not wait
 
 
 class Draining(JingxiangError):
@@ -78,6 +79,16 @@ class Wanted:
     picture: str = ""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Settings that are offered, whether they fit now (None: nobody knows), and how long they take, if it is known."""
+
+    title: str
+    preset: Preset
+    fit: Fit | Refusal | None
+    seconds: float | None
+
+
 class Desk:
     """`model` is what is made with unless somebody says otherwise."""
 
@@ -102,6 +113,11 @@ class Desk:
         self._began = time.time() - time.monotonic()
         self._limits = limits
         self._quota = quota
+
+    @property
+    def waiting_limit(self) -> int:
+        """How many jobs may wait."""
+        return self._limits.waiting
 
     # Handing in
 
@@ -175,37 +191,31 @@ class Desk:
 
     # Asking
 
+    def survey(self) -> Survey:
+        """What is known now, to ask for several things at once."""
+        return Survey(self.store, self.catalog)
+
     def fit(self, spec: ModelSpec, preset: Preset) -> Fit | Refusal | None:
         """Whether a job fits into the memory of a worker that has the model, as it is now; None if nobody knows."""
-        found: list[Fit | Refusal] = []
-        for worker in self.store.workers():
-            if spec.name not in worker.models or worker.state == "failed":
-                continue
-            gpu, dtype = self._where(worker)
-            known = self._known(spec.name, gpu, dtype)
-            plan = memory.plan(spec, known, worker.space, preset, gpu=gpu, dtype=dtype,
-                               held_bytes=worker.held_bytes, own=(worker.pid,))  # fmt: skip
-            if isinstance(plan, Fit):
-                return plan
-            found.append(plan)
-        refusals = [each for each in found if isinstance(each, Refusal)]
-        return max(refusals, key=lambda refusal: refusal.usable_bytes, default=None)
+        return self.survey().fit(spec, preset)
+
+    def sizes(self, spec: ModelSpec, preset: Preset, survey: Survey | None = None) -> list[Choice]:
+        """What of "256p" to "1024p" the model can make, with the other settings of the preset. `survey`: else as it is
+        now.
+        """
+        return _choices(spec, self.catalog.sizes(spec, preset), survey or self.survey())
+
+    def presets(self, spec: ModelSpec, survey: Survey | None = None) -> list[Choice]:
+        """The model's presets; their titles are their names."""
+        return _choices(spec, spec.presets, survey or self.survey())
 
     def recommended(self, spec: ModelSpec) -> str:
         """The preset that is meant for cards like the largest one that works here."""
-        totals = [worker.space.total_bytes for worker in self.store.workers() if worker.space and worker.space.is_gpu]
-        found = self.catalog.presets.for_card(max(totals)) if totals else STANDARD
-        return found if found in spec.presets else STANDARD
+        return self.survey().recommended(spec)
 
     def seconds(self, spec: ModelSpec, preset: Preset, rung: str = FULL) -> float | None:
         """How long a video takes on the first worker that has made one of about that size; None if none has."""
-        for worker in self.store.workers():
-            gpu, dtype = self._where(worker)
-            known = self._known(spec.name, gpu, dtype)
-            found = memory.seconds(known, preset, gpu=gpu, model=spec.name, dtype=dtype, rung=rung)
-            if found is not None:
-                return found
-        return None
+        return self.survey().seconds(spec, preset, rung)
 
     @functools.lru_cache(maxsize=THUMBNAILS)  # noqa: B019 (there is one desk)
     def thumbnail(self, digest: str, side: int) -> bytes:
@@ -215,10 +225,12 @@ class Desk:
 
     def outlook(self, job: Job) -> tuple[int, float | None]:
         """How many come before a waiting job, and in how many seconds it is begun, if that can be told."""
-        if job.state != "queued":
-            return 0, None
-        ahead = self.store.ahead(job)
-        return len(ahead), self._wait_s(ahead)
+        return self.outlooks().get(job.id, NO_OUTLOOK) if job.state == "queued" else NO_OUTLOOK
+
+    def outlooks(self) -> dict[str, tuple[int, float | None]]:
+        """That of all jobs that wait, by their ids."""
+        active = self.store.jobs(states=("running", "queued"))
+        return self.survey().outlooks(active) if any(job.state == "queued" for job in active) else {}
 
     # Keeping the disk free
 
@@ -281,29 +293,10 @@ class Desk:
 
     def _full(self) -> QueueFull:
         """The queue is full: with when a place is free, which is when one of those that run is done."""
-        waiting = self.store.jobs(states=("queued",))
-        known: dict[str, float | None] = {}
-        running = [self._left_s(job, known) for job in self.store.jobs(states=("running",))]
+        waiting, survey = self.store.jobs(states=("queued",)), self.survey()
+        running = [survey.left_s(job) for job in self.store.jobs(states=("running",))]
         return QueueFull(len(waiting), min((left for left in running if left is not None), default=None))
 
-    def _wait_s(self, ahead: Sequence[Job]) -> float | None:
-        known: dict[str, float | None] = {}
-        left = [self._left_s(job, known) for job in ahead]
-        workers = sum(worker.takes_jobs for worker in self.store.workers())
-        return None if None in left or not workers else sum(each or 0.0 for each in left) / workers
 
-    def _left_s(self, job: Job, known: dict[str, float | None]) -> float | None:
-        """What is left to do of a job, as far as that is known. `known`: how long jobs of a lot take, asked once."""
-        order = job.order
-        if order.lot not in known:
-            known[order.lot] = self.seconds(self.catalog.model(order.model), order.preset)
-        total = known[order.lot]
-        return None if total is None else total * (1 - job.step / job.steps)
-
-    def _where(self, worker: WorkerStatus) -> tuple[str, str]:
-        """Card and dtype of a worker; while it has no model, what it will most likely have."""
-        is_gpu = worker.space is not None and worker.space.is_gpu
-        return worker.gpu or ("" if is_gpu else "cpu"), worker.dtype or ("fp16" if is_gpu else "fp32")
-
-    def _known(self, model: str, gpu: str, dtype: str) -> list[Measurement]:
-        return [Measurement(**values) for values in self.store.measured(gpu, model, dtype)]
+def _choices(spec: ModelSpec, presets: Mapping[str, Preset], survey: Survey) -> list[Choice]:
+    return [Choice(title, preset, *survey.estimate(spec, preset)) for title, preset in presets.items()]

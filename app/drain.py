@@ -19,8 +19,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 LINGER_S = 2.0
 # How long that may go on: for slow downloads, and not for ever because of somebody who keeps on asking.
 LINGER_MOST_S = 30.0
-# Gradio's stream that only says that the server lives; it ends when the page is closed.
-ENDLESS = "/heartbeat/"
+# Streams that end when the page is closed, and not with a job: Gradio's, which only says that the server lives, and the
+# one of all jobs.
+ENDLESS = ("/heartbeat/", "/api/events")
 
 
 @dataclass(eq=False)
@@ -54,7 +55,7 @@ class Visits:
         if scope["type"] != "http":
             await self.page(scope, receive, send)
             return
-        visit = _Visit(asyncio.current_task(), ENDLESS in scope["path"])
+        visit = _Visit(asyncio.current_task(), any(part in scope["path"] for part in ENDLESS))
 
         async def noting(message: Message) -> None:
             visit.note(message)

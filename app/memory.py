@@ -152,6 +152,15 @@ class Refusal:
         )
         return sentence + tr(": ") + tr("; ").join([self._nearest_text(), *self._freeing_text()])
 
+    @property
+    def brief(self) -> str:
+        """Where there is room for a few words only."""
+        return tr(
+            "needs {needed}, {usable} free",
+            needed=console.size(self.needed_bytes),
+            usable=console.size(self.usable_bytes),
+        )
+
     def _nearest_text(self) -> str:
         if self.nearest is None:
             return tr("nothing smaller fits, either")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 from jingxiang import presets, tables, weights
 from jingxiang.errors import UnknownName
 from jingxiang.language import LANGUAGES, chosen, tr
-from jingxiang.presets import NONE, Presets, Settings, Shape
+from jingxiang.presets import NONE, SIDES, Presets, Settings, Shape
 from jingxiang.tables import Table
 from jingxiang.weights import Weights
 
@@ -42,6 +43,7 @@ PIPELINES = {
     "animatediff": Pipeline(prompt=True, parameters=("controlnet_conditioning_scale",)),
 }
 LAW = ("weights_gib", "denoising_gib", "decoding_gib", "decode_chunk", "decoder_gib")
+NEARLY = 0.75  # of the pixels that a size is named after: a model that cannot make so many does not have that size
 ADVISED = ("steps", "fps", "guidance")  # settings of which some values are possible, but not wise
 
 
@@ -74,11 +76,15 @@ class Limits:
     fps: Span
     guidance: Span
 
+    @property
+    def spans(self) -> dict[str, Span]:
+        """The least and the most of each setting."""
+        spans: dict[str, Span] = {name: (1, getattr(self, name)) for name in ("width", "height", "frames", "steps")}
+        return {**spans, "fps": self.fps, "guidance": self.guidance}
+
     def excess(self, preset: Preset) -> tuple[str, str] | None:
         """The first of the settings that is out of bounds, with what it should be; None if all are in."""
-        spans: dict[str, Span] = {name: (1, getattr(self, name)) for name in ("width", "height", "frames", "steps")}
-        spans |= {"fps": self.fps, "guidance": self.guidance}
-        for name, (least, most) in spans.items():
+        for name, (least, most) in self.spans.items():
             if not least <= getattr(preset, name) <= most:
                 return name, tr("should be from {least} to {most}", least=f"{least:g}", most=f"{most:g}")
         for name in ("width", "height"):
@@ -91,16 +97,22 @@ class Limits:
 
         The ratio counts twice as much: a picture is cut to the size, and what is cut off is lost.
         """
-        step = self.multiple
-        found = []
-        for height in range(step, self.height + 1, step):
-            fullest = int(pixels / height) // step * step
-            nearest = math.floor(height * ratio / step) * step
-            for width in (fullest, nearest, nearest + step):
-                if step <= width <= self.width and width * height <= pixels:
-                    lost = math.log(pixels / (width * height))
-                    found.append((2 * abs(math.log(width / height / ratio)) + lost, width, height))
-        return min(found)[1:] if found else (step, step)
+        return _size(self, pixels, ratio)
+
+
+@functools.lru_cache(maxsize=4096)
+def _size(limits: Limits, pixels: float, ratio: float) -> tuple[int, int]:
+    """Kept: whoever looks for what fits asks for the same ones again and again."""
+    step = limits.multiple
+    found = []
+    for height in range(step, limits.height + 1, step):
+        fullest = int(pixels / height) // step * step
+        nearest = math.floor(height * ratio / step) * step
+        for width in (fullest, nearest, nearest + step):
+            if step <= width <= limits.width and width * height <= pixels:
+                lost = math.log(pixels / (width * height))
+                found.append((2 * abs(math.log(width / height / ratio)) + lost, width, height))
+    return min(found)[1:] if found else (step, step)
 
 
 @dataclass(frozen=True)
@@ -202,6 +214,16 @@ class Catalog:
         if name not in self.models:
             raise UnknownName("model", name, self.models, where=FILE)
         return self.models[name]
+
+    def sizes(self, spec: ModelSpec, preset: Preset) -> dict[str, Preset]:
+        """The preset in each number of pixels that the model can make, in its shape, by names like "512p"."""
+        shape = self.presets.shape(spec.pipeline)
+        found = {}
+        for side in SIDES:
+            width, height = spec.limits.size(side**2, shape[0] / shape[1])
+            if width * height >= side**2 * NEARLY:
+                found[f"{side}p"] = replace(preset, width=width, height=height)
+        return found
 
     def choose(self, name: str, *, gpu: bool) -> ModelSpec:
         """The model of that name; without a name, what the machine can run."""

@@ -16,6 +16,7 @@ REQUIRED = (STANDARD, "fast")
 WHOLE = ("pixels", "frames", "steps", "fps", "width", "height")
 SHARED = ("pixels", "frames", "steps", "fps", "guidance")
 SIZE = ("width", "height")
+SIDES = (256, 512, 768, 1024)  # of squares: the numbers of pixels that are offered for all models
 
 Settings = Mapping[str, float]
 Shape = tuple[float, float]
@@ -49,6 +50,10 @@ class Presets:
         if "width" in own:
             del found["pixels"]
         return found, adapted.shape
+
+    def shape(self, pipeline: str) -> Shape:
+        """Width to height of the pictures of a pipeline, unless something else is asked for."""
+        return self.pipelines.get(pipeline, Adaptation()).shape
 
     def for_card(self, total_bytes: int) -> str:
         """The preset that a card of that size is best used with."""

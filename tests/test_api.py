@@ -95,6 +95,46 @@ def test_events_tell_each_change_to_the_end(app: App, photo: Path) -> None:
     assert app.get(f"/api/jobs/{number}/events")[1].count("event: done") == 1
 
 
+def told(stream: httpx.Response) -> Iterator[tuple[str, Any]]:
+    """Names and values of the events of a stream."""
+    name = ""
+    for line in stream.iter_lines():
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, json.loads(value)
+
+
+def test_a_page_hears_of_everything_on_one_connection(app: App, photo: Path) -> None:
+    free(app)
+    old = app.ended(app.post(photo).json()["id"])
+    with app.client() as client, client.stream("GET", "/api/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        events = told(stream)
+        assert next(events) == ("jobs", client.get("/api/jobs").json())
+        name, status = next(events)
+        assert name == "status"
+        assert (status["model"], status["loading"], status["queued"], status["running"], status["waiting_limit"]) == (
+            "smoke", "", 0, 0, 5,
+        )  # fmt: skip
+        assert status["draining"] is False
+        assert status["disk_free_bytes"] > 0
+        (one,) = status["workers"]
+        assert (one["models"], one["device"], one["total_bytes"] > 0) == (["smoke"], "cpu", True)
+        number = app.post(photo).json()["id"]
+        jobs = []
+        for name, each in events:
+            if name == "job":
+                jobs.append(each)
+                if each["state"] == "done":
+                    break
+        assert {job["id"] for job in jobs} == {number}
+        assert jobs[-1] == app.job(number)
+        client.delete(f"/api/jobs/{old['id']}")
+        assert next(each for name, each in events if name == "gone") == {"id": old["id"]}
+
+
 def test_cancel_forget_retry_and_pin(app: App, photo: Path) -> None:
     number = app.post(photo, steps=100).json()["id"]
     app.running(number)
@@ -291,6 +331,13 @@ def test_what_a_job_takes_is_known_beforehand_and_better_after_the_first(app: Ap
         assert (fast["fits"], fast["rung"], fast["message"], fast["settings"]["steps"]) == (True, "full", "", 4)
         assert fast["needed_bytes"] > 0
         assert fast["seconds"] > 0
+        assert {title: (size["settings"]["width"], size["settings"]["height"], size["settings"]["steps"])
+                for title, size in smoke["sizes"].items()} == {"256p": (336, 192, 10)}  # fmt: skip
+        assert smoke["limits"]["width"] == {"least": 8, "most": 512, "multiple": 8}
+        assert smoke["limits"]["frames"] == {"least": 1, "most": 32, "multiple": 1}
+        assert smoke["limits"]["guidance"] == {"least": 1, "most": 20, "multiple": 0}
+        assert list(smoke["limits"]) == ["width", "height", "frames", "steps", "fps", "guidance"]
+        assert smoke["advice"] == {}
         large = client.get("/api/models/smoke/estimate", params={"preset": "standard", "frames": 32}).json()
         assert large["settings"]["frames"] == 32
         assert large["needed_bytes"] >= fast["needed_bytes"]
@@ -330,7 +377,7 @@ def test_metrics_are_what_prometheus_reads(app: App, photo: Path) -> None:
 def test_the_document_names_every_way_in(app: App) -> None:
     document = json.loads(app.get("/api/openapi.json")[1])
     assert sorted(document["paths"]) == [
-        "/api/jobs", "/api/jobs/{number}", "/api/jobs/{number}/events", "/api/jobs/{number}/move",
+        "/api/events", "/api/jobs", "/api/jobs/{number}", "/api/jobs/{number}/events", "/api/jobs/{number}/move",
         "/api/jobs/{number}/picture", "/api/jobs/{number}/pin", "/api/jobs/{number}/retry",
         "/api/jobs/{number}/video", "/api/log/summary", "/api/models", "/api/models/{name}/estimate",
         "/api/models/{name}/load", "/api/queue",
@@ -351,7 +398,7 @@ def test_users_see_their_own_and_who_is_in_charge_sees_all(models: Path, tmp_pat
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"].startswith("Basic ")
             assert nobody.post("/api/jobs", content=bytes(100)).status_code == 401
-            for path in ("/metrics", "/api/queue", "/api/openapi.json"):
+            for path in ("/metrics", "/api/queue", "/api/events", "/api/openapi.json"):
                 assert nobody.get(path).status_code == (200 if path.endswith("json") else 401)
             assert nobody.get("/healthz").status_code == nobody.get("/readyz").status_code == 200
         li = guarded.client(authorization="Bearer first-password")
@@ -377,6 +424,15 @@ def test_users_see_their_own_and_who_is_in_charge_sees_all(models: Path, tmp_pat
             assert wang.delete(f"/api/jobs/{own}").status_code == 404
             assert wang.get(f"/api/jobs/{own}/video").status_code == 404
             assert wang.get(f"/api/jobs/{own}/events").status_code == 404
+            for client, numbers in ((li, {job, second, own}), (wang, {job, second})):
+                with client.stream("GET", "/api/events") as stream:
+                    events = told(stream)
+                    assert {each["id"] for each in next(events)[1]} == numbers
+                    (listed,) = next(each for name, each in events if name == "status")["workers"]
+                    (asked,) = client.get("/api/queue").json()["workers"]
+                    assert listed["name"] == asked["name"]
+                    assert (listed["name"] == "1") == (client is wang)
+                    assert listed["total_bytes"] == asked["total_bytes"] > 0
             assert wang.post("/api/models/smoke/load").status_code == 403
             assert wang.post(f"/api/jobs/{second}/move", params={"position": 0}).status_code == 403
             assert li.post(f"/api/jobs/{own}/move", params={"position": 0}).status_code == 200

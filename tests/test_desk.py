@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from app.jobs.base import Limits, Outcome, OwnerLimit, QueueFull, WorkerStatus
 from app.jobs.database import Database
 from app.jobs.store import JobStore
 from app.media import Media, picture_key
-from app.memory import Measurement, Refusal
+from app.memory import Fit, Measurement, Refusal
 from jingxiang import models as catalog
 
 CATALOG = catalog.load(Path(__file__).resolve().parent.parent / "app" / "models.toml")
@@ -181,3 +182,32 @@ def test_whoever_has_room_is_asked(desk: Desk) -> None:
     spec = CATALOG.model("i2vgen-xl")
     assert not isinstance(desk.fit(spec, spec.preset("40gb")), Refusal)
     assert desk.recommended(spec) == "40gb"
+
+
+def test_what_fits_is_known_of_each_size_and_preset_from_one_reading(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.store.beat(WORKER)
+    spec = CATALOG.model("i2vgen-xl")
+    large = spec.preset("40gb")
+    run = Measurement("RTX", "i2vgen-xl", "fp16", "full", 448, 256, 8, 1, 30, 6 * GIB, 12.0)
+    desk.store.measure("RTX", "i2vgen-xl", "fp16", vars(run))
+    workers, measured = Mock(wraps=desk.store.workers), Mock(wraps=desk.store.measured)
+    monkeypatch.setattr(desk.store, "workers", workers)
+    monkeypatch.setattr(desk.store, "measured", measured)
+    sizes = {choice.title: choice for choice in desk.sizes(spec, large)}
+    assert (workers.call_count, measured.call_count) == (1, 1)
+    assert list(sizes) == ["256p", "512p", "768p", "1024p"]
+    assert [(choice.preset.frames, choice.preset.steps) for choice in sizes.values()] == [(32, 80)] * 4
+    assert sizes["1024p"].fit == desk.fit(spec, replace(large, width=1280, height=720))
+    assert isinstance(sizes["1024p"].fit, Refusal)
+    assert isinstance(sizes["256p"].fit, Fit)
+    presets = {choice.title: choice for choice in desk.presets(spec)}
+    assert {title: choice.preset for title, choice in presets.items()} == spec.presets
+    assert presets["fast"].seconds == desk.seconds(spec, spec.preset("fast")) == pytest.approx(12.0)
+    assert presets["40gb"].fit == sizes["1024p"].fit
+
+
+def test_before_the_first_worker_nobody_knows_what_fits(desk: Desk) -> None:
+    spec = CATALOG.model("smoke")
+    assert [(choice.fit, choice.seconds) for choice in desk.presets(spec)] == [(None, None)] * 2

@@ -17,6 +17,7 @@ import pytest
 from app.cards import Holder, Space
 from app.generation import Order
 from app.jobs.base import (
+    Ended,
     Job,
     Limits,
     LostClaim,
@@ -220,13 +221,41 @@ def test_order_can_be_changed(store: JobStore) -> None:
         store.move(numbers[0], 0)
 
 
-def test_what_is_ahead(store: JobStore) -> None:
-    running, second, third = submit(store, 3)
-    claimed(store)
-    assert [job.id for job in store.ahead(store.job(third.id))] == [running.id, second.id]
-    assert store.ahead(store.job(running.id)) == []
-    store.cancel(third.id)
-    assert store.ahead(store.job(third.id)) == []
+def test_the_mark_is_another_one_after_each_change_by_whomever(store: JobStore, url: str) -> None:
+    other = JobStore(Database(url))
+    try:
+        marks = [store.mark()]
+        assert store.mark() == marks[0]
+        submit(store, 1)
+        marks.append(store.mark())
+        assert store.mark() == marks[1]
+        job = claimed(other)
+        marks.append(store.mark())
+        other.step(job, 1)
+        marks.append(store.mark())
+        assert len(set(marks)) == 4
+    finally:
+        other.close()
+
+
+def test_a_glance_shows_what_waits_and_runs_and_that_the_rest_has_changed(store: JobStore) -> None:
+    first, second = submit(store, 2)
+    running = claimed(store)
+    store.beat(WorkerStatus("w1", "busy"))
+    glances = [store.glance()]
+    assert [(job.id, job.state) for job in glances[0].active] == [(first.id, "running"), (second.id, "queued")]
+    assert [worker.name for worker in glances[0].workers] == ["w1"]
+    store.measure("cpu", "smoke", "fp32", {})
+    store.finish(running, Outcome("videos/x.mp4", 1, 1.0))
+    glances.append(store.glance())
+    store.pin(first.id)
+    glances.append(store.glance())
+    assert store.history() == {first.id: Ended("", "done", store.job(first.id).ended, True)}
+    store.delete(first.id)
+    glances.append(store.glance())
+    assert len({glance.history for glance in glances}) == 4 - 1  # nothing has ended first and last
+    assert [glance.measured > 0 for glance in glances] == [False, True, True, True]
+    assert store.history() == {}
 
 
 def test_deleting(store: JobStore) -> None:

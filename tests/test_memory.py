@@ -175,7 +175,9 @@ def test_what_is_too_large_is_refused_with_numbers_and_what_would_help() -> None
         "not enough memory: it needs 10.6 GB, and 5.4 GB can be had: 696x392 with 24 frames would fit; or free 5.2 GB "
         "(process 4711 python holds 6.1 GB, process 10 Xorg holds 50.0 MB)"
     )
+    assert found.brief == "needs 10.6 GB, 5.4 GB free"
     with speaking("zh"):
+        assert found.brief == "需要 10.6 GB，可用 5.4 GB"
         assert found.message == (
             "内存或显存不足：需要 10.6 GB，可用 5.4 GB：696x392、24 帧则放得下；或再腾出 5.2 GB"
             "（进程 4711 python 占用 6.1 GB、进程 10 Xorg 占用 50.0 MB）"

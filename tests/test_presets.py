@@ -174,3 +174,22 @@ def test_what_is_wrong_in_the_file_is_said_with_the_place(tmp_path: Path, old: s
     with pytest.raises(JingxiangError) as caught:
         load(tmp_path, TEXT.replace(old, new, 1))
     assert (caught.value.message, caught.value.exit_code) == (f"{presets.FILE}: {message}", 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("i2vgen-xl", {"256p": (336, 192), "512p": (680, 384), "768p": (1024, 576), "1024p": (1280, 720)}),
+        ("svd-xt", {"256p": (320, 192), "512p": (640, 384), "768p": (1024, 576)}),
+        ("animatediff", {"256p": (256, 256), "512p": (512, 512), "768p": (768, 768)}),
+        ("smoke", {"256p": (336, 192)}),
+    ],
+)
+def test_sizes_are_those_that_a_model_can_make_in_its_shape(name: str, sizes: dict[str, tuple[int, int]]) -> None:
+    spec = CATALOG.model(name)
+    preset = spec.preset("fast")
+    found = CATALOG.sizes(spec, preset)
+    assert {title: (each.width, each.height) for title, each in found.items()} == sizes
+    for each in found.values():
+        assert spec.limits.excess(each) is None
+        assert (each.frames, each.steps, each.guidance) == (preset.frames, preset.steps, preset.guidance)

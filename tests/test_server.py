@@ -284,6 +284,24 @@ def test_sigterm_lets_who_follows_a_job_hear_of_its_end(models: Path, tmp_path: 
         assert stops(app, 20) == 0
 
 
+def test_sigterm_lets_a_page_hear_of_the_end_and_fetch_the_video(models: Path, tmp_path: Path, photo: Path) -> None:
+    with serving(models, tmp_path) as app:
+        worker = ready(app)
+        number = app.post(photo).json()["id"]
+        app.running(number)
+        worker.suspend()
+        with app.client() as client, client.stream("GET", "/api/events") as stream:
+            lines = stream.iter_lines()
+            next(line for line in lines if '"draining":false' in line)
+            app.process.send_signal(signal.SIGTERM)
+            next(line for line in lines if '"draining":true' in line)
+            worker.resume()
+            next(line for line in lines if '"state":"done"' in line)
+            assert client.get(f"/api/jobs/{number}/video").status_code == 200
+            assert all(not line or line.startswith((":", "event:", "data:")) for line in lines)  # to an ordinary end
+        assert stops(app, 20) == 0
+
+
 def test_sigterm_without_a_video_stops_soon_although_a_page_is_open(models: Path, tmp_path: Path) -> None:
     with serving(models, tmp_path) as app:
         ready(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.cards import Space
 from app.generation import Order
@@ -95,6 +95,27 @@ class WorkerStatus:
     @property
     def takes_jobs(self) -> bool:
         return self.state in ("ready", "busy", "idle")
+
+
+class Ended(NamedTuple):
+    """What can still change of a job that has ended."""
+
+    owner: str
+    state: State
+    ended: float | None
+    is_pinned: bool
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The store at one moment. `active`: the jobs that wait or run, in the order of the queue; `history` is another one
+    when anything about the others is, and `measured` when there are new measurements.
+    """
+
+    active: tuple[Job, ...]
+    history: tuple[float | None, ...]
+    measured: int
+    workers: tuple[WorkerStatus, ...]
 
 
 @dataclass(frozen=True)

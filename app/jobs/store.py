@@ -22,6 +22,8 @@ from app.generation import Order
 from app.jobs import base
 from app.jobs.base import (
     ENDS,
+    Ended,
+    Glance,
     Job,
     Limits,
     LostClaim,
@@ -102,11 +104,28 @@ class JobStore:
         with self._database.read() as connection:
             return {row.id: _job(row) for row in connection.execute(select(jobs).where(jobs.c.id.in_(numbers)))}
 
-    def ahead(self, job: Job) -> list[Job]:
-        """What must be done before a waiting job is begun: what runs, and what waits in front of it."""
-        active = self.jobs(states=("running", "queued"))
-        numbers = [each.id for each in active]
-        return active[: numbers.index(job.id)] if job.id in numbers else []
+    def mark(self) -> str:
+        """Another one than before as soon as anything has been written, by whomever; asking costs next to nothing."""
+        return self._database.mark()
+
+    def glance(self) -> Glance:
+        """All that changes often, at once."""
+        active = select(jobs).where(jobs.c.state.in_(("queued", "running"))).order_by(jobs.c.place)
+        pinned = func.sum(case((jobs.c.is_pinned, jobs.c.ended), else_=0.0))
+        history = select(func.count(), func.sum(jobs.c.ended), pinned).where(jobs.c.state.in_(ENDS))
+        with self._database.read() as connection:
+            return Glance(
+                active=tuple(_job(row) for row in connection.execute(active)),
+                history=tuple(connection.execute(history).one()),
+                measured=connection.scalar(select(func.max(measurements.c.number))) or 0,
+                workers=tuple(_worker(row) for row in connection.execute(select(workers).order_by(workers.c.name))),
+            )
+
+    def history(self) -> dict[str, Ended]:
+        """All jobs that have ended, in short: there may be thousands."""
+        chosen = select(jobs.c.id, jobs.c.owner, jobs.c.state, jobs.c.ended, jobs.c.is_pinned)
+        with self._database.read() as connection:
+            return {row[0]: Ended(*row[1:]) for row in connection.execute(chosen.where(jobs.c.state.in_(ENDS)))}
 
     def depth(self) -> dict[State, int]:
         """How many jobs wait and run."""
