@@ -378,7 +378,7 @@ def test_others_need_a_password_which_is_made_if_there_is_none(models: Path, tmp
         assert public.get("/healthz")[0] == public.get("/readyz")[0] == 200
         with pytest.raises(ValueError, match="login"):
             Client(public.url, verbose=False)
-        client = Client(public.url, auth=("jingxiang", found[1]), verbose=False)
+        client = Client(public.url, headers={"authorization": f"Bearer {found[1]}"}, verbose=False)
         client.close()
 
 
