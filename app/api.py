@@ -82,7 +82,7 @@ class Settings(BaseModel):
 
 class JobAnswer(BaseModel):
     """One job. Times are seconds since 1970. `position`: how many come before it; `wait_s`: seconds until it is begun,
-    if that can be told; `unread`: the end of the prompt that the model could not read; `video`: where to get it.
+    `left_s`: until it is done, once it runs, if that can be told; `unread`: the end of the prompt that the model could not read; `video`: where to get it.
     """
 
     id: str
@@ -98,6 +98,7 @@ class JobAnswer(BaseModel):
     steps: int
     position: int
     wait_s: float | None
+    left_s: float | None
     reason: str
     unread: str
     rung: str = Field(description="how memory was saved, if it had to be")
@@ -456,6 +457,7 @@ def answer(shown: Shown) -> JobAnswer:
         steps=job.steps,
         position=shown.position,
         wait_s=shown.wait_s,
+        left_s=shown.left_s,
         reason=job.reason,
         unread=outcome.unread if outcome else "",
         rung=outcome.rung if outcome else "",

@@ -25,11 +25,12 @@ AMOUNT_PART = 0.01  # of memory or disk in all: less is no change
 
 @dataclass(frozen=True)
 class Shown:
-    """A job, how many come before it, and in how many seconds it is begun, if it waits and that can be told."""
+    """A job with its `Outlook`."""
 
     job: Job
     position: int
     wait_s: float | None
+    left_s: float | None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from app.jobs.base import ENDS, Job, Limits, QueueFull, UnknownJob, WrongState
 from app.jobs.store import JobStore
 from app.media import PICTURES, VIDEOS, Media, MediaFailed, digest_of, number_of, picture_key, sidecar_key
 from app.memory import Fit, Refusal
-from app.survey import Survey
+from app.survey import Outlook, Survey
 from app.texts import tr
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import FULL, Catalog, ModelSpec, Preset
@@ -25,7 +25,7 @@ UNPACKED = 2  # pictures at a time: a large one takes several hundred megabytes
 THUMBNAILS = 256  # kept: 20 kB each
 JUMP_S = 3600.0  # of a clock that cannot be believed any more
 GRACE_S = 120.0  # between a picture and its job
-NO_OUTLOOK: tuple[int, float | None] = (0, None)  # of a job that does not wait
+NO_OUTLOOK = Outlook()  # of a job that has ended
 
 
 class Draining(JingxiangError):
@@ -223,14 +223,14 @@ class Desk:
         with self._unpacking:
             return picture.small(self.media.get(picture_key(digest)), side)
 
-    def outlook(self, job: Job) -> tuple[int, float | None]:
-        """How many come before a waiting job, and in how many seconds it is begun, if that can be told."""
-        return self.outlooks().get(job.id, NO_OUTLOOK) if job.state == "queued" else NO_OUTLOOK
+    def outlook(self, job: Job) -> Outlook:
+        """How it goes on with a job that waits or runs, if that can be told."""
+        return NO_OUTLOOK if job.state in ENDS else self.outlooks().get(job.id, NO_OUTLOOK)
 
-    def outlooks(self) -> dict[str, tuple[int, float | None]]:
-        """That of all jobs that wait, by their ids."""
+    def outlooks(self) -> dict[str, Outlook]:
+        """That of all jobs that wait or run, by their ids."""
         active = self.store.jobs(states=("running", "queued"))
-        return self.survey().outlooks(active) if any(job.state == "queued" for job in active) else {}
+        return self.survey().outlooks(active) if active else {}
 
     # Keeping the disk free
 

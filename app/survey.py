@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from app import memory
 from app.jobs.base import Job, WorkerStatus
@@ -10,6 +11,16 @@ from app.jobs.store import JobStore
 from app.memory import Fit, Measurement, Refusal
 from jingxiang.models import FULL, Catalog, ModelSpec, Preset
 from jingxiang.presets import STANDARD
+
+
+class Outlook(NamedTuple):
+    """How many jobs come before one, in how many seconds it is begun if it waits, and how many it takes from now on if
+    it runs; None: that cannot be told.
+    """
+
+    position: int = 0
+    wait_s: float | None = None
+    left_s: float | None = None
 
 
 class Survey:
@@ -65,18 +76,17 @@ class Survey:
         found = self._catalog.presets.for_card(max(totals)) if totals else STANDARD
         return found if found in spec.presets else STANDARD
 
-    def outlooks(self, active: Sequence[Job]) -> dict[str, tuple[int, float | None]]:
-        """For each waiting job how many come before it, and in how many seconds it is begun, if that can be told.
-
-        `active`: all that wait or run, in the order of the queue.
-        """
+    def outlooks(self, active: Sequence[Job]) -> dict[str, Outlook]:
+        """That of each job of `active`: all that wait or run, in the order of the queue."""
         workers = sum(worker.takes_jobs for worker in self.workers)
-        found: dict[str, tuple[int, float | None]] = {}
+        found: dict[str, Outlook] = {}
         ahead_s: float | None = 0.0
         for position, job in enumerate(active):
-            if job.state == "queued":
-                found[job.id] = position, ahead_s / workers if ahead_s is not None and workers else None
             left_s = self.left_s(job)
+            if job.state == "queued":
+                found[job.id] = Outlook(position, ahead_s / workers if ahead_s is not None and workers else None)
+            else:
+                found[job.id] = Outlook(left_s=left_s)
             ahead_s = None if ahead_s is None or left_s is None else ahead_s + left_s
         return found
 

@@ -151,8 +151,9 @@ def test_a_full_queue_says_when_there_is_room(desk: Desk) -> None:
     with pytest.raises(QueueFull, match="the queue is full: 2 are waiting; a place is free in about 4 s"):
         desk.submit(wanted())
     outlooks = [desk.outlook(desk.store.job(each.id)) for each in (running, first, second)]
-    assert [position for position, _ in outlooks] == [0, 1, 2]
-    assert [wait_s for _, wait_s in outlooks] == [None, 4.0, 12.0]
+    assert [each.position for each in outlooks] == [0, 1, 2]
+    assert [each.wait_s for each in outlooks] == [None, 4.0, 12.0]
+    assert [each.left_s for each in outlooks] == [4.0, None, None]
 
 
 def test_what_does_not_fit_is_refused_before_it_waits(desk: Desk) -> None:

@@ -21,6 +21,7 @@ from app.examples import Example
 from app.jobs.base import OwnerLimit, QueueFull
 from app.media import MediaFailed, picture_key
 from app.memory import Fit, Refusal
+from app.survey import Survey
 from app.texts import asked, speaking, spoken, tr
 from jingxiang import console
 from jingxiang.errors import JingxiangError, UsageError
@@ -245,9 +246,9 @@ class Form:
 
     def _with(self, filled: Filled, name: str, preset: Preset) -> Filled:
         """The form with the settings of a preset."""
-        spec = self._desk.catalog.model(filled.model)
+        spec, survey = self._desk.catalog.model(filled.model), self._desk.survey()
         return replace(
-            filled, preset=self._presets(spec, name), size=self._sizes(spec, preset), frames=preset.frames,
+            filled, preset=self._presets(spec, name, survey), size=self._sizes(spec, preset, survey), frames=preset.frames,
             steps=preset.steps, fps=preset.fps, guidance=preset.guidance,
         )  # fmt: skip
 
@@ -298,66 +299,66 @@ class Form:
 
     def _estimates(self, filled: Filled) -> list[Any]:
         """For presets and sizes what does not fit, and for each of the three buttons whether, how and how long."""
-        spec = self._desk.catalog.model(filled.model)
-        presets = {each.name: each for each in self._desk.presets(spec)}
+        spec, survey = self._desk.catalog.model(filled.model), self._desk.survey()
+        presets = {each.title: each for each in self._desk.presets(spec, survey)}
         try:
             preset = filled.settings(spec)
         except UsageError as error:
             own, preset = _not(error.message), spec.preset(STANDARD)
             is_possible = False
         else:
-            fit = self._desk.fit(spec, preset)
-            seconds = self._desk.seconds(spec, preset, fit.rung if isinstance(fit, Fit) else FULL)
-            own = _estimated(Choice("", "", preset, fit, seconds), generation.advice(spec, preset))
-            is_possible = not isinstance(fit, Refusal)
-        found: list[Any] = [self._presets(spec, filled.name), self._sizes(spec, preset)]
+            choice = Choice("", preset, *survey.estimate(spec, preset))
+            own = _estimated(choice, generation.advice(spec, preset))
+            is_possible = not isinstance(choice.fit, Refusal)
+        found: list[Any] = [self._presets(spec, filled.name, survey), self._sizes(spec, preset, survey)]
         for name in (STANDARD, FAST):
             choice = presets[name]
             found += [gr.update(interactive=not isinstance(choice.fit, Refusal)), _estimated(choice, ())]
         return [*found, gr.update(interactive=is_possible), own]
 
-    def _presets(self, spec: ModelSpec, chosen: str) -> dict[str, Any]:
+    def _presets(self, spec: ModelSpec, chosen: str, survey: Survey) -> dict[str, Any]:
         titles = preset_titles()
         options = [
             {
-                "value": each.name, "label": titles.get(each.name, each.name), "reason": _reason(each.fit),
+                "value": each.title, "label": titles.get(each.title, each.title), "reason": _reason(each.fit),
                 "detail": f"{_size(each.preset)} · {each.preset.frames}",
             }
-            for each in self._desk.presets(spec)
+            for each in self._desk.presets(spec, survey)
         ]  # fmt: skip
         return {"legend": tr("Start from"), "chosen": chosen, "options": options}
 
-    def _sizes(self, spec: ModelSpec, preset: Preset) -> dict[str, Any]:
+    def _sizes(self, spec: ModelSpec, preset: Preset, survey: Survey) -> dict[str, Any]:
         """The sizes that the model has, and the one that is chosen, if that is another one."""
-        options = {
+        options: dict[str, dict[str, Any]] = {
             _size(each.preset): {
                 "value": _size(each.preset), "label": each.title, "detail": _size(each.preset),
                 "reason": _reason(each.fit), "pixels": each.preset.width * each.preset.height,
             }
-            for each in self._desk.sizes(spec, preset)
+            for each in self._desk.sizes(spec, preset, survey)
         }  # fmt: skip
         own = _size(preset)
         if own not in options:
             options[own] = {
-                "value": own, "label": own, "detail": "", "reason": _reason(self._desk.fit(spec, preset)),
+                "value": own, "label": own, "detail": "", "reason": _reason(survey.fit(spec, preset)),
                 "pixels": preset.width * preset.height,
             }  # fmt: skip
-        sorted_ = sorted(options.values(), key=lambda option: option["pixels"])
-        return {"legend": tr("Size"), "chosen": own, "options": sorted_}
+        return {
+            "legend": tr("Size"), "chosen": own, "options": sorted(options.values(), key=lambda each: each["pixels"]),
+        }  # fmt: skip
 
     def _hint(self, filled: Filled) -> str:
         """How much of the prompt the model reads, and what it cannot."""
         spec = self._desk.catalog.model(filled.model)
         if not spec.takes_prompt:
             return ""
-        count = self._desk.count(spec, filled.prompt)
+        count = None
         parts = []
         if count is not None:
             parts.append(tr("{used} of {most} tokens", used=count.used, most=count.most))
             if count.unread:
                 unread = generation.unread_text(count.unread)
                 parts.append(_not(unread))
-        if self._desk.is_foreign(filled.prompt):
+        if False:
             parts.append(_not(tr("the model reads English only")))
         return f'<p class="hint" role="status">{" · ".join(parts)}</p>'
 
@@ -414,7 +415,7 @@ def _is_number(value: object) -> bool:
 
 
 def _reason(fit: Fit | Refusal | None) -> str:
-    return fit.reason if isinstance(fit, Refusal) else ""
+    return fit.brief if isinstance(fit, Refusal) else ""
 
 
 def _not(text: str) -> str:

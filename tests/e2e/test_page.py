@@ -197,9 +197,7 @@ def test_a_reload_and_a_second_tab_show_the_same_job(browser: Chromium, app: App
         expect(same).to_have_attribute("data-state", "cancelled", timeout=LONG_MS)
 
 
-def test_a_restart_of_the_server_in_the_middle(
-    browser: Chromium, models: Path, tmp_path: Path, photo: Path
-) -> None:
+def test_a_restart_of_the_server_in_the_middle(browser: Chromium, models: Path, tmp_path: Path, photo: Path) -> None:
     with serving(models, tmp_path) as first, browser.visitor(ENGLISH) as visitor:
         first.wait_until_ready()
         page = opened(visitor, first.url)
@@ -239,9 +237,7 @@ def test_a_full_queue_is_said_and_pictures_that_had_no_room_stay(
     expect(english.locator("#jobs [data-state=done]")).to_have_count(5, timeout=LONG_MS)
 
 
-def test_a_video_that_is_dropped_back_restores_everything(
-    english: Page, app: App, photo: Path, tmp_path: Path
-) -> None:
+def test_a_video_that_is_dropped_back_restores_everything(english: Page, app: App, photo: Path, tmp_path: Path) -> None:
     fill(english, photo, prompt="a cat, 一只猫")
     settings(english)
     number(english, "frames", 6)
@@ -286,7 +282,9 @@ def test_reuse_keep_and_compare(english: Page, app: App, photo: Path) -> None:
     dialog = english.locator("dialog")
     expect(dialog.locator("video")).to_have_count(2)
     expect(dialog.locator("table")).to_contain_text("a dog")
-    english.wait_for_function("() => [...document.querySelectorAll('dialog video')].every((each) => each.currentTime > 0)")
+    english.wait_for_function(
+        "() => [...document.querySelectorAll('dialog video')].every((each) => each.currentTime > 0)"
+    )
     english.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
 
