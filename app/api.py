@@ -82,7 +82,8 @@ class Settings(BaseModel):
 
 class JobAnswer(BaseModel):
     """One job. Times are seconds since 1970. `position`: how many come before it; `wait_s`: seconds until it is begun,
-    `left_s`: until it is done, once it runs, if that can be told; `unread`: the end of the prompt that the model could not read; `video`: where to get it.
+    `left_s`: until it is done, once it runs, if that can be told; `unread`: the end of the prompt that the model could
+    not read; `video`: where to get it.
     """
 
     id: str

@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_grey_with_the_reason_in_the_language_of_whoever_lo
 
 def test_estimates_follow_the_settings(form: Form) -> None:
     presets, sizes, standard, _, fast, _, custom, own, draft = form.changed(
-        *filled(form, frames=8, size={"chosen": "448x256"}), request=asked()
+        asked(), *filled(form, frames=8, size={"chosen": "448x256"})
     )
     assert presets["chosen"] == "24gb"
     assert sizes["chosen"] == "448x256"
@@ -128,14 +128,14 @@ def test_estimates_follow_the_settings(form: Form) -> None:
     assert "8 frames" in own
     assert "time not known yet" in own
     assert draft["frames"] == 8
-    *_, custom, own, _ = form.changed(*filled(form, frames=32, size={"chosen": "1280x1280"}), request=asked())
+    *_, custom, own, _ = form.changed(asked(), *filled(form, frames=32, size={"chosen": "1280x1280"}))
     assert custom["interactive"] is False
     assert "not enough memory" in own
 
 
 def test_unwise_settings_are_possible_and_said(form: Form) -> None:
     values = filled(form, frames=8, size={"chosen": "448x256"}, steps=90)
-    *_, custom, own, _ = form.changed(*values, request=asked())
+    *_, custom, own, _ = form.changed(asked(), *values)
     assert custom["interactive"] is True
     assert "steps 90: better from 10 to 60" in own
 
@@ -143,8 +143,8 @@ def test_unwise_settings_are_possible_and_said(form: Form) -> None:
 def test_a_job_is_handed_in_with_a_preset_or_the_forms_own_settings(form: Form, desk: Desk, folder: Path) -> None:
     pictures = [uploaded(folder, "a.png", photo())]
     own = filled(form, pictures=pictures, negative="blurry", seed="7", frames=8, size={"chosen": "448x256"})
-    assert form.handed_in(FAST)(*own, request=asked()) == pictures, "it stays in the form"
-    form.handed_in(CUSTOM)(*own, request=asked())
+    assert form.handed_in(FAST)(asked(), *own) == pictures, "it stays in the form"
+    form.handed_in(CUSTOM)(asked(), *own)
     fast, custom = (job.order for job in desk.store.jobs())
     assert (fast.preset_name, fast.preset, fast.seed, fast.negative) == (
         FAST, CATALOG.model("i2vgen-xl").preset(FAST), 7, "blurry",
@@ -156,12 +156,12 @@ def test_many_pictures_become_many_jobs_and_those_without_room_stay(
     form: Form, desk: Desk, folder: Path, told: list[str]
 ) -> None:
     pictures = [uploaded(folder, f"{shade}.png", photo(shade)) for shade in (1, 2, 3)]
-    left = form.handed_in(FAST)(*filled(form, pictures=pictures), request=asked())
+    left = form.handed_in(FAST)(asked(), *filled(form, pictures=pictures))
     assert left == pictures[2:]  # two may wait
     assert len({job.order.picture for job in desk.store.jobs()}) == 2
     assert told[-1].startswith("2 of 3 are handed in, the others stay here: the queue is full")
     with pytest.raises(gr.Error, match="the queue is full"):
-        form.handed_in(FAST)(*filled(form, pictures=left), request=asked())
+        form.handed_in(FAST)(asked(), *filled(form, pictures=left))
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ def test_many_pictures_become_many_jobs_and_those_without_room_stay(
 def test_what_cannot_be_made_is_said(form: Form, folder: Path, changes: dict[str, Any], message: str) -> None:
     pictures = [uploaded(folder, "a.png", photo())] if changes else None
     with pytest.raises(gr.Error) as caught:
-        form.handed_in(CUSTOM)(*filled(form, pictures=pictures, **changes), request=asked())
+        form.handed_in(CUSTOM)(asked(), *filled(form, pictures=pictures, **changes))
     assert message in str(caught.value.message)
 
 
 def test_a_draft_comes_back_and_a_bad_one_does_no_harm(form: Form, folder: Path, tmp_path: Path) -> None:
     picture = uploaded(folder, "a.png", photo())
     values = filled(form, pictures=[picture], prompt="a cat", negative="blurry", frames=8, seed="5")
-    draft = json.loads(json.dumps(form.changed(*values, request=asked())[-1]))
+    draft = json.loads(json.dumps(form.changed(asked(), *values)[-1]))
     assert str(tmp_path) not in json.dumps(draft)
     again = opened(form, draft)
     assert (again[1], again[2], again[3], again[6], again[10]) == ([picture], "a cat", "blurry", 8, "5")
@@ -211,7 +211,7 @@ def made(form: Form, desk: Desk, folder: Path, user: str = "") -> str:
     """A video's file, as somebody has downloaded it, of a job that was made here."""
     pictures = [uploaded(folder, "a.png", photo(9))]
     values = filled(form, pictures=pictures, negative="blurry", seed="123", frames=8, size={"chosen": "448x256"})
-    form.handed_in(CUSTOM)(*values, request=asked(user))
+    form.handed_in(CUSTOM)(asked(user), *values)
     order = desk.store.jobs()[0].order
     how = provenance.of(CATALOG.model("i2vgen-xl"), picture=order.picture, seed=order.seed, settings=order.settings())
     file = folder / "0123456789abcdef" / "video.mp4"
@@ -223,11 +223,11 @@ def made(form: Form, desk: Desk, folder: Path, user: str = "") -> str:
 def test_a_video_that_is_dropped_brings_back_everything(form: Form, desk: Desk, folder: Path, told: list[str]) -> None:
     file = made(form, desk, folder)
     values = filled(form, pictures=[(file, None)], prompt="")
-    back = plain(form.dropped(*values, request=asked()))
+    back = plain(form.dropped(asked(), *values))
     assert (back[2], back[3], back[6], back[5]["chosen"], back[10]) == ("a cat", "blurry", 8, "448x256", "123")
     assert told == ["the video's settings are in the form, with its seed 123"]
     # handed in again it is the same order, although its picture comes back as another file
-    form.handed_in(CUSTOM)(*back, request=asked())
+    form.handed_in(CUSTOM)(asked(), *back)
     first, second = (job.order for job in desk.store.jobs())
     assert first == second
 
@@ -239,10 +239,10 @@ def test_a_picture_of_somebody_else_does_not_come_back(
     form = Form(desk, access, tmp_path, folder, load())
     file = made(form, desk, folder, "ann")
     values = filled(form, pictures=[(file, None)])
-    assert plain(form.dropped(*values, request=asked("bob")))[1] is None
+    assert plain(form.dropped(asked("bob"), *values))[1] is None
     assert "the picture that it was made from is not here: add it" in told
     for user in ("ann", "boss"):
-        assert plain(form.dropped(*values, request=asked(user)))[1]
+        assert plain(form.dropped(asked(user), *values))[1]
     number = desk.store.jobs()[0].id
     with pytest.raises(gr.Error, match="there is no job"):
         form.reused(SimpleNamespace(id=number), asked("bob"))
@@ -253,27 +253,27 @@ def test_a_file_with_the_name_of_a_picture_is_not_taken_for_it(form: Form, desk:
     made(form, desk, folder)
     digest = desk.store.jobs()[0].order.picture
     other = uploaded(folder, f"{digest}.png", photo(200))
-    form.handed_in(FAST)(*filled(form, pictures=[other]), request=asked())
+    form.handed_in(FAST)(asked(), *filled(form, pictures=[other]))
     assert desk.store.jobs()[1].order.picture != digest
 
 
 def test_a_strange_video_is_said_and_pictures_stay(form: Form, folder: Path, told: list[str]) -> None:
     strange = uploaded(folder, "x.mp4", b"no video")
     picture = uploaded(folder, "a.png", photo())
-    back = plain(form.dropped(*filled(form, pictures=[strange, picture]), request=asked()))
+    back = plain(form.dropped(asked(), *filled(form, pictures=[strange, picture])))
     assert back[1] == [picture]
     assert told == ["that video says nothing of how it was made here"]
 
 
 def test_the_hint_counts_and_warns(form: Form) -> None:
-    assert "the model reads English only" in form.typed(*filled(form, prompt="一只猫"), request=asked())[0]
-    assert "<b>" not in form.typed(*filled(form, prompt="<b>" * 200), request=asked())[0]
+    assert "the model reads English only" in form.typed(asked(), *filled(form, prompt="一只猫"))[0]
+    assert "<b>" not in form.typed(asked(), *filled(form, prompt="<b>" * 200))[0]
 
 
 def test_another_model_and_another_preset_bring_their_settings(form: Form) -> None:
     values = filled(form, preset={"chosen": FAST})
-    assert plain(form.preset_chosen(*values, request=asked()))[6:8] == [8, 30]
-    found = form.model_chosen(*filled(form, model="smoke"), request=asked())
+    assert plain(form.preset_chosen(asked(), *values))[6:8] == [8, 30]
+    found = form.model_chosen(asked(), *filled(form, model="smoke"))
     smoke = CATALOG.model("smoke")
     assert found[6]["maximum"] == smoke.limits.frames
     assert plain(found)[7] == smoke.preset(STANDARD).steps

@@ -34,4 +34,4 @@ def build(desk: Desk, access: Access, outputs: Path) -> tuple[FastAPI, ASGIApp]:
         show_error=True, footer_links=[], run_history=False, ssr_mode=False, enable_monitoring=False,
         auth_dependency=None if access.is_open else lambda request: request.scope["user"].name,  # of `app.login`
     )  # fmt: skip
-    return application, Shell(application)
+    return application, Shell(application, desk.catalog)

@@ -65,6 +65,11 @@ class Filled:
     seed: str
 
     @property
+    def is_there(self) -> bool:
+        """Whether the page has it already: Gradio tells of changes in the middle of `Form.opened`."""
+        return bool(self.model and self.preset["chosen"] and self.size["chosen"])
+
+    @property
     def name(self) -> str:
         return str(self.preset["chosen"])
 
@@ -99,7 +104,7 @@ class Form:
                 gr.update(visible=user.is_in_charge),
             ]  # fmt: skip
 
-    def model_chosen(self, *values: Any, request: gr.Request) -> list[Any]:
+    def model_chosen(self, request: gr.Request, *values: Any) -> list[Any]:
         """Other settings suit another model."""
         with self._answering(request):
             filled = Filled(*values)
@@ -107,24 +112,28 @@ class Form:
             name = self._desk.recommended(spec)
             return self._fields(self._with(filled, name, spec.preset(name)))
 
-    def preset_chosen(self, *values: Any, request: gr.Request) -> list[Any]:
+    def preset_chosen(self, request: gr.Request, *values: Any) -> list[Any]:
         with self._answering(request):
             filled = Filled(*values)
             spec = self._desk.catalog.model(filled.model)
             return self._fields(self._with(filled, filled.name, spec.preset(filled.name)))
 
-    def changed(self, *values: Any, request: gr.Request) -> list[Any]:
+    def changed(self, request: gr.Request, *values: Any) -> list[Any]:
         """Settings, or what is free, are others: what fits now, and how long it takes."""
+        if not Filled(*values).is_there:
+            return [gr.skip()] * 9
         with self._answering(request):
             filled = Filled(*values)
             return [*self._estimates(filled), self._draft(filled)]
 
-    def typed(self, *values: Any, request: gr.Request) -> list[Any]:
+    def typed(self, request: gr.Request, *values: Any) -> list[Any]:
+        if not Filled(*values).is_there:
+            return [gr.skip()] * 2
         with self._answering(request):
             filled = Filled(*values)
             return [self._hint(filled), self._draft(filled)]
 
-    def dropped(self, *values: Any, request: gr.Request) -> list[Any]:
+    def dropped(self, request: gr.Request, *values: Any) -> list[Any]:
         """Pictures have been put in; a video of ours among them brings back what it was made with."""
         with self._answering(request) as user:
             filled = Filled(*values)
@@ -170,7 +179,7 @@ class Form:
     def handed_in(self, name: str) -> Callable[..., Any]:
         """Hand in every picture, with the preset of that name or, for `CUSTOM`, with the settings of the form."""
 
-        def hand_in(*values: Any, request: gr.Request) -> Any:
+        def hand_in(request: gr.Request, *values: Any) -> Any:
             with self._answering(request) as user:
                 filled = Filled(*values)
                 left = self._hand_in(filled, name, user)
@@ -248,8 +257,8 @@ class Form:
         """The form with the settings of a preset."""
         spec, survey = self._desk.catalog.model(filled.model), self._desk.survey()
         return replace(
-            filled, preset=self._presets(spec, name, survey), size=self._sizes(spec, preset, survey), frames=preset.frames,
-            steps=preset.steps, fps=preset.fps, guidance=preset.guidance,
+            filled, preset=self._presets(spec, name, survey), size=self._sizes(spec, preset, survey),
+            frames=preset.frames, steps=preset.steps, fps=preset.fps, guidance=preset.guidance,
         )  # fmt: skip
 
     def _of(self, model: str, settings: Mapping[str, Any], pictures: Sequence[Path]) -> Filled:

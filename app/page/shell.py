@@ -21,6 +21,7 @@ from app import examples
 from app.access import NOBODY_ELSE
 from app.page.words import STATIC, words
 from app.texts import asked
+from jingxiang.models import Catalog
 
 FOLDER = "/page"
 BASE = '<base href="./" />'  # in Gradio's page; all our addresses are relative to it
@@ -44,6 +45,7 @@ class Shell:
     """ASGI: Gradio's `page` with what is ours."""
 
     page: ASGIApp
+    catalog: Catalog
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,7 +61,14 @@ class Shell:
 
     def _changed(self, request: Request) -> Callable[[bytes], bytes]:
         language, user = asked(request.headers), request.scope.get("user", NOBODY_ELSE)
-        told = {"language": language, "texts": words(language), "user": user.name, "in_charge": user.is_in_charge}
+        models = {
+            spec.name: {"title": spec.titles[language], "notice": spec.notices[language]}
+            for spec in self.catalog.models.values()
+        }
+        told = {
+            "language": language, "texts": words(language), "user": user.name, "in_charge": user.is_in_charge,
+            "models": models,
+        }  # fmt: skip
         said = json.dumps(told, ensure_ascii=False).replace("<", "\\u003c")
         head = HEAD.format(said=said, locale=LOCALES[language])
 

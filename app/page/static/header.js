@@ -1,6 +1,7 @@
 // The top of the page: its name, the model, the language, who is logged in.
 
-import { address, element, language, t, user } from "./page.js";
+import { listen } from "./live.js";
+import { address, element, language, models, t, user } from "./page.js";
 
 const LANGUAGES = { zh: "中文", en: "English" };
 const YEAR_S = 365 * 24 * 3600;
@@ -18,11 +19,19 @@ export default function mount({ element: place }) {
   const out = user
     ? [element("form", { method: "post", action: address("logout") }, element("button", { type: "submit" }, t("Log out {user}", { user })))]
     : [];
+  const model = element("p", { class: "model" });
   place.replaceChildren(
     element("header", {},
       element("h1", {}, "jingxiang 镜像"),
-      element("nav", { "aria-label": t("Language") }, ...switches, ...out)),
+      element("nav", { "aria-label": t("Language") }, ...switches, ...out),
+      model),
   );
+  listen({
+    status({ model: name }) {
+      const { title, notice } = models[name] ?? { title: name, notice: "" };
+      model.replaceChildren(element("strong", {}, title), notice ? ` · ${notice}` : "");
+    },
+  });
 }
 
 /** Everything is said anew, and what was filled in is still there. */
