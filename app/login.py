@@ -27,7 +27,7 @@ MOST_BYTES = 16 << 10  # of a form with a name and a password
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="jingxiang", charset="UTF-8"'}
 FRESH = {"Cache-Control": "no-store"}
 
-STYLE = """:root{color-scheme:light dark}
+STYLE = """:root{color-scheme:light dark;background:#fff;color:#111827}
 body{font:16px/1.5 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif;margin:0;padding:12vh 16px}
 main{max-width:22em;margin:auto}
 h1{font-size:24px}
@@ -41,7 +41,11 @@ nav a{display:inline-block;padding:4px 8px 4px 0;color:#1d4ed8}
 nav a[aria-current]{color:inherit;text-decoration:none}
 [role=alert]{margin:16px 0 0;padding:10px;border:1px solid;border-radius:6px;color:#b91c1c}
 [role=alert]::first-letter{text-transform:uppercase}
-@media(prefers-color-scheme:dark){nav a{color:#93c5fd}[role=alert]{color:#fca5a5}}"""
+@media(prefers-color-scheme:dark){
+:root{background:#111827;color:#f3f4f6}
+nav a{color:#93c5fd}
+[role=alert]{color:#fca5a5}
+}"""
 PAGE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><title>{title} · jingxiang</title>
 <meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">
 <style>{style}</style>
