@@ -7,15 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from tests.peers import system
+from tests.peers.browser import chromium
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -23,16 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @contextmanager
 def opened(url: str, *locales: str) -> Iterator[list[Page]]:
-    """A page of the app in each of these languages, with what it wants to have stopped with it."""
-    path = system.browser()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(system.CHROMIUM))
-        pages = [browser.new_page(locale=locale) for locale in locales]
+    """A page of the app in each of these languages, of somebody else each time."""
+    with ExitStack() as stack:
+        browser = stack.enter_context(chromium())
+        pages = [stack.enter_context(browser.visitor(locale)).open(url) for locale in locales]
         for page in pages:
-            page.goto(url)
             page.wait_for_selector("#generate")
         yield pages
-        browser.close()
 
 
 def order(page: Page, photo: Path) -> None:

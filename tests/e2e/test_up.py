@@ -11,14 +11,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import av
 import psutil
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from tests.peers import checkout, system
+from tests.peers import checkout
+from tests.peers.browser import CHINESE, ENGLISH, Chromium, Visitor, chromium
 from tests.peers.checkout import Checkout
 
 pytestmark = pytest.mark.e2e
@@ -56,18 +56,13 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = system.browser()
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=list(system.CHROMIUM))
+def browser() -> Iterator[Chromium]:
+    with chromium() as started:
         yield started
-        started.close()
 
 
-def open_page(browser: Any, url: str, locale: str, asked: list[str]) -> Page:
-    page: Page = browser.new_page(locale=locale)
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(url)
+def open_page(visitor: Visitor, url: str) -> Page:
+    page = visitor.open(url)
     page.wait_for_selector("#generate")
     return page
 
@@ -85,36 +80,33 @@ def test_the_steps_are_said(up: Up) -> None:
     assert (up.checkout.folder / ".env" / "bin" / "python").exists()
 
 
-def test_a_newcomer_makes_a_video_in_the_browser(up: Up, browser: Any, photo: Path, tmp_path: Path) -> None:
-    asked: list[str] = []
-    page = open_page(browser, up.url, "en-US", asked)
-    assert page.inner_text("#notice") == "Pictures are noise: this model only proves that everything works."
-    page.set_input_files("#picture input[type=file]", photo)
-    page.wait_for_selector("#picture img")
-    page.fill("#prompt textarea", "a cat turns its head")
-    page.click("#generate")
-    page.wait_for_function("() => /\\d+\\/10 steps/.test(document.body.innerText)", timeout=60_000)  # progress
-    page.wait_for_selector("#video video", timeout=60_000)
-    page.wait_for_function("() => document.querySelector('#video video').readyState >= 2")
-    video = page.evaluate(
-        "() => { const v = document.querySelector('#video video'); return [v.videoWidth, v.videoHeight, v.duration] }"
-    )
-    assert video == [128, 128, 2]
-    page.wait_for_function("() => document.querySelector('#video video').currentTime > 0.2")  # it plays
-    assert '"prompt": "a cat turns its head"' in page.inner_text("#settings")
-    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {up.url.split("/")[2]}
-    page.close()
+def test_a_newcomer_makes_a_video_in_the_browser(up: Up, browser: Chromium, photo: Path) -> None:
+    with browser.visitor(ENGLISH) as visitor:
+        page = open_page(visitor, up.url)
+        assert page.inner_text("#notice") == "Pictures are noise: this model only proves that everything works."
+        page.set_input_files("#picture input[type=file]", photo)
+        page.wait_for_selector("#picture img")
+        page.fill("#prompt textarea", "a cat turns its head")
+        page.click("#generate")
+        page.wait_for_function("() => /\\d+\\/10 steps/.test(document.body.innerText)", timeout=60_000)  # progress
+        page.wait_for_selector("#video video", timeout=60_000)
+        page.wait_for_function("() => document.querySelector('#video video').readyState >= 2")
+        video = page.eval_on_selector("#video video", "each => [each.videoWidth, each.videoHeight, each.duration]")
+        assert video == [128, 128, 2]
+        page.wait_for_function("() => document.querySelector('#video video').currentTime > 0.2")  # it plays
+        assert '"prompt": "a cat turns its head"' in page.inner_text("#settings")
+        assert visitor.hosts() == {up.url.split("/")[2]}
 
 
-def test_a_chinese_browser_sees_chinese_errors_included(up: Up, browser: Any) -> None:
-    page = open_page(browser, up.url, "zh-CN", [])
-    page.wait_for_function("() => document.body.innerText.includes('生成视频')")
-    text = page.inner_text("body")
-    for words in ("冒烟测试模型", "画面只是噪声", "提示词（英文）", "快速预览", "随机种子"):
-        assert words in text
-    page.click("#generate")
-    page.wait_for_function("() => document.body.innerText.includes('请先选择一张图片')")
-    page.close()
+def test_a_chinese_browser_sees_chinese_errors_included(up: Up, browser: Chromium) -> None:
+    with browser.visitor(CHINESE) as visitor:
+        page = open_page(visitor, up.url)
+        page.wait_for_function("() => document.body.innerText.includes('生成视频')")
+        text = page.inner_text("body")
+        for words in ("冒烟测试模型", "画面只是噪声", "提示词（英文）", "快速预览", "随机种子"):
+            assert words in text
+        page.click("#generate")
+        page.wait_for_function("() => document.body.innerText.includes('请先选择一张图片')")
 
 
 def test_generate_uses_the_same_environment_from_any_folder(up: Up, photo: Path) -> None:
