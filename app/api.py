@@ -44,7 +44,12 @@ from app.jobs.store import new_id
 from app.media import MediaFailed, MediaGone, picture_key
 from app.memory import Fit, Refusal
 from app.survey import Survey
+<<<<<<< HEAD
 from app.texts import asked, speaking, spoken, tr
+=======
+from app.texts import speaking, spoken, tr
+from app.tokens import is_foreign
+>>>>>>> live
 from app.watch import Watch
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import ModelSpec, Span
@@ -52,7 +57,11 @@ from jingxiang.models import ModelSpec, Span
 PREFIX = "/api"
 IDS = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_BYTES = picture.MAX_BYTES + (1 << 20)  # of a picture and a form
+<<<<<<< HEAD
 KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture of a job never becomes another
+=======
+PROMPT_LETTERS = 4000  # in an address, where each may take 12 bytes, and servers take 64 KB
+>>>>>>> live
 RETRY_S = 30  # when to try again, where nobody can say
 RECONNECT_MS = 1000  # after which a browser asks for the events again when the connection broke
 STATUS: dict[type[JingxiangError], int] = {
@@ -143,6 +152,17 @@ class EstimateAnswer(BaseModel):
     seconds: float | None
     message: str
     brief: str
+
+
+class TokensAnswer(BaseModel):
+    """How many tokens a prompt has, of how many that the model reads at most, both null where nobody here can count
+    them; `unread`: the end of the prompt that it does not read; `advice`: what would be better.
+    """
+
+    used: int | None
+    most: int | None
+    unread: str
+    advice: list[str]
 
 
 class RangeAnswer(BaseModel):
@@ -425,6 +445,24 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         given = {"width": width, "height": height, "frames": frames, "steps": steps}
         wanted = generation.settings(spec, preset, _given(given))
         return _estimate(Choice(preset, wanted, *desk.survey().estimate(spec, wanted)))
+
+    @router.get("/models/{name}/tokens")
+    def tokens(user: Asking, name: str, prompt: Annotated[str, Query(max_length=PROMPT_LETTERS)]) -> TokensAnswer:
+        """How much of a prompt a model reads."""
+        spec = desk.catalog.model(name)
+        counter = desk.tokens(spec)
+        count = counter.count(prompt) if counter else None
+        advice = []
+        if count and count.unread:
+            advice.append(generation.unread_text(count.unread))
+        if spec.takes_prompt and is_foreign(prompt):
+            advice.append(tr("the model understands English only: say it in English"))
+        return TokensAnswer(
+            used=count.used if count else None,
+            most=count.most if count else None,
+            unread=count.unread if count else "",
+            advice=advice,
+        )
 
     @router.get("/log/summary", response_class=PlainTextResponse)
     def told(user: Annotated[User, Depends(in_charge)]) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from app import generation, picture
@@ -18,6 +19,7 @@ from app.media import PICTURES, VIDEOS, Media, MediaFailed, digest_of, number_of
 from app.memory import Fit, Refusal
 from app.survey import Outlook, Survey
 from app.texts import tr
+from app.tokens import Tokens
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import FULL, Catalog, ModelSpec, Preset
 
@@ -90,7 +92,9 @@ class Choice:
 
 
 class Desk:
-    """`model` is what is made with unless somebody says otherwise."""
+    """`model` is what is made with unless somebody says otherwise; `models` the folder where models lie, if they lie on
+    this machine.
+    """
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class Desk:
         crew: Crew | None,
         limits: Limits,
         quota: Quota,
+        models: Path | None = None,
     ) -> None:
         self.store = store
         self.media = media
@@ -113,6 +118,7 @@ class Desk:
         self._began = time.time() - time.monotonic()
         self._limits = limits
         self._quota = quota
+        self._models = models
 
     @property
     def waiting_limit(self) -> int:
@@ -208,6 +214,10 @@ class Desk:
     def presets(self, spec: ModelSpec, survey: Survey | None = None) -> list[Choice]:
         """The model's presets; their titles are their names."""
         return _choices(spec, spec.presets, survey or self.survey())
+
+    def tokens(self, spec: ModelSpec) -> Tokens | None:
+        """What counts how much of a prompt the model reads; None if it reads none, or does not lie on this machine."""
+        return Tokens.of(self._models / spec.name) if self._models and spec.takes_prompt else None
 
     def recommended(self, spec: ModelSpec) -> str:
         """The preset that is meant for cards like the largest one that works here."""

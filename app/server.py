@@ -351,7 +351,10 @@ def _open(serving: Serving, crew: Crew | None) -> Opened:
     quota = Quota(serving.keep_days * 24 * 3600 or None, round(serving.keep_gb * 1e9) or None)
     if crew is not None:
         crew.store = store
-    desk = Desk(store, media, serving.catalog, serving.recruit.model, crew=crew, limits=limits, quota=quota)
+    recruit = serving.recruit
+    desk = Desk(
+        store, media, serving.catalog, recruit.model, crew=crew, limits=limits, quota=quota, models=recruit.models
+    )
     return Opened(desk, Watch(store))
 
 

@@ -346,6 +346,25 @@ def test_what_a_job_takes_is_known_beforehand_and_better_after_the_first(app: Ap
         assert (wrong.status_code, wrong.json()["error"]) == (400, "frames: should be from 1 to 32")
 
 
+def test_how_much_of_a_prompt_is_read_is_known_beforehand(app: App) -> None:
+    def asked(model: str, prompt: str, language: str = "en") -> Any:
+        with app.client(**{"accept-language": language}) as client:
+            answer = client.get(f"/api/models/{model}/tokens", params={"prompt": prompt})
+        return answer.json() if answer.status_code == 200 else answer.status_code
+
+    assert asked("smoke", "a cat") == {"used": 4, "most": 75, "unread": "", "advice": []}
+    long = asked("smoke", "x" * 80)
+    assert (long["used"], long["most"], long["unread"]) == (80, 75, "x" * 5)
+    assert long["advice"] == ["the prompt is too long; the model did not read: xxxxx"]
+    assert asked("smoke", "一只猫", "zh")["advice"] == ["模型只懂英文：请用英文描述"]
+    assert asked("smoke", "🐈" * 4000)["used"] == 16000
+    assert asked("svd-xt", "一只猫") == {"used": None, "most": None, "unread": "", "advice": []}
+    assert asked("animatediff", "一只猫") == {
+        "used": None, "most": None, "unread": "", "advice": ["the model understands English only: say it in English"],
+    }  # fmt: skip
+    assert asked("smoke", "x" * 4001) == asked("smok", "x") == 400
+
+
 def test_the_log_in_short_is_there_for_who_is_in_charge(app: App, photo: Path) -> None:
     app.ended(app.post(photo, prompt="my secret cat").json()["id"])
     status, text = app.get("/api/log/summary")
@@ -380,7 +399,7 @@ def test_the_document_names_every_way_in(app: App) -> None:
         "/api/events", "/api/jobs", "/api/jobs/{number}", "/api/jobs/{number}/events", "/api/jobs/{number}/move",
         "/api/jobs/{number}/picture", "/api/jobs/{number}/pin", "/api/jobs/{number}/retry",
         "/api/jobs/{number}/video", "/api/log/summary", "/api/models", "/api/models/{name}/estimate",
-        "/api/models/{name}/load", "/api/queue",
+        "/api/models/{name}/load", "/api/models/{name}/tokens", "/api/queue",
     ]  # fmt: skip
     for path in ("/docs", "/redoc", "/api/docs"):  # those of FastAPI load their scripts from elsewhere
         assert "swagger" not in app.get(path)[1].lower()
