@@ -89,6 +89,7 @@ class JobAnswer(BaseModel):
     picture: str = Field(description="SHA-256 of the file that was sent")
     settings: Settings
     step: int
+    preview: int = Field(description="the step that its preview is of; 0: there is none")
     steps: int
     position: int
     wait_s: float | None
@@ -335,6 +336,14 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
             raise WrongState(job.id, job.state)
         return _file(desk, job.outcome.video, "video/mp4", f"{job.id}.mp4", job.outcome.bytes)
 
+    @router.get("/jobs/{number}/preview", response_class=Response)
+    def preview(job: Annotated[Job, Depends(one)]) -> Response:
+        """How far a job is that runs: a small JPEG, a pixel for 8 x 8 of the video's."""
+        image = desk.store.preview_of(job.id)
+        if image is None:
+            raise HTTPException(404, tr("job {id} has no preview now", id=job.id))
+        return Response(image, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
     @router.get("/jobs/{number}/picture", response_class=Response)
     def source(job: Annotated[Job, Depends(one)]) -> Response:
         """What it was made from: a PNG, upright and without metadata."""
@@ -410,6 +419,7 @@ def answer(desk: Desk, job: Job) -> JobAnswer:
         picture=order.picture,
         settings=Settings(**vars(order.preset)),
         step=job.step,
+        preview=job.preview,
         steps=job.steps,
         position=position,
         wait_s=wait_s,
