@@ -44,12 +44,8 @@ from app.jobs.store import new_id
 from app.media import MediaFailed, MediaGone, picture_key
 from app.memory import Fit, Refusal
 from app.survey import Survey
-<<<<<<< HEAD
 from app.texts import asked, speaking, spoken, tr
-=======
-from app.texts import speaking, spoken, tr
 from app.tokens import is_foreign
->>>>>>> live
 from app.watch import Watch
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import ModelSpec, Span
@@ -57,11 +53,8 @@ from jingxiang.models import ModelSpec, Span
 PREFIX = "/api"
 IDS = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_BYTES = picture.MAX_BYTES + (1 << 20)  # of a picture and a form
-<<<<<<< HEAD
 KEPT = {"Cache-Control": "private, max-age=86400, immutable"}  # a picture of a job never becomes another
-=======
 PROMPT_LETTERS = 4000  # in an address, where each may take 12 bytes, and servers take 64 KB
->>>>>>> live
 RETRY_S = 30  # when to try again, where nobody can say
 RECONNECT_MS = 1000  # after which a browser asks for the events again when the connection broke
 STATUS: dict[type[JingxiangError], int] = {
@@ -105,6 +98,7 @@ class JobAnswer(BaseModel):
     picture: str = Field(description="SHA-256 of the file that was sent")
     settings: Settings
     step: int
+    preview: int = Field(description="the step that its preview is of; 0: there is none")
     steps: int
     position: int
     wait_s: float | None
@@ -394,6 +388,14 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
             raise WrongState(job.id, job.state)
         return _file(desk, job.outcome.video, "video/mp4", f"{job.id}.mp4", job.outcome.bytes)
 
+    @router.get("/jobs/{number}/preview", response_class=Response)
+    def preview(job: Annotated[Job, Depends(one)]) -> Response:
+        """How far a job is that runs: a small JPEG, a pixel for 8 x 8 of the video's."""
+        image = desk.store.preview_of(job.id)
+        if image is None:
+            raise HTTPException(404, tr("job {id} has no preview now", id=job.id))
+        return Response(image, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
     @router.get("/jobs/{number}/picture", response_class=Response)
     def source(
         job: Annotated[Job, Depends(one)],
@@ -493,6 +495,7 @@ def answer(shown: Shown) -> JobAnswer:
         picture=order.picture,
         settings=Settings(**vars(order.preset)),
         step=job.step,
+        preview=job.preview,
         steps=job.steps,
         position=shown.position,
         wait_s=shown.wait_s,

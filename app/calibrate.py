@@ -80,7 +80,7 @@ def _run(model: Model, rung: str, preset: Preset, batch: int) -> Measurement:
     picture = Image.radial_gradient("L").convert("RGB")
     prompt = "the camera moves slowly" if model.spec.takes_prompt else ""
     requests = [Request(picture, prompt, preset, seed) for seed in range(batch)]
-    return memory.measurement(model, preset, batch, model.generate(requests, lambda done, of: None, rung))
+    return memory.measurement(model, preset, batch, model.generate(requests, lambda *_: None, rung))
 
 
 def _size(preset: Preset, batch: int) -> str:

@@ -29,7 +29,7 @@ def generate(spec: ModelSpec, models: Path, order: Order, picture: Image.Image, 
     start = time.monotonic()
     with tqdm(total=order.preset.steps, desc=tr("steps"), file=sys.stderr, disable=None, leave=False) as bar:
         request = adapters.base.Request(picture, order.prompt, order.preset, order.seed, order.negative)
-        (made,) = model.generate([request], lambda done, of: bar.update()).made
+        (made,) = model.generate([request], lambda *_: bar.update()).made
     if isinstance(made, adapters.base.BrokenOutput):
         raise made
     how = provenance.of(spec, picture=order.picture, seed=order.seed, settings=order.settings())

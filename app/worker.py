@@ -9,6 +9,7 @@ done). It ends at once when its stdin does: it never outlives the app.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -37,8 +38,9 @@ from jingxiang.models import FULL, Catalog, Preset
 from jingxiang.presets import STANDARD
 
 if TYPE_CHECKING:
-    from app.adapters.base import Made, Model
+    from app.adapters.base import Look, Made, Model
     from app.adapters.base import Outcome as Run
+    from app.adapters.previews import Picture
 
 BEAT_S = 2.0
 LEASE_S = 20.0  # a worker that has not beaten for so long is dead
@@ -49,6 +51,8 @@ STICKY = re.compile(
     r"CUDA error: (?!out of memory)|device-side assert|illegal memory access|unspecified launch failure"
 )
 AUTO = "auto"  # the dtype that suits the device
+PREVIEW_S = 1.0  # between two pictures of how far a job is
+QUALITY = 70  # of their JPEGs
 PERSIST_S = 600.0  # how long a finished video is kept for a store that does not answer
 
 
@@ -124,11 +128,12 @@ class Control:
 
 @dataclass
 class _Part:
-    """One job of those that are made together."""
+    """One job of those that are made together. `preview_due`: when its next preview is, by the monotonic clock."""
 
     job: Job
     is_lost: bool = False
     is_over: bool = False
+    preview_due: float = -math.inf
 
 
 @dataclass
@@ -343,7 +348,7 @@ class Worker:
             console.line(
                 "memory", tr("little memory is free: it is made in less, and takes longer ({rung})", rung=fit.rung)
             )
-        run = model.generate(requests, lambda done, of: self._step(parts, done), fit.rung)
+        run = model.generate(requests, lambda done, of, look: self._step(parts, done, look), fit.rung)
         if not any(part.is_over or part.is_lost for part in parts):
             measured = memory.measurement(model, preset, len(requests), run)
             if self._is_cold and known:  # it also loaded the kernels of libraries
@@ -364,21 +369,35 @@ class Worker:
                 except Exception as error:  # the others' videos may be kept all the same
                     self._fail([part], error)
 
-    def _step(self, parts: Sequence[_Part], done: int) -> None:
+    def _step(self, parts: Sequence[_Part], done: int, look: Look) -> None:
         """Tell of a step; stop when nobody wants any of it. A store that does not answer does not stop a video."""
-        for part in parts:
+        for number, part in enumerate(parts):
             if part.is_lost or part.is_over:
                 continue
             try:
                 if not self.store.step(part.job, done):
                     self.store.stop(part.job)
                     part.is_over = True
+                elif time.monotonic() >= part.preview_due:
+                    part.preview_due = time.monotonic() + PREVIEW_S
+                    self._preview(part.job, done, look, number)
             except LostClaim:
                 part.is_lost = True
             except StoreUnavailable:
                 continue
         if all(part.is_lost or part.is_over for part in parts):
             raise Stopped
+
+    def _preview(self, job: Job, done: int, look: Look, number: int) -> None:
+        """Show how far a video is, if it can be shown: nothing of that may be the end of it."""
+        try:
+            shown = look(number)
+            image = None if shown is None else _jpeg(shown)
+        except Exception as error:
+            logs.event(logs.TROUBLE, job=job.id, worker=self.duty.name, error=error)
+            return
+        if image is not None:
+            self.store.preview(job, done, image)
 
     def _keep(self, part: _Part, made: Made, run: Run, seconds: float) -> None:
         """Put the video where it belongs, then say so. One that is not wanted any more is deleted again."""
@@ -499,6 +518,14 @@ def _prompts(parts: Sequence[_Part]) -> list[str]:
     """All that users have written."""
     orders = [part.job.order for part in parts]
     return [text for order in orders for text in (order.prompt, order.negative)]
+
+
+def _jpeg(picture: Picture) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=QUALITY, subsampling=0)  # it is so small that each pixel counts
+    return file.getvalue()
 
 
 def _said(error: Exception) -> str:

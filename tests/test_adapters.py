@@ -22,8 +22,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from app import adapters
-from app.adapters.base import DTYPES, BrokenOutput, Diffusion, Made, OutOfMemory, Request, WeightsMissing
+from app.adapters import previews
+from app.adapters.base import DTYPES, BrokenOutput, Diffusion, Look, Made, OutOfMemory, Request, WeightsMissing
 from app.adapters.loading import Loading
+from app.adapters.previews import Picture
 from app.texts import speaking
 from app.video import Frames
 from jingxiang import models as catalog
@@ -101,7 +103,7 @@ def gradient(size: tuple[int, int]) -> Image.Image:
     return Image.radial_gradient("L").resize(size).convert("RGB")
 
 
-def ignore(done: int, of: int) -> None:
+def ignore(done: int, of: int, look: Look) -> None:
     pass
 
 
@@ -202,8 +204,91 @@ def test_requests_that_differ_in_their_settings_are_no_batch(model: Diffusion) -
 
 def test_each_step_is_reported_once(model: Diffusion) -> None:
     steps: list[tuple[int, int]] = []
-    model.generate([asked(model)] * 2, lambda done, of: steps.append((done, of)))
+    model.generate([asked(model)] * 2, lambda done, of, look: steps.append((done, of)))
     assert steps == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_step_can_be_looked_at(model: Diffusion) -> None:
+    """Each video of a batch as it would be looked at alone, and each step another picture."""
+    batch = [asked(model), asked(model, seed=8, shade=200)]
+    batch = [replace(each, preset=replace(each.preset, width=128, height=64)) for each in batch]
+
+    def looked(*wanted: Request) -> list[list[Picture]]:
+        found: list[list[Picture]] = []
+
+        def on_step(done: int, of: int, look: Look) -> None:
+            pictures = [look(number) for number in range(len(wanted))]
+            found.append([each for each in pictures if each is not None])
+
+        model.generate(wanted, on_step)
+        return found
+
+    together, alone = looked(*batch), [looked(each) for each in batch]
+    assert [len(pictures) for pictures in together] == [2, 2, 2]
+    for step, pictures in enumerate(together):
+        for number, shown in enumerate(pictures):
+            assert shown.shape == (8, 16, 3)
+            assert shown.dtype == np.uint8
+            assert shown.std() > 5
+            assert np.abs(shown.astype(int) - alone[number][step][0]).max() <= ROUNDING
+        assert (pictures[0] != pictures[1]).any()
+    assert (together[0][0] != together[1][0]).any()
+    assert (together[1][0] != together[2][0]).any()
+
+
+def test_what_is_seen_at_the_last_step_is_the_middle_frame(model: Diffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All schedulers end where they expected to: with what the decoder is given."""
+    seen: list[Picture | None] = []
+    batch = [asked(model), asked(model, seed=8)]
+    decoded: list[torch.Tensor] = []
+    pixels = model._pixels
+
+    def noted(latents: torch.Tensor, rung: str) -> torch.Tensor:
+        decoded.append(latents)
+        return pixels(latents, rung)
+
+    monkeypatch.setattr(model, "_pixels", noted)
+    model.generate(batch, lambda done, of, look: seen.extend(map(look, (0, 1)) if done == of else ()))
+    for shown, latents in zip(seen, decoded, strict=True):
+        whole = previews.picture(latents[3])
+        assert shown is not None
+        assert whole is not None
+        assert np.abs(shown.astype(int) - whole).max() <= 3
+        assert (whole != previews.picture(latents[2])).any()
+
+
+def test_looking_changes_nothing_and_not_looking_costs_nothing(
+    model: Diffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    (watched,) = model.generate([asked(model)], lambda done, of, look: seen.append(look(0))).made
+    assert isinstance(watched, Made)
+    assert len(seen) == 3
+    steps = type(model.pipe.scheduler).step
+    monkeypatch.setattr(type(model), "_expected", None)  # would be an error
+    assert np.array_equal(frames(model, asked(model)), watched.frames)
+    assert model.pipe.scheduler.step.__func__ is steps  # nobody is left in between
+
+
+def test_what_is_no_picture_is_not_shown(folders: Path) -> None:
+    model = loaded("smoke", folders)
+    with torch.no_grad():
+        next(model.pipe.unet.parameters()).fill_(float("nan"))
+    seen: list[Picture | None] = []
+    model.generate([asked(model)], lambda done, of, look: seen.append(look(0)))
+    assert seen == [None, None, None]
+
+
+def test_a_preview_has_the_colours_of_the_latents() -> None:
+    latents = torch.zeros(4, 2, 3)
+    latents[0, 0, 0], latents[3, 1, 2], latents[:, 0, 2] = 2.0, -1.0, 1e4
+    shown = previews.picture(latents.half())
+    assert shown is not None
+    assert shown[0, 0].tolist() == [203, 180, 181]
+    assert shown[1, 2].tolist() == [151, 162, 188]
+    assert shown[0, 1].tolist() == [128, 128, 128]
+    assert shown[0, 2].tolist() == [255, 255, 255]
+    assert previews.picture(torch.full((4, 1, 1), float("inf"))) is None
 
 
 def test_a_step_may_stop_it_and_the_model_can_be_used_again(model: Diffusion) -> None:
@@ -212,7 +297,7 @@ def test_a_step_may_stop_it_and_the_model_can_be_used_again(model: Diffusion) ->
 
     steps = []
 
-    def stop(done: int, of: int) -> None:
+    def stop(done: int, of: int, look: Look) -> None:
         steps.append(done)
         if done == 2:
             raise Stop
@@ -562,7 +647,7 @@ def test_if_memory_runs_out_it_is_tried_once_more_on_the_next_rung(
     model = loaded(name, folders)
     first = frames(model, asked(model))
     failing, steps = Failing(model, error, times=1), []
-    outcome = model.generate([asked(model)], lambda done, of: steps.append(done))
+    outcome = model.generate([asked(model)], lambda done, of, look: steps.append(done))
     assert (outcome.rung, outcome.retried_from) == (lower, "full")
     (made,) = outcome.made
     assert isinstance(made, Made)

@@ -135,6 +135,24 @@ def test_a_page_hears_of_everything_on_one_connection(app: App, photo: Path) -> 
         assert next(each for name, each in events if name == "gone") == {"id": old["id"]}
 
 
+def test_how_far_a_job_is_can_be_seen_while_it_runs(app: App, photo: Path) -> None:
+    number = app.post(photo, steps=100, width=128, preset="standard").json()["id"]
+    app.running(number)
+    with app.client() as client:
+        wait_for(lambda: app.job(number)["preview"] > 0)
+        shown = client.get(f"/api/jobs/{number}/preview")
+        assert (shown.status_code, shown.headers["content-type"], shown.headers["cache-control"]) == (
+            200, "image/jpeg", "no-store",
+        )  # fmt: skip
+        settings = app.job(number)["settings"]
+        assert Image.open(io.BytesIO(shown.content)).size == (settings["width"] // 8, settings["height"] // 8)
+        client.delete(f"/api/jobs/{number}")
+        assert app.ended(number)["preview"] == 0
+        gone = client.get(f"/api/jobs/{number}/preview")
+        assert (gone.status_code, gone.json()["error"]) == (404, f"job {number} has no preview now")
+        assert client.get("/api/jobs/nothing/preview").json()["error"] == "there is no job nothing"
+
+
 def test_cancel_forget_retry_and_pin(app: App, photo: Path) -> None:
     number = app.post(photo, steps=100).json()["id"]
     app.running(number)
@@ -396,8 +414,9 @@ def test_metrics_are_what_prometheus_reads(app: App, photo: Path) -> None:
 def test_the_document_names_every_way_in(app: App) -> None:
     document = json.loads(app.get("/api/openapi.json")[1])
     assert sorted(document["paths"]) == [
-        "/api/events", "/api/jobs", "/api/jobs/{number}", "/api/jobs/{number}/events", "/api/jobs/{number}/move",
-        "/api/jobs/{number}/picture", "/api/jobs/{number}/pin", "/api/jobs/{number}/retry",
+        "/api/events", "/api/jobs", "/api/jobs/{number}", "/api/jobs/{number}/again", "/api/jobs/{number}/events",
+        "/api/jobs/{number}/move", "/api/jobs/{number}/picture", "/api/jobs/{number}/pin",
+        "/api/jobs/{number}/preview", "/api/jobs/{number}/retry",
         "/api/jobs/{number}/video", "/api/log/summary", "/api/models", "/api/models/{name}/estimate",
         "/api/models/{name}/load", "/api/models/{name}/tokens", "/api/queue",
     ]  # fmt: skip
@@ -452,6 +471,7 @@ def test_users_see_their_own_and_who_is_in_charge_sees_all(models: Path, tmp_pat
                     assert listed["name"] == asked["name"]
                     assert (listed["name"] == "1") == (client is wang)
                     assert listed["total_bytes"] == asked["total_bytes"] > 0
+            assert "there is no job" in wang.get(f"/api/jobs/{own}/preview").json()["error"]
             assert wang.post("/api/models/smoke/load").status_code == 403
             assert wang.post(f"/api/jobs/{second}/move", params={"position": 0}).status_code == 403
             assert li.post(f"/api/jobs/{own}/move", params={"position": 0}).status_code == 200

@@ -9,13 +9,15 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import inspect
 
 from app.cards import Holder, Space
 from app.generation import Order
+from app.jobs import tables
 from app.jobs.base import (
     Ended,
     Job,
@@ -168,6 +170,62 @@ def test_nobody_fills_it_alone(store: JobStore) -> None:
     with pytest.raises(OwnerLimit, match="you have 2 videos under way"):
         store.submit(order(3), owner="li", limits=limits)
     assert store.submit(order(3), owner="wang", limits=limits).state == "queued"
+
+
+def test_a_preview_is_there_while_the_job_is_made(store: JobStore) -> None:
+    """Whatever its end is, nothing of it is left."""
+    job = store.submit(order(), owner="li")
+    assert (job.preview, store.preview_of(job.id)) == (0, None)
+    ends: list[Callable[[Job], object]] = [
+        store.give_back,
+        lambda running: store.bury(running.worker),
+        lambda running: store.bury(running.worker, "killed"),
+        lambda running: (store.cancel(running.id), store.bury(running.worker)),
+        lambda running: store.fail(running, "no memory"),
+        store.stop,
+        lambda running: store.finish(running, VIDEO),
+    ]
+    for end in ends:
+        if store.job(job.id).state != "queued":
+            store.retry(job.id)
+        running = claimed(store)
+        assert (running.preview, store.preview_of(job.id)) == (0, None)
+        for step, image in ((1, b"first"), (3, b"\0second")):
+            store.preview(running, step, image)
+            assert (store.job(job.id).preview, store.preview_of(job.id, "li")) == (step, image)
+        end(running)
+        assert (store.job(job.id).preview, store.preview_of(job.id)) == (0, None)
+        assert left(store) == 0
+    assert store.job(job.id).state == "done"
+
+
+def test_only_who_has_a_job_shows_how_far_it_is(store: JobStore) -> None:
+    job, other = submit(store, 2)
+    first = claimed(store, "w1")
+    store.preview(first, 1, b"old")
+    store.bury("w1", "cut off")
+    second = claimed(store, "w2")
+    store.preview(second, 2, b"new")
+    third = claimed(store, "w3")
+    assert third.id == other.id
+    store.preview(third, 1, b"other")
+    with pytest.raises(LostClaim):
+        store.preview(first, 3, b"late")
+    store.give_back(first)  # not its own any more: nothing happens
+    assert (store.job(job.id).preview, store.preview_of(job.id)) == (2, b"new")
+    store.finish(second, VIDEO)
+    with pytest.raises(LostClaim):
+        store.preview(second, 4, b"late")
+    assert store.preview_of(other.id) == b"other"
+    assert left(store) == 1
+    with pytest.raises(UnknownJob):
+        store.preview_of(other.id, "wang")
+
+
+def left(store: JobStore) -> int:
+    """How many previews are kept."""
+    with store._database.read() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM previews").scalar_one())
 
 
 def test_others_jobs_are_not_there(store: JobStore) -> None:
@@ -474,6 +532,7 @@ def test_everything_at_once_loses_nothing(store: JobStore) -> None:
             for job in jobs:
                 with contextlib.suppress(LostClaim):
                     if store.step(job, 1):
+                        store.preview(job, 1, name.encode())
                         store.finish(job, VIDEO)
                     else:
                         store.stop(job)
@@ -488,6 +547,7 @@ def test_everything_at_once_loses_nothing(store: JobStore) -> None:
     found = store.jobs()
     assert sorted(job.id for job in found) == sorted(ids)
     assert {job.state for job in found} <= {"done", "failed", "cancelled"}
+    assert left(store) == 0
 
 
 def test_a_file_that_is_damaged_while_it_is_used_is_said(tmp_path: Path) -> None:
@@ -556,12 +616,86 @@ def test_only_the_newest_measurements_are_kept(store: JobStore, monkeypatch: pyt
     assert store.measured("H100", "smoke", "fp32") == []
 
 
-def test_a_store_of_another_version_is_left_alone(url: str, store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_of_a_later_version_is_left_alone(url: str, store: JobStore) -> None:
     store.submit(order())
-    monkeypatch.setattr("app.jobs.tables.VERSION", 2)
-    with pytest.raises(StoreUnavailable, match=r"made by another version of the app \(store 1, this one has 2\)"):
+    with store._database.write() as connection:
+        connection.exec_driver_sql("UPDATE about SET version = 3")
+        connection.exec_driver_sql("DROP TABLE measurements")
+    with pytest.raises(StoreUnavailable, match=r"made by another version of the app \(store 3, this one has 2\)"):
         Database(url)
     assert len(store.jobs()) == 1
+    assert "measurements" not in schema(store)
+
+
+def test_a_store_of_the_first_version_becomes_one_of_ours(url: str, store: JobStore) -> None:
+    """With what is in it, also while programs of that version are at work with it."""
+    fresh, before = schema(store), submit(store, 2)
+    running = claimed(store)
+    store.close()
+    make_first(url)
+    with ThreadPoolExecutor(4) as pool:  # of several that begin at once, one does it
+        for opened in pool.map(Database, [url] * 4):
+            opened.close()
+    again = JobStore(Database(url))
+    try:
+        assert schema(again) == fresh
+        assert again.jobs() == [again.job(running.id), before[1]]
+        again.preview(running, 2, b"shown")
+        assert again.job(running.id).preview == 2
+        with again._database.write() as connection:  # as a program of version 1 hands in a job
+            stored = json.dumps({key: value for key, value in asdict(order()).items() if key != "negative"})
+            connection.exec_driver_sql(
+                "INSERT INTO jobs (id, owner, model, lot, request, picture, state, place, step, claim, deaths, worker, "
+                "is_unwanted, is_pinned, reason, created) VALUES ('old', '', 'smoke', '', '" + stored + "', '', "
+                "'queued', 9, 0, 0, 0, '', false, false, '', 1.0)"
+            )
+        assert (again.job("old").order, again.job("old").preview) == (order(), 0)
+    finally:
+        again.close()
+
+
+def test_a_change_that_does_not_succeed_leaves_the_earlier_version(
+    url: str, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(store, 2)
+    store.close()
+    make_first(url)
+    changes = {1: (*tables.CHANGES[1], "ALTER TABLE nothing ADD COLUMN x INTEGER")}
+    with monkeypatch.context() as changed:
+        changed.setattr(tables, "CHANGES", changes)
+        with pytest.raises(StoreUnavailable, match="nothing"):
+            Database(url)
+    again = JobStore(Database(url))
+    try:
+        assert len(again.jobs()) == 2
+    finally:
+        again.close()
+
+
+def make_first(url: str) -> None:
+    """Let a store be as version 1 made it."""
+    database = Database(url)
+    with database.write() as connection:
+        for statement in (
+            "DROP TABLE previews",
+            "ALTER TABLE jobs DROP COLUMN preview",
+            "UPDATE about SET version = 1",
+        ):
+            connection.exec_driver_sql(statement)
+    database.close()
+
+
+def schema(store: JobStore) -> dict[str, list[tuple[str, str, bool, object]]]:
+    """All tables with their columns, in no order: name, type, whether it may be empty, and what it is then."""
+    with store._database.read() as connection:
+        found = inspect(connection)
+        return {
+            table: sorted(
+                (each["name"], str(each["type"]), each["nullable"], each["default"])
+                for each in found.get_columns(table)
+            )
+            for table in found.get_table_names()
+        }
 
 
 def test_ids_sort_by_time_and_differ() -> None:

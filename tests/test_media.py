@@ -119,7 +119,7 @@ def test_other_places_are_wrong_use(url: str) -> None:
 def test_each_claim_of_each_job_has_a_name_of_its_own(tmp_path: Path) -> None:
     preset = Preset(64, 64, 8, 4, 8, 9.0)
     order = Order("smoke", "ab" * 32, "a cat", "fast", preset, 7, "en")
-    job = Job("a", "", order, "running", 0, 1, 0, "w1", "", None, False, 0.0, None, None)
+    job = Job("a", "", order, "running", 0, 0, 1, 0, "w1", "", None, False, 0.0, None, None)
     jobs = [replace(job, id=number, claim=claim) for number in ("a", "a-2", "a-2-2") for claim in (1, 2, 22)]
     keys = [video_key(each) for each in jobs]
     assert len(set(keys)) == len(keys)

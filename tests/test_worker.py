@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 
 import av
 import pytest
+from PIL import Image
 
 from app import adapters, generation, logs, media, picture, provenance, worker
-from app.adapters.base import BrokenOutput, Diffusion
+from app.adapters.base import BrokenOutput, Diffusion, Look, OnStep
 from app.generation import Order
 from app.jobs.base import Job, Limits, StoreUnavailable, WorkerStatus
 from app.jobs.database import Database
@@ -104,9 +106,9 @@ class Gate:
         self.reached, self.opened = threading.Event(), threading.Event()
         generate = Diffusion.generate
 
-        def gated(model: Diffusion, batch: Any, on_step: Callable[[int, int], None], *rest: Any, **more: Any) -> Any:
-            def step(done: int, of: int) -> None:
-                on_step(done, of)
+        def gated(model: Diffusion, batch: Any, on_step: OnStep, *rest: Any, **more: Any) -> Any:
+            def step(done: int, of: int, look: Look) -> None:
+                on_step(done, of, look)
                 self.reached.set()
                 assert self.opened.wait(60)
 
@@ -206,6 +208,78 @@ def test_a_running_job_is_cancelled_within_a_step(
         assert office.ended(after).state == "done"
 
 
+def test_how_far_a_job_is_can_be_seen_while_it_runs(
+    office: Office, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    numbers = [office.submit(seed=seed) for seed in (1, 2)]
+    with working(office, models, most=2):
+        assert gate.reached.wait(60)
+        shown = [office.store.preview_of(number) for number in numbers]
+        assert [office.job(number).preview for number in numbers] == [1, 1]
+        for image in shown:
+            assert image is not None
+            with Image.open(io.BytesIO(image)) as opened:
+                assert (opened.format, opened.mode, opened.size) == ("JPEG", "RGB", (8, 8))
+                assert len(opened.getcolors() or ()) > 10
+        assert shown[0] != shown[1]
+        gate.opened.set()
+        jobs = [office.ended(number) for number in numbers]
+    assert [(job.state, job.preview, office.store.preview_of(job.id)) for job in jobs] == [("done", 0, None)] * 2
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(3600.0, [1]), (0.0, [1, 2, 3, 4])])
+def test_previews_are_made_no_more_often_than_is_worth_it(
+    office: Office, models: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, steps: list[int]
+) -> None:
+    kept: list[tuple[str, int]] = []
+    preview = office.store.preview
+
+    def noted(job: Job, step: int, image: bytes) -> None:
+        kept.append((job.id, step))
+        preview(job, step, image)
+
+    monkeypatch.setattr(office.store, "preview", noted)
+    monkeypatch.setattr(worker, "PREVIEW_S", seconds)
+    numbers = [office.submit(seed=seed) for seed in (1, 2)]
+    with working(office, models):
+        for number in numbers:
+            assert office.ended(number).state == "done"
+    assert kept == [(number, step) for number in numbers for step in steps]
+
+
+def test_what_is_wrong_with_a_preview_is_not_the_end_of_a_video(
+    office: Office, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PREVIEW_S", 0.0)
+    monkeypatch.setattr(Diffusion, "_picture", lambda *_: 1 / 0)
+    logs.start(tmp_path, "worker")
+    try:
+        with working(office, models):
+            assert office.ended(office.submit()).state == "done"
+            monkeypatch.setattr(Diffusion, "_picture", lambda *_: None)  # as of numbers that are none
+            assert office.ended(office.submit()).state == "done"
+    finally:
+        logs.stop()
+    assert [entry.fields["error"] for entry in logs.read(tmp_path) if entry.event == logs.TROUBLE] == [
+        "ZeroDivisionError"
+    ] * 4
+
+
+def test_a_job_that_is_not_wanted_any_more_is_not_shown(
+    office: Office, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PREVIEW_S", 0.0)
+    gate = Gate(monkeypatch)
+    number = office.submit()
+    with working(office, models):
+        assert gate.reached.wait(60)
+        office.store.cancel(number)
+        gate.opened.set()
+        job = office.ended(number)
+    assert (job.state, job.step, job.preview, office.store.preview_of(number)) == ("cancelled", 2, 0, None)
+
+
 def test_like_jobs_are_made_together_and_each_as_if_alone(office: Office, models: Path) -> None:
     seeds = [1, 2, 3]
     alone = [office.submit(seed=seed) for seed in seeds]
@@ -237,8 +311,6 @@ def test_a_worker_takes_no_more_than_its_share(office: Office, models: Path) -> 
 
 def difference(first: bytes, second: bytes) -> float:
     """The mean one of two videos' pixels, from 0 to 1."""
-    import io
-
     import numpy as np
 
     decoded = []
@@ -479,7 +551,8 @@ def test_a_store_that_is_away_for_a_while_costs_nothing(
 
         monkeypatch.setattr(office.store, name, maybe)
 
-    for name in ("claim", "step", "finish", "beat", "wish_of"):
+    monkeypatch.setattr(worker, "PREVIEW_S", 0.0)
+    for name in ("claim", "step", "preview", "finish", "beat", "wish_of"):
         sometimes(name)
     gate = Gate(monkeypatch)
     number = office.submit()

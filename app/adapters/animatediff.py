@@ -53,6 +53,11 @@ class AnimateDiff(Diffusion):
         ).frames
         return latents.transpose(1, 2)
 
+    def _expected(self, output: Any, videos: int) -> torch.Tensor:
+        """Its scheduler does not give what it takes for the end, but keeps it, since dpmsolver++ goes on from there."""
+        latents: torch.Tensor = self.pipe.scheduler.model_outputs[-1]
+        return latents.transpose(1, 2)
+
 
 class _PictureEach(AnimateDiffSparseControlNetPipeline):  # type: ignore[misc]
     """Each video of a batch has a picture of its own: the pipeline takes several pictures for several frames of all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from PIL import Image
 from transformers.utils import logging as hub_logging
 
 from app import cards, picture
-from app.adapters import gauge, ladder, loading
+from app.adapters import gauge, ladder, loading, previews
 from app.adapters.gauge import Gauge
 from app.adapters.loading import Loading
+from app.adapters.previews import Picture
 from app.texts import tr
 from jingxiang import console
 from jingxiang.errors import JingxiangError
@@ -28,8 +30,12 @@ from jingxiang.models import FULL, Limits, ModelSpec, Preset
 if TYPE_CHECKING:
     from app.video import Frames
 
-# Called after each denoising step with the steps done and their number; may raise to stop.
-OnStep = Callable[[int, int], None]
+# Gives a small picture of the video of that number in the batch as it stands: 8-bit RGB of shape (height / 8,
+# width / 8, 3), of the frame in the middle; None if there is none. It costs nothing unless it is called.
+Look = Callable[[int], Picture | None]
+# Called after each denoising step with the steps done, their number and a `Look`, which holds till then; may raise to
+# stop.
+OnStep = Callable[[int, int, Look], None]
 BLACK = 8  # of 255; a picture without a brighter pixel looks black
 AUTO = "auto"
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -201,6 +207,10 @@ class Diffusion(abc.ABC):
     def _denoised(self, batch: Sequence[Request], images: list[Image.Image], **shared: Any) -> torch.Tensor:
         """Latents of shape (videos, frames, channels, height / 8, width / 8). `shared` is what every pipeline takes."""
 
+    @abc.abstractmethod
+    def _expected(self, output: Any, videos: int) -> torch.Tensor:
+        """What comes of it, as the scheduler sees it after a step that gave `output`: latents in that shape."""
+
     @property
     def limits(self) -> Limits:
         return self.spec.limits
@@ -263,7 +273,7 @@ class Diffusion(abc.ABC):
     def _generated(self, batch: Sequence[Request], on_step: OnStep, rung: str) -> list[Made | BrokenOutput]:
         preset = batch[0].preset
         images = [picture.fit(request.image, preset.width, preset.height) for request in batch]
-        with _steps_to(on_step, self.pipe), torch.no_grad():
+        with _steps_to(on_step, self.pipe, functools.partial(self._picture, len(batch))), torch.no_grad():
             latents = self._denoised(
                 batch,
                 images,
@@ -276,6 +286,10 @@ class Diffusion(abc.ABC):
                 **self.spec.parameters,
             )
             return [self._made(*each, rung) for each in zip(batch, images, latents, strict=True)]
+
+    def _picture(self, videos: int, output: Any, number: int) -> Picture | None:
+        latents = self._expected(output, videos)[number]
+        return previews.picture(latents[len(latents) // 2])
 
     def _usable_bytes(self) -> int:
         """What this process could have of the device: what is free, and what it holds."""
@@ -316,7 +330,7 @@ class Diffusion(abc.ABC):
 class _Bar:
     """Stands in for a pipeline's progress bar."""
 
-    def __init__(self, on_step: OnStep, total: int) -> None:
+    def __init__(self, on_step: Callable[[int, int], None], total: int) -> None:
         self.on_step, self.total, self.done = on_step, total, 0
 
     def update(self, count: int = 1) -> None:
@@ -325,13 +339,28 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def _steps_to(on_step: OnStep, pipe: Any) -> Iterator[None]:
-    """Every pipeline moves its progress bar once a step: that is the callback here, since I2VGen-XL has no other."""
-    pipe.progress_bar = lambda total: contextlib.nullcontext(_Bar(on_step, total))
+def _steps_to(on_step: OnStep, pipe: Any, picture_of: Callable[[Any, int], Picture | None]) -> Iterator[None]:
+    """Every pipeline moves its progress bar once a step: that is the callback here, since I2VGen-XL has no other. What
+    it has come to is what its scheduler has just given, after guidance.
+    """
+    output: Any = None
+    step = pipe.scheduler.step
+
+    @functools.wraps(step)  # pipelines look at what it takes
+    def noted(*arguments: Any, **named: Any) -> Any:
+        nonlocal output
+        output = step(*arguments, **named)
+        return output
+
+    def told(done: int, total: int) -> None:
+        on_step(done, total, lambda number: picture_of(output, number))
+
+    pipe.scheduler.step = noted
+    pipe.progress_bar = lambda total: contextlib.nullcontext(_Bar(told, total))
     try:
         yield
     finally:
-        del pipe.progress_bar
+        del pipe.progress_bar, pipe.scheduler.step
         pipe.maybe_free_model_hooks()  # a pipeline that is stopped does not come to it
 
 

@@ -12,6 +12,7 @@ import torch
 from diffusers import I2VGenXLPipeline
 from PIL import Image
 
+from app.adapters import previews
 from app.adapters.base import Diffusion, Request
 from app.adapters.loading import Loading
 
@@ -38,3 +39,7 @@ class I2VGenXL(Diffusion):
             **shared,
         ).frames
         return latents.transpose(1, 2)
+
+    def _expected(self, output: Any, videos: int) -> torch.Tensor:
+        """For its scheduler every frame is a picture of its own, one video after the other."""
+        return previews.expected(output).unflatten(0, (videos, -1))

@@ -12,6 +12,7 @@ import torch
 from diffusers import StableVideoDiffusionPipeline
 from PIL import Image
 
+from app.adapters import previews
 from app.adapters.base import Diffusion, Request
 from app.adapters.loading import Loading
 
@@ -28,6 +29,9 @@ class StableVideoDiffusion(Diffusion):
             image=images, fps=preset.fps, max_guidance_scale=preset.guidance, **shared
         ).frames
         return latents
+
+    def _expected(self, output: Any, videos: int) -> torch.Tensor:
+        return previews.expected(output)
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         """This decoder looks at neighbouring frames, so it must know which belong together: all that it is given."""

@@ -43,7 +43,7 @@ class Job:
     not to be reckoned with.
 
     `claim` counts how often it was begun: what a worker says of a job holds only with the number of its own claim.
-    `deaths` counts the workers that died over it.
+    `deaths` counts the workers that died over it. `preview`: the step that a picture of it is there of, 0 if none is.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Job:
     order: Order
     state: State
     step: int
+    preview: int
     claim: int
     deaths: int
     worker: str

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, insert, select, text
+from sqlalchemy import Connection, create_engine, event, insert, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
@@ -49,7 +49,8 @@ class Database:
     """Transactions of three kinds. All raise `StoreUnavailable` where the database does not answer."""
 
     def __init__(self, url: str, *, heals: bool = False) -> None:
-        """Make the tables where they are missing. Raises `StoreUnavailable`.
+        """Make the tables where they are missing, and a store of an earlier version one of ours. Raises
+        `StoreUnavailable`, also for one of a later version.
 
         `heals`: a damaged file is kept under another name, which is said, and the store begins anew. Only for one
         process: the others would go on with the file that has another name now.
@@ -158,10 +159,14 @@ class Database:
             if version is None:
                 connection.execute(insert(tables.about), {"version": tables.VERSION})
                 connection.execute(insert(tables.totals), [{"state": s, "number": 0, "seconds": 0.0} for s in ENDS])
-            elif version != tables.VERSION:
+            elif version > tables.VERSION:
                 text_ = tr("{url}: made by another version of the app (store {found}, this one has {known})",
                            url=self.shown, found=version, known=tables.VERSION)  # fmt: skip
                 raise StoreUnavailable(text_)
+            elif version < tables.VERSION:
+                for statement in (each for old in range(version, tables.VERSION) for each in tables.CHANGES[old]):
+                    connection.exec_driver_sql(statement)
+                connection.execute(update(tables.about), {"version": tables.VERSION})
 
     def _check(self, connection: Connection) -> None:
         """SQLite notices by itself only what it happens to read."""

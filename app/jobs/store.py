@@ -38,7 +38,7 @@ from app.jobs.base import (
     WrongState,
 )
 from app.jobs.database import Database
-from app.jobs.tables import jobs, measurements, totals, workers
+from app.jobs.tables import jobs, measurements, previews, totals, workers
 from app.texts import tr
 
 Clock = Callable[[], float]
@@ -214,6 +214,13 @@ class JobStore:
                 found.append(job)
         return found
 
+    def preview_of(self, number: str, owner: str | None = None) -> bytes | None:
+        """A JPEG of how far a job is, while it runs and if there is one. Raises `UnknownJob`."""
+        with self._database.read() as connection:
+            _get(connection, number, owner)
+            image: bytes | None = connection.scalar(select(previews.c.image).where(previews.c.job == number))
+            return image
+
     def uses(self, picture: str, owner: str | None = None) -> bool:
         """Whether any job (of that owner, if one is given) was made from that picture."""
         chosen = select(jobs.c.id).where(jobs.c.picture == picture)
@@ -261,6 +268,14 @@ class JobStore:
             raise LostClaim(job.id)
         return not row.is_unwanted
 
+    def preview(self, job: Job, step: int, image: bytes) -> None:
+        """Keep a picture, a JPEG, of a job at that step, until it ends or is not made any more. Raises `LostClaim`."""
+        with self._database.note() as connection:
+            if connection.execute(update(jobs).where(_held(job)).values(preview=step)).rowcount != 1:
+                raise LostClaim(job.id)
+            if connection.execute(update(previews).where(previews.c.job == job.id).values(image=image)).rowcount == 0:
+                connection.execute(insert(previews).values(job=job.id, image=image))
+
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Raises `LostClaim`: then what was made is not wanted any more."""
         values = {"outcome": json.dumps(asdict(outcome)), "step": job.steps}
@@ -277,15 +292,18 @@ class JobStore:
     def give_back(self, job: Job) -> None:
         """A job that was claimed, but not begun: it keeps its place."""
         with self._database.write() as connection:
-            connection.execute(update(jobs).where(_held(job)).values(_UNCLAIMED))
+            if connection.execute(update(jobs).where(_held(job)).values(_UNCLAIMED)).rowcount:
+                _hide(connection, [job.id])
 
     def _end(self, job: Job, state: State, values: Mapping[str, Any], seconds: float = 0.0) -> None:
         with self._database.write() as connection:
-            ended = update(jobs).where(_held(job)).values(state=state, ended=self._clock(), is_unwanted=False, **values)
+            values = {"state": state, "ended": self._clock(), "preview": 0, "is_unwanted": False, **values}
+            ended = update(jobs).where(_held(job)).values(values)
             if connection.execute(ended).rowcount != 1:
                 if not _was_said(connection, job, state):
                     raise LostClaim(job.id)
                 return  # before: only the answer got lost, as when the database is restarted just then
+            _hide(connection, [job.id])
             _count(connection, state, 1, seconds)
 
     # Who works
@@ -337,7 +355,8 @@ class JobStore:
             # Locked, in one order: what somebody cancels meanwhile is not overlooked, and nobody waits for each other.
             locked = select(jobs.c.id).where(held).order_by(jobs.c.id).with_for_update()
             numbers = list(connection.scalars(locked))
-            ended = {"ended": self._clock(), "is_unwanted": False}
+            _hide(connection, numbers)
+            ended = {"ended": self._clock(), "preview": 0, "is_unwanted": False}
             unwanted = connection.execute(
                 update(jobs).where(held, jobs.c.is_unwanted).values(state="cancelled", **ended)
             )
@@ -371,7 +390,7 @@ class JobStore:
             )
 
 
-_UNCLAIMED = {"state": "queued", "worker": "", "step": 0, "is_unwanted": False, "started": None}
+_UNCLAIMED = {"state": "queued", "worker": "", "step": 0, "preview": 0, "is_unwanted": False, "started": None}
 
 
 def _measured(gpu: str, model: str, dtype: str) -> ColumnElement[bool]:
@@ -386,6 +405,11 @@ def _held(job: Job) -> ColumnElement[bool]:
         & (jobs.c.worker == job.worker)
         & (jobs.c.state == "running")
     )
+
+
+def _hide(connection: Connection, numbers: Collection[str]) -> None:
+    """Forget the previews of jobs that are not made any more. Their rows must be locked."""
+    connection.execute(delete(previews).where(previews.c.job.in_(numbers)))
 
 
 def _count(connection: Connection, state: State, number: int, seconds: float = 0.0) -> None:
@@ -438,6 +462,7 @@ def _job(row: Row[Any]) -> Job:
         order=Order.from_json(json.loads(row.request)),
         state=row.state,
         step=row.step,
+        preview=row.preview,
         claim=row.claim,
         deaths=row.deaths,
         worker=row.worker,

@@ -9,20 +9,25 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
+    text,
 )
 
-VERSION = 1  # of all that follows; goes up with every change
+VERSION = 2  # of all that follows; goes up with every change
+# What makes a store of the next version of one of each earlier one, its rows kept. New tables are made by themselves.
+# Programs of an earlier version may still be at work with it: what is new must not be needed by what they write.
+CHANGES = {1: ("ALTER TABLE jobs ADD COLUMN preview INTEGER NOT NULL DEFAULT 0",)}
 
 metadata = MetaData()
 
 about = Table("about", metadata, Column("version", Integer, nullable=False))
 
 # `place` orders those that wait; `lot` is the same for jobs that can be made at once; `is_unwanted`: to be cancelled,
-# but still running; `request` and `outcome` are JSON.
+# but still running; `request` and `outcome` are JSON; `preview`: the step that is shown in `previews`, 0 if none is.
 jobs = Table(
     "jobs",
     metadata,
@@ -35,6 +40,7 @@ jobs = Table(
     Column("state", String(16), nullable=False),
     Column("place", BigInteger, nullable=False),
     Column("step", Integer, nullable=False, default=0),
+    Column("preview", Integer, nullable=False, server_default=text("0")),
     Column("claim", Integer, nullable=False, default=0),
     Column("deaths", Integer, nullable=False, default=0),
     Column("worker", String(64), nullable=False, default=""),
@@ -48,6 +54,14 @@ jobs = Table(
     Index("jobs_waiting", "state", "place"),
     Index("jobs_of_owner", "owner", "created"),
     Index("jobs_of_picture", "picture"),
+)
+
+# A picture of how far a running job is, as JPEG. Apart from the job, which is read often and by many.
+previews = Table(
+    "previews",
+    metadata,
+    Column("job", String(64), primary_key=True),
+    Column("image", LargeBinary, nullable=False),
 )
 
 # `status` is JSON; `wish` is the model that it should load next.

@@ -116,5 +116,5 @@ def _drawn(name: str, value: Any = None, *, elem_id: str = "", elem_classes: str
     """An element that one of our scripts draws."""
     return gr.HTML(
         value, html_template="", js_on_load=MOUNT.format(name=name), elem_id=elem_id or name,
-        elem_classes=elem_classes or None,
+        elem_classes=elem_classes or None, apply_default_css=False,
     )  # fmt: skip

@@ -23,6 +23,7 @@ from app.media import MediaFailed, picture_key
 from app.memory import Fit, Refusal
 from app.survey import Survey
 from app.texts import asked, speaking, spoken, tr
+from app.tokens import is_foreign
 from jingxiang import console
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import FULL, ModelSpec, Preset
@@ -360,15 +361,14 @@ class Form:
         spec = self._desk.catalog.model(filled.model)
         if not spec.takes_prompt:
             return ""
-        count = None
-        parts = []
-        if count is not None:
+        tokens, parts = self._desk.tokens(spec), []
+        if tokens is not None:
+            count = tokens.count(filled.prompt)
             parts.append(tr("{used} of {most} tokens", used=count.used, most=count.most))
             if count.unread:
-                unread = generation.unread_text(count.unread)
-                parts.append(_not(unread))
-        if False:
-            parts.append(_not(tr("the model reads English only")))
+                parts.append(_not(generation.unread_text(count.unread)))
+        if is_foreign(filled.prompt):
+            parts.append(_not(tr("the model understands English only: say it in English")))
         return f'<p class="hint" role="status">{" · ".join(parts)}</p>'
 
     # Files

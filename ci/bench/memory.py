@@ -29,7 +29,7 @@ from transformers.utils import logging as hub_logging
 
 from app import adapters
 from app.adapters import loading
-from app.adapters.base import Diffusion, Made, OutOfMemory, Request
+from app.adapters.base import Diffusion, Look, Made, OutOfMemory, Request
 from jingxiang import models
 from jingxiang.models import FULL, ModelSpec, Preset
 from tests.peers import full_models
@@ -147,7 +147,7 @@ def drop_caches() -> bool:
 def run(model: Diffusion, rung: str, size: tuple[int, int, int, int]) -> dict[str, Any]:
     times = [time.monotonic()]
 
-    def on_step(done: int, of: int) -> None:
+    def on_step(done: int, of: int, look: Look) -> None:
         torch.cuda.synchronize()
         times.append(time.monotonic())
 
@@ -221,7 +221,7 @@ def request(spec: ModelSpec, size: tuple[int, int, int, int]) -> Request:
     return Request(picture, "a cat" if spec.takes_prompt else "", preset(size), seed=7)
 
 
-def ignore(done: int, of: int) -> None:
+def ignore(done: int, of: int, look: Look) -> None:
     pass
 
 

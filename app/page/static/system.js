@@ -3,13 +3,13 @@
 import { listen } from "./live.js";
 import { ask, element, gigabytes, inCharge, t } from "./page.js";
 
-const STATES = () => ({
-  loading: t("loads {model}"),
-  ready: t("ready"),
-  busy: t("makes a video"),
-  idle: t("idle"),
-  failed: t("could not load its model"),
-});
+const STATES = {
+  loading: ({ model }) => t("loads {model}", { model }),
+  ready: () => t("ready"),
+  busy: () => t("makes a video"),
+  idle: () => t("idle"),
+  failed: () => t("could not load its model"),
+};
 
 export default function mount({ element: place, trigger }) {
   const facts = element("dl", {});
@@ -67,12 +67,11 @@ function fact(name, value) {
 
 function described(worker) {
   const used = worker.total_bytes - worker.free_bytes;
-  const state = (STATES()[worker.state] ?? worker.state).replace("{model}", worker.model);
   const memory = worker.total_bytes
     ? [
       element("progress", { class: "memory", max: worker.total_bytes, value: used, "aria-label": t("Memory in use") }),
       element("span", {}, t("{free} of {total} free", { free: gigabytes(worker.free_bytes), total: gigabytes(worker.total_bytes) })),
     ]
     : [];
-  return element("li", {}, element("strong", {}, worker.device), ` ${state}`, ...memory, ...(worker.reason ? [element("p", { class: "trouble" }, worker.reason)] : []));
+  return element("li", {}, element("strong", {}, worker.device), ` ${STATES[worker.state](worker)}`, ...memory, ...(worker.reason ? [element("p", { class: "trouble" }, worker.reason)] : []));
 }
