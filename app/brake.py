@@ -9,7 +9,7 @@ Somebody who guesses shall not lock out whom the name belongs to, so that
   everywhere do not hold up addresses that the right password came from before;
 - the right password takes nothing from what was counted, or else guessing would be free beside a program that is busy;
 - who has logged in on the page is not asked here at all (see `app.sessions`).
-People behind one proxy share its address, and thus its limit, unless the server believes the proxy (see `app.server`).
+People behind one proxy share its address, and thus its limit, unless FORWARDED_ALLOW_IPS names the proxy.
 """
 
 from __future__ import annotations

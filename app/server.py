@@ -416,7 +416,7 @@ def serve(serving: Serving) -> None:
     config = uvicorn.Config(
         front, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_GRACE_S,
         server_header=False,
-        # Else uvicorn believes whatever is on this machine where a request comes from: tunnels, too, which do not look.
+        # Else uvicorn believes what comes by way of this machine about its origin; a tunnel hands on what it is told.
         proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,
     )  # fmt: skip
     # A shell ignores SIGINT in what it starts with `&`; for us it means the same there as Ctrl-C in a terminal.

@@ -349,6 +349,14 @@ def test_no_way_into_the_server_is_left_open(app: App, method: str, path: str) -
         assert stranger.request(method, path).status_code == 401
 
 
+def test_the_server_does_not_believe_what_is_said_of_an_address(app: App) -> None:
+    def tried(number: int) -> int:
+        with app.client(**{"x-forwarded-for": f"10.0.0.{number}"}) as guessing:
+            return guessing.post("/login", data={"name": "nobody", "password": "wrong"}).status_code
+
+    assert [tried(number) for number in range(6)] == [401] * 5 + [429]
+
+
 def test_the_page_and_the_api_know_who_has_logged_in(app: App, photo: Path) -> None:
     with logged_in(app, "wang", "second-password") as wang, logged_in(app, "zhao", "third-password") as zhao:
         assert wang.get("/config").json()["username"] == "wang"
