@@ -14,19 +14,19 @@ from pathlib import Path
 class Figure:
     """One measured value with its bar, and what peers needed for the same in the same run.
 
-    `value` is None where it cannot be measured; then a note says why.
+    `value` is None where it cannot be measured; then a note says why. `bar` is None for what is only told.
     """
 
     name: str
     value: float | None
     unit: str
-    bar: float
+    bar: float | None
     better: str = "lower"
     peers: dict[str, float] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool | None:
-        if self.value is None:
+        if self.value is None or self.bar is None:
             return None
         return self.value <= self.bar if self.better == "lower" else self.value >= self.bar
 
@@ -53,7 +53,7 @@ def show(bench: str, figures: list[Figure], notes: list[str]) -> None:
     for figure in figures:
         sign = {True: "ok  ", False: "MISS", None: "-   "}[figure.holds]
         value = "-" if figure.value is None else f"{figure.value:g}"
-        limit = f"{'<=' if figure.better == 'lower' else '>='} {figure.bar:g}"
+        limit = "" if figure.bar is None else f"{'<=' if figure.better == 'lower' else '>='} {figure.bar:g}"
         peers = ", ".join(f"{name} {each:g}" for name, each in figure.peers.items())
         sys.stderr.write(f"{sign} {figure.name:20} {value:>8} {figure.unit:6} {limit:10} {peers}\n")
     for note in notes:

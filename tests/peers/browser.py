@@ -23,7 +23,10 @@ IN_PAGE = ("data", "blob", "about")  # addresses that lead nowhere
 # What links let the browser do is no request, and not done at all without a network.
 HINTS = "() => [...document.querySelectorAll('link[rel~=preconnect], link[rel~=dns-prefetch]')].map(link => link.href)"
 # Hosts that Chromium asks by itself, whatever it is told.
-MAKERS = ("update.googleapis.com", "accounts.google.com", "clients2.google.com", "www.google.com")
+MAKERS = (
+    "update.googleapis.com", "content-autofill.googleapis.com", "accounts.google.com", "clients2.google.com",
+    "www.google.com",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
