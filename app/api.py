@@ -335,9 +335,12 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
         return answered(job)
 
     @router.get("/jobs")
-    def jobs(user: Asking, most: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[JobAnswer]:
-        """Your jobs: those that wait or run in the order of the queue, then the others, the last one first."""
-        found, outlooks = desk.store.jobs(owner=owner(user), most=most), desk.outlooks()
+    def jobs(user: Asking, most: Annotated[int, Query(ge=1, le=1000)] = 100, before: str = "") -> list[JobAnswer]:
+        """Your jobs: those that wait or run in the order of the queue, then the others, the last one first. `before`:
+        the id of a job; those that are listed after it, as the older ones are.
+        """
+        after = _checked(before) if before else ""
+        found, outlooks = desk.store.jobs(owner=owner(user), most=most, after=after), desk.outlooks()
         return [answer(Shown(job, *outlooks.get(job.id, NO_OUTLOOK))) for job in found]
 
     def one(user: Asking, number: str) -> Job:

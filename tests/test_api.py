@@ -179,6 +179,22 @@ def test_cancel_forget_retry_and_pin(app: App, photo: Path) -> None:
         assert not (app.outputs / key).with_suffix(".json").exists()
 
 
+def test_older_jobs_are_asked_for_in_parts(app: App, photo: Path) -> None:
+    free(app)
+    for seed in range(3):
+        app.ended(app.post(photo, seed=seed).json()["id"])
+    with app.client() as client:
+        everything = client.get("/api/jobs").json()
+        assert len(everything) >= 3
+        first, *rest = everything
+        asked = client.get("/api/jobs", params={"most": 1, "before": first["id"]})
+        assert asked.json() == rest[:1]
+        assert client.get("/api/jobs", params={"before": first["id"]}).json() == rest
+        assert client.get("/api/jobs", params={"before": everything[-1]["id"]}).json() == []
+        for unknown in ("nothing", "../x"):
+            assert client.get("/api/jobs", params={"before": unknown}).status_code == 404
+
+
 def test_a_picture_that_came_just_now_is_kept(app: App, tmp_path: Path) -> None:
     own = tmp_path / "own.png"
     Image.new("RGB", (99, 99), "teal").save(own)

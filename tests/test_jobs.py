@@ -279,6 +279,30 @@ def test_order_can_be_changed(store: JobStore) -> None:
         store.move(numbers[0], 0)
 
 
+def test_jobs_are_listed_in_parts(store: JobStore, clock: Clock) -> None:
+    numbers = [job.id for job in submit(store, 10, owner="li")]
+    (other,) = submit(store, 1, owner="wang")
+    for number in [*numbers[:6], other.id]:
+        store.cancel(number)
+        clock.now += number in numbers[2:4]  # some end at the same moment
+    claimed(store)
+    store.move(numbers[9], 0)
+    everything = [job.id for job in store.jobs(owner="li")]
+    assert set(everything) == set(numbers)
+    for size in (1, 3, 10):
+        found = [job.id for job in store.jobs(owner="li", most=size)]
+        while part := [job.id for job in store.jobs(owner="li", most=size, after=found[-1])]:
+            assert len(part) <= size
+            found += part
+        assert found == everything
+    assert [job.id for job in store.jobs(after=numbers[0])] == [job.id for job in store.jobs()][
+        [job.id for job in store.jobs()].index(numbers[0]) + 1 :
+    ]
+    for unknown in (other.id, "nothing"):
+        with pytest.raises(UnknownJob):
+            store.jobs(owner="li", after=unknown)
+
+
 def test_the_mark_is_another_one_after_each_change_by_whomever(store: JobStore, url: str) -> None:
     other = JobStore(Database(url))
     try:

@@ -88,8 +88,13 @@ class JobStore:
         with self._database.read() as connection:
             return _get(connection, number, owner)
 
-    def jobs(self, *, owner: str | None = None, states: Collection[str] = (), most: int | None = None) -> list[Job]:
-        """Those that wait or run in the order of the queue, then those that have ended, the last one first."""
+    def jobs(
+        self, *, owner: str | None = None, states: Collection[str] = (), most: int | None = None, after: str = ""
+    ) -> list[Job]:
+        """Those that wait or run in the order of the queue, then those that have ended, the last one first.
+
+        `after`: only what comes after the job with that id. Raises `UnknownJob`.
+        """
         waits = case((jobs.c.state.in_(ENDS), 1), else_=0)
         chosen = select(jobs).order_by(waits, case((waits == 0, jobs.c.place)), jobs.c.ended.desc(), jobs.c.id)
         if owner is not None:
@@ -97,6 +102,8 @@ class JobStore:
         if states:
             chosen = chosen.where(jobs.c.state.in_(states))
         with self._database.read() as connection:
+            if after:
+                chosen = chosen.where(_comes_after(_get(connection, after, owner)))
             return [_job(row) for row in connection.execute(chosen.limit(most))]
 
     def these(self, numbers: Collection[str]) -> dict[str, Job]:
@@ -438,6 +445,15 @@ def _get(connection: Connection, number: str, owner: str | None, *, lock: bool =
     if job is None or owner not in (None, job.owner):
         raise UnknownJob(number)
     return job
+
+
+def _comes_after(job: Job) -> ColumnElement[bool]:
+    """What must be true for a job to be listed after that one."""
+    has_ended = jobs.c.state.in_(ENDS)
+    if job.state in ENDS:
+        return has_ended & ((jobs.c.ended < job.ended) | ((jobs.c.ended == job.ended) & (jobs.c.id > job.id)))
+    place = select(jobs.c.place).where(jobs.c.id == job.id).scalar_subquery()
+    return has_ended | (jobs.c.place > place)
 
 
 def _check_room(connection: Connection, owner: str, limits: Limits) -> None:
