@@ -33,6 +33,8 @@ MOUNT = (
     ".then((part) => part.default({{ element, props, trigger, watch }}))"
 )
 QUIET: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+# What goes wrong is shown only where it went through Gradio's queue, which lets everybody through: jobs have their own.
+ASKED: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
 
 
 def theme() -> gr.themes.Base:
@@ -102,13 +104,14 @@ def blocks(form: Form, examples: Sequence[Example], i18n: Any) -> gr.Blocks:
             [prompt.change, negative.change, seed.change],
             form.typed, fields, [hint, draft], trigger_mode="always_last", **QUIET,
         )  # fmt: skip
-        pictures.upload(form.dropped, fields, fields, **QUIET)
-        jobs.select(form.reused, None, fields, **QUIET)
-        shown.select(form.exemplified, None, [pictures, prompt], **QUIET)
+        pictures.upload(form.dropped, fields, fields, **ASKED)
+        jobs.select(form.reused, None, fields, **ASKED)
+        shown.select(form.exemplified, None, [pictures, prompt], **ASKED)
         for button, name in ((standard, STANDARD), (fast, FAST), (custom, CUSTOM)):
-            handing = button.click(form.handed_in(name), fields, pictures, **QUIET)
+            handing = button.click(form.handed_in(name), fields, pictures, **ASKED)
             handing.success(None, js="() => document.querySelector('#jobs').scrollIntoView({ block: 'nearest' })")
-        look.click(form.summarized, None, told, api_visibility="private", queue=False)
+        look.click(form.summarized, None, told, **ASKED)
+    page.queue(max_size=None)
     return page
 
 
