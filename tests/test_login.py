@@ -360,7 +360,7 @@ def test_the_page_and_the_api_know_who_has_logged_in(app: App, photo: Path) -> N
     with logged_in(app, "wang", "second-password") as wang, logged_in(app, "zhao", "third-password") as zhao:
         assert wang.get("/config").json()["username"] == "wang"
         sent = {"image": photo.read_bytes()}
-        number = wang.post("/api/jobs", files=sent, data={"preset": "fast"}).json()["id"]
+        number = wang.post("/api/jobs", files=sent, data={"prompt": "a cat", "preset": "fast"}).json()["id"]
         wait_for(lambda: wang.get(f"/api/jobs/{number}").json()["state"] == "done")
         (job,) = wang.get("/api/jobs").json()
         assert job["id"] == number
