@@ -89,7 +89,10 @@ class Chromium:
 
 @contextlib.contextmanager
 def chromium(*arguments: str) -> Iterator[Chromium]:
-    """A browser with a new profile. Whatever does not go to loopback goes to a proxy that notes and refuses it."""
+    """A browser with a new profile. Whatever does not go to loopback goes to a proxy that notes and refuses it.
+
+    One at a time: playwright cannot be started twice in a thread.
+    """
     path = system.browser()
     with _refusing() as (proxy, lines), sync_playwright() as playwright:
         # As an argument: with playwright's own setting, loopback would go there, too.
