@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from app import provenance
+from tests.peers import postgres
 from tests.peers.app import App, serving, wait_for
 
 
@@ -438,6 +439,21 @@ def test_the_document_names_every_way_in(app: App) -> None:
     ]  # fmt: skip
     for path in ("/docs", "/redoc", "/api/docs"):  # those of FastAPI load their scripts from elsewhere
         assert "swagger" not in app.get(path)[1].lower()
+
+
+def test_a_store_that_is_restarted_is_said_in_the_page_s_language(models: Path, tmp_path: Path) -> None:
+    with postgres.database() as url, serving(models, tmp_path, env={"JINGXIANG_JOBS": url}) as app:
+        app.wait_until_ready()
+        with app.client(**{"accept-language": "zh-CN"}) as client, client.stream("GET", "/api/events") as stream:
+            events = told(stream)
+            assert [next(events)[0], next(events)[0]] == ["jobs", "status"]
+            postgres.stop()
+            try:
+                trouble = next(each for name, each in events if name == "trouble")
+            finally:
+                postgres.start()
+            assert trouble == {"message": "任务库没有响应；正在不断重试"}
+            assert next(name for name, _ in events) == "jobs"
 
 
 def test_users_see_their_own_and_who_is_in_charge_sees_all(models: Path, tmp_path: Path, photo: Path) -> None:
