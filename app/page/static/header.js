@@ -36,7 +36,6 @@ export default function mount({ element: place }) {
 
 /** Everything is said anew, and what was filled in is still there. */
 function speak(name) {
-  const folder = new URL(".", document.baseURI).pathname;
-  document.cookie = `language=${name}; path=${folder}; max-age=${YEAR_S}; samesite=lax`;
+  document.cookie = `language=${name}; max-age=${YEAR_S}; samesite=lax`; // of this folder, as that of the login is
   location.reload();
 }
