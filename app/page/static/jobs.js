@@ -136,5 +136,8 @@ export default function mount({ element: place, trigger }) {
     },
     gone: ({ id }) => forget(id),
     trouble: ({ message }) => complain(message),
+    status({ draining }) {
+      if (draining) complain(t("The server is about to stop; what waits keeps its place in the queue."));
+    },
   });
 }
