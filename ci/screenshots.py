@@ -78,6 +78,7 @@ def shot(app: App, browser: Chromium, example: Example, language: str, screen: s
 
 def fill(page: Page, example: Example) -> None:
     page.set_input_files("#pictures input[type=file]", example.picture)
+    page.wait_for_timeout(SETTLE_MS)  # the page answers to a picture by itself
     page.fill("#prompt textarea", example.prompt)
     page.wait_for_timeout(SETTLE_MS)
     page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0) }")

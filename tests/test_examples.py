@@ -60,7 +60,7 @@ def test_those_that_are_shipped_are_small_and_of_the_shape_that_models_like() ->
         assert each.titles["en"].isascii()
         assert not each.titles["zh"].isascii()
         assert each.prompt.isascii()
-        assert len(each.prompt.split()) < 30  # I2VGen-XL reads 77 tokens
+        assert len(each.prompt) <= 75  # tokens, where letters are tokens: the smoke model reads no more
 
 
 @pytest.mark.parametrize("example", SHIPPED, ids=lambda each: each.name)

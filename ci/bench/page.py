@@ -37,7 +37,7 @@ LIMIT_MS = 60_000
 LATE_MS = 1500  # what is fetched after the page can be used is part of its weight
 READY = """(() => {
   const button = document.querySelector("#standard");
-  return document.documentElement.dataset.ready === "true" && button !== null && !button.disabled;
+  return document.documentElement?.dataset.ready === "true" && button !== null && !button.disabled;
 })()"""
 PEER_READY = 'document.querySelector("button.primary:not(:disabled)") !== null'
 # In the page, so that the way to us is not in it.
