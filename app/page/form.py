@@ -140,8 +140,8 @@ class Form:
             filled = Filled(*values)
             paths = [Path(path) for path, _ in filled.pictures or ()]
             videos = [path for path in paths if path.suffix.lower() == ".mp4"]
-            if not videos:
-                return self._fields(filled)
+            if not videos:  # what is typed meanwhile stays
+                return [gr.skip()] * len(values)
             made = provenance.read(videos[-1])
             pictures = [path for path in paths if path not in videos]
             if made is None:
@@ -320,7 +320,8 @@ class Form:
             choice = Choice("", preset, *survey.estimate(spec, preset))
             own = _estimated(choice, generation.advice(spec, preset))
             is_possible = not isinstance(choice.fit, Refusal)
-        found: list[Any] = [self._presets(spec, filled.name, survey), self._sizes(spec, preset, survey)]
+        sizes = {**self._sizes(spec, preset, survey), "chosen": filled.size["chosen"]}
+        found: list[Any] = [self._presets(spec, filled.name, survey), sizes]
         for name in (STANDARD, FAST):
             choice = presets[name]
             found += [gr.update(interactive=not isinstance(choice.fit, Refusal)), _estimated(choice, ())]

@@ -25,7 +25,7 @@ HINTS = "() => [...document.querySelectorAll('link[rel~=preconnect], link[rel~=d
 # Hosts that Chromium asks by itself, whatever it is told.
 MAKERS = (
     "update.googleapis.com", "content-autofill.googleapis.com", "accounts.google.com", "clients2.google.com",
-    "www.google.com",
+    "www.google.com", "redirector.gvt1.com",
 )  # fmt: skip
 
 
