@@ -391,13 +391,13 @@ def _router(desk: Desk, watch: Watch, access: Access, outputs: Path) -> APIRoute
             raise WrongState(job.id, job.state)
         return _file(desk, job.outcome.video, "video/mp4", f"{job.id}.mp4", job.outcome.bytes)
 
-    @router.get("/jobs/{number}/preview", response_class=Response)
+    @router.get("/jobs/{number}/preview", response_class=Response, responses={204: {"description": "there is none"}})
     def preview(job: Annotated[Job, Depends(one)]) -> Response:
-        """How far a job is that runs: a small JPEG, a pixel for 8 x 8 of the video's."""
-        image = desk.store.preview_of(job.id)
-        if image is None:
-            raise HTTPException(404, tr("job {id} has no preview now", id=job.id))
-        return Response(image, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+        """How far a job is that runs: a small JPEG, a pixel for 8 x 8 of the video. Nothing before its first step, and
+        when it has ended.
+        """
+        image, headers = desk.store.preview_of(job.id), {"Cache-Control": "no-store"}
+        return Response(image, 200 if image else 204, headers, "image/jpeg")
 
     @router.get("/jobs/{number}/picture", response_class=Response)
     def source(

@@ -9,7 +9,8 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from gradio import route_utils
 from starlette.types import ASGIApp
 
 from app import examples, picture
@@ -20,6 +21,17 @@ from app.page.form import Form
 from app.page.shell import Shell
 from app.texts import FOLDER
 from jingxiang.language import catalog
+
+
+def _root(request: Request, route_path: str, root_path: str | None) -> str:
+    """Where the page is as the browser sees it, see `Shell`; without a host, of which only the browser can be certain.
+
+    Gradio's own takes one folder for all who ask, and another host for each way in which they may come.
+    """
+    return str(request.scope.get("root_path", ""))
+
+
+route_utils.get_root_url = _root
 
 
 def build(desk: Desk, access: Access, outputs: Path) -> tuple[FastAPI, ASGIApp]:

@@ -25,6 +25,8 @@ from jingxiang.models import Catalog
 
 FOLDER = "/page"
 BASE = '<base href="./" />'  # in Gradio's page; all our addresses are relative to it
+MANIFEST = '<link rel="manifest" href="/manifest.json" />'  # which is not there
+CONFIG, END = "<script>window.gradio_config = ", "</script>"
 LOCALES = {"en": "en", "zh": "zh-CN"}
 HEAD = """<link rel="stylesheet" href="page/page.css">
 <link rel="modulepreload" href="page/jobs.js">
@@ -35,7 +37,7 @@ for (const [name, value] of [["language", "{locale}"], ["languages", ["{locale}"
 </script>"""
 
 # Where the page is, only the browser knows for certain.
-FOOT = """<script>
+ROOT = """<script>
 window.gradio_config.root = new URL(".", document.baseURI).href.replace(/\\/$/, "");
 </script>"""
 
@@ -74,7 +76,9 @@ class Shell:
 
         def changed(body: bytes) -> bytes:
             text = body.decode().replace(BASE, f"{BASE}\n{head}", 1)
-            text = text.replace("</head>", f"{FOOT}</head>", 1)
+            text = text.replace(MANIFEST, "", 1)
+            configured = text.index(END, text.index(CONFIG)) + len(END)
+            text = text[:configured] + ROOT + text[configured:]
             return text.replace('lang="en"', f'lang="{LOCALES[language]}"', 1).encode()
 
         return changed

@@ -79,10 +79,15 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 @contextlib.contextmanager
 def serving(
-    models: Path, folder: Path, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+    models: Path,
+    folder: Path,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    port: int | None = None,
 ) -> Iterator[App]:
     """An app that has just been started; ended with Ctrl-C if the test has not ended it."""
-    port = free_port()
+    port = port or free_port()
     log = folder / "app.log"
     argv = [sys.executable, "-m", "app", "serve", "--models", str(models), "--outputs", str(folder / "outputs")]
     with log.open("a") as stderr:
