@@ -32,7 +32,7 @@ from jingxiang.wheels import SEEN
 LARGE_BYTES = 64_000_000  # a file of weights from there on has a layer of its own
 CODE = ("app", "jingxiang")
 LEFT_OUT = ("__pycache__", "tests")
-SOURCES = (".py", ".toml", ".json", ".lock", ".png", ".jpg", ".html", ".css", ".js")
+SOURCES = (".py", ".toml", ".json", ".lock", ".png", ".jpg", ".svg", ".html", ".css", ".js")
 KEPT = 3  # sets of bytecode that are made here
 LAYOUT = 2  # of the layer of an environment; part of what its digest is remembered by
 # Where images have a Python that is not ours, the likelier first.

@@ -42,7 +42,8 @@ def build(desk: Desk, access: Access, outputs: Path) -> tuple[FastAPI, ASGIApp]:
     form = Form(desk, access, outputs, Path(os.environ["GRADIO_TEMP_DIR"]), shown)
     application = FastAPI(openapi_url=None)
     gr.mount_gradio_app(
-        application, blocks(form, shown, i18n), path="/", i18n=i18n, theme=theme(), max_file_size=picture.MAX_BYTES,
+        application, blocks(form, desk.catalog, shown, i18n), path="/", i18n=i18n, theme=theme(),
+        max_file_size=picture.MAX_BYTES,
         show_error=True, footer_links=[], run_history=False, ssr_mode=False, enable_monitoring=False,
         auth_dependency=None if access.is_open else lambda request: request.scope["user"].name,  # of `app.login`
     )  # fmt: skip

@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.examples import Example
 from app.page.form import CUSTOM, FAST, Form
+from jingxiang.models import Catalog
 from jingxiang.presets import STANDARD
 
 FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
@@ -42,8 +43,14 @@ def theme() -> gr.themes.Base:
     return gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(**COLOURS)
 
 
-def blocks(form: Form, examples: Sequence[Example], i18n: Any) -> gr.Blocks:
-    """`i18n` marks texts that the browser translates; their Chinese is in `app/zh.json`."""
+def blocks(form: Form, catalog: Catalog, examples: Sequence[Example], i18n: Any) -> gr.Blocks:
+    """`i18n` marks texts that the browser translates; their Chinese is in `app/zh.json`.
+
+    The fields take here what any model takes: what the page was told since is forgotten when the server is restarted.
+    """
+    limits = [spec.limits for spec in catalog.models.values()]
+    fps_least, guidance_least = min(each.fps[0] for each in limits), min(each.guidance[0] for each in limits)
+    fps_most, guidance_most = max(each.fps[1] for each in limits), max(each.guidance[1] for each in limits)
     with gr.Blocks(title="jingxiang", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
         draft = gr.BrowserState(storage_key="jingxiang-draft", secret=SECRET)
         _drawn("header")
@@ -68,15 +75,21 @@ def blocks(form: Form, examples: Sequence[Example], i18n: Any) -> gr.Blocks:
                         fast = gr.Button(i18n("Fast preview"), size="lg", elem_id="fast")
                         fast_estimate = gr.HTML(elem_id="fast-estimate")
                 with gr.Accordion(i18n("More settings"), open=False, elem_id="settings"):
-                    model = gr.Dropdown(label=i18n("Model"), elem_id="model")
+                    model = gr.Dropdown(list(catalog.models), value=None, label=i18n("Model"), elem_id="model")
                     preset = _drawn("choices", NOTHING, elem_id="preset", elem_classes="choices")
                     size = _drawn("choices", NOTHING, elem_id="size", elem_classes="choices")
                     with gr.Row():
-                        frames = gr.Slider(1, 32, 16, step=1, label=i18n("Frames"), elem_id="frames")
-                        steps = gr.Slider(1, 100, 40, step=1, label=i18n("Steps"), elem_id="steps")
+                        frames = gr.Slider(
+                            1, max(each.frames for each in limits), 16, step=1, label=i18n("Frames"), elem_id="frames"
+                        )
+                        steps = gr.Slider(
+                            1, max(each.steps for each in limits), 40, step=1, label=i18n("Steps"), elem_id="steps"
+                        )
                     with gr.Row():
-                        fps = gr.Slider(1, 30, 8, step=1, label=i18n("Frames per second"), elem_id="fps")
-                        guidance = gr.Slider(1, 20, 9, step=0.5, label=i18n("Guidance"), elem_id="guidance")
+                        fps = gr.Slider(fps_least, fps_most, 8, step=1, label=i18n("Frames per second"), elem_id="fps")
+                        guidance = gr.Slider(
+                            guidance_least, guidance_most, 9, step=0.5, label=i18n("Guidance"), elem_id="guidance"
+                        )
                     negative = gr.Textbox(label=i18n("What it should not show (English)"), lines=1, elem_id="negative")
                     seed = gr.Textbox(label=i18n("Seed (empty: random)"), max_lines=1, elem_id="seed")
                     custom = gr.Button(i18n("Generate with these settings"), elem_id="custom")

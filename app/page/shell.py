@@ -8,6 +8,7 @@ whoever looks has chosen.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -27,8 +28,10 @@ FOLDER = "/page"
 BASE = '<base href="./" />'  # in Gradio's page; all our addresses are relative to it
 MANIFEST = '<link rel="manifest" href="/manifest.json" />'  # which is not there
 CONFIG, END = "<script>window.gradio_config = ", "</script>"
+ROOTED = re.compile(r'const root = "[^"]*";')  # a script of Gradio's page asks for another one there
 LOCALES = {"en": "en", "zh": "zh-CN"}
-HEAD = """<link rel="stylesheet" href="page/page.css">
+HEAD = """<link rel="icon" href="page/icon.svg">
+<link rel="stylesheet" href="page/page.css">
 <link rel="modulepreload" href="page/jobs.js">
 <script type="application/json" id="jingxiang">{said}</script>
 <script>
@@ -77,6 +80,7 @@ class Shell:
         def changed(body: bytes) -> bytes:
             text = body.decode().replace(BASE, f"{BASE}\n{head}", 1)
             text = text.replace(MANIFEST, "", 1)
+            text = ROOTED.sub("const root = window.gradio_config.root;", text, count=1)
             configured = text.index(END, text.index(CONFIG)) + len(END)
             text = text[:configured] + ROOT + text[configured:]
             return text.replace('lang="en"', f'lang="{LOCALES[language]}"', 1).encode()

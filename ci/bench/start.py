@@ -123,7 +123,9 @@ def pages(folder: Path, notes: list[str]) -> list[Figure]:
                     first[name].append(seconds_until(start, lambda probe=probe: answers(probe)))  # type: ignore[misc]
                     page = browser.new_page()
                     page.goto(url)
-                    page.wait_for_selector("#generate", timeout=60_000)  # ours reloads itself until it is there
+                    page.wait_for_selector(
+                        "#generate, #standard", timeout=60_000
+                    )  # ours reloads itself until it is there
                     usable[name].append(time.monotonic() - start)
                     page.close()
                     if name == "ours":

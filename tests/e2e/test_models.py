@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import expect
 
-from tests.e2e.test_drain import opened
 from tests.peers import checkout, tiny_models
 from tests.peers.app import serving
+from tests.peers.browser import CHINESE, ENGLISH, chromium
+from tests.peers.page import cards, fill, opened, unfold
 
 pytestmark = pytest.mark.e2e
 
@@ -26,44 +27,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def order(page: Page, photo: Path) -> None:
-    page.set_input_files("#picture input[type=file]", photo)
-    page.wait_for_selector("#picture img")
-    page.click("#preset input[value=fast]")
-    page.click("#generate")
-
-
 def test_the_page_asks_for_a_prompt_only_where_the_model_takes_one(folder: Path, tmp_path: Path, photo: Path) -> None:
     with (
         serving(folder / "models", tmp_path, "--model", "svd-xt", cwd=folder / "checkout") as app,
-        opened(ready(app.process), "en-US", "zh-CN") as pages,
+        chromium() as browser,
+        browser.visitor() as visitor,
     ):
-        for page, other in zip(pages, ("Seed (empty: random)", "随机种子（留空则随机）"), strict=True):
-            page.wait_for_function("text => document.body.innerText.includes(text)", arg=other)
-            assert not page.is_visible("#prompt")
-            assert "Prompt" not in page.inner_text("body")
-            assert "提示词" not in page.inner_text("body")
-            order(page, photo)
-            page.wait_for_selector("#video video", timeout=60_000)
-            assert '"model": "svd-xt"' in page.inner_text("#settings")
+        app.wait_until_ready()
+        page = opened(visitor, app.url)
+        expect(page.locator("#prompt")).to_be_hidden()
+        assert "Prompt" not in page.inner_text("body")
+        fill(page, photo, prompt="")
+        page.click("#fast")
+        card = cards(page, "done")
+        expect(card.locator(".settings")).to_contain_text("svd-xt")
+        unfold(page)
+        page.click("#model input")
+        page.get_by_role("option", name="AnimateDiff").click()
+        expect(page.locator("#prompt")).to_be_visible()  # which that one takes
+        expect(page.locator("#negative")).to_be_visible()
 
 
 def test_the_end_of_a_prompt_that_is_too_long_is_shown(folder: Path, tmp_path: Path, photo: Path) -> None:
     with (
         serving(folder / "models", tmp_path, "--model", "animatediff", cwd=folder / "checkout") as app,
-        opened(ready(app.process), "en-US", "zh-CN") as pages,
+        chromium() as browser,
+        browser.visitor(ENGLISH) as first,
+        browser.visitor(CHINESE) as second,
     ):
-        said = ("the prompt is too long; the model did not read: ", "提示词过长；模型未读取：")
-        for page, text in zip(pages, said, strict=True):
-            page.fill("#prompt textarea", "x" * 75 + " and <b>more</b>")
-            order(page, photo)
-            page.wait_for_function(
-                "text => document.body.innerText.includes(text)", arg=f"{text}and <b>more</b>", timeout=60_000
-            )
-            page.wait_for_selector("#video video", timeout=60_000)
-
-
-def ready(process: subprocess.Popen[str]) -> str:
-    """The address that the app prints."""
-    assert process.stdout is not None
-    return process.stdout.readline().removeprefix("READY ").strip()
+        app.wait_until_ready()
+        said = ("he prompt is too long; the model did not read: ", "提示词过长；模型未读取：")
+        for count, (visitor, text) in enumerate(zip((first, second), said, strict=True), 1):
+            page = opened(visitor, app.url)
+            fill(page, photo, prompt="x" * 75 + " and <b>more</b>")
+            expect(page.locator("#hint")).to_contain_text(f"{text}and <b>more</b>")  # while it is written
+            page.click("#fast")
+            card = cards(page, "done", count).first
+            expect(card.locator(".notes")).to_contain_text(f"{text}and <b>more</b>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from tests.peers import below
+from jingxiang.models import GIB
+from tests.peers import below, memory
 from tests.peers.app import App, serving, wait_for
 from tests.peers.browser import CHINESE, DESKTOP, ENGLISH, PHONE, Chromium, Visitor, axe, chromium
+from tests.peers.page import LONG_MS, cards, fill, number, opened, plays, unfold
 
 pytestmark = pytest.mark.e2e
-LONG_MS = 60_000
 PARTS = ["#header", "#pictures", "#examples", "#prompt", "#standard", "#fast", "#settings", "#jobs", "#system-panel"]
 
 
@@ -53,49 +55,15 @@ def english(browser: Chromium, app: App) -> Iterator[Page]:
         assert visitor.errors == []
 
 
-def opened(visitor: Visitor, url: str) -> Page:
-    """A page that is ready."""
-    page = visitor.open(url)
-    page.wait_for_selector("html[data-ready=true]", timeout=LONG_MS)
-    expect(page.locator("#standard")).to_be_enabled()
-    expect(page.locator("#fast-estimate")).to_contain_text("64x64")
-    return page
-
-
-def fill(page: Page, *pictures: Path, prompt: str = "a cat turns its head") -> None:
-    page.set_input_files("#pictures input[type=file]", pictures)
-    expect(page.locator("#pictures img")).to_have_count(len(pictures))
-    page.fill("#prompt textarea", prompt)
-
-
-def settings(page: Page) -> None:
-    """Open what is folded."""
-    page.click("#settings button")
-    page.wait_for_selector("#steps input[type=number]", state="visible")
-
-
-def number(page: Page, name: str, value: int) -> None:
-    field = page.locator(f"#{name} input[type=number]")
-    field.fill(str(value))
-    field.press("Tab")
-
-
 def slow(page: Page, photo: Path) -> Locator:
     """A job of a hundred steps; its card."""
     fill(page, photo)
-    settings(page)
+    unfold(page)
     number(page, "steps", 100)
     page.click("#custom")
     card = page.locator("#jobs [data-job]").first
     expect(card).to_have_attribute("data-state", "running", timeout=LONG_MS)
     return card
-
-
-def done(page: Page, count: int = 1) -> Locator:
-    """The cards of that many videos."""
-    cards = page.locator("#jobs [data-state=done]")
-    expect(cards).to_have_count(count, timeout=LONG_MS)
-    return cards
 
 
 WORDS: dict[str, dict[str, str]] = {
@@ -122,17 +90,16 @@ def test_a_newcomers_way_from_the_picture_to_the_video(browser: Chromium, app: A
         expect(page.get_by_text(words["empty"])).to_be_visible()
         fill(page, photo)
         page.click("#fast")
-        card = done(page)
+        card = cards(page, "done")
         expect(card.locator(".state")).to_contain_text(words["done"])
         expect(card.locator(".settings")).to_contain_text(words["seed"])
-        video = card.locator("video")
-        page.wait_for_function("video => video.readyState >= 2 && video.currentTime > 0.1", arg=video.element_handle())
-        assert video.evaluate("video => [video.videoWidth, video.videoHeight]") == [64, 64]
+        plays(page, card)
+        assert card.locator("video").evaluate("video => [video.videoWidth, video.videoHeight]") == [64, 64]
         with page.expect_download() as started:
             card.get_by_text(words["download"]).click()
         assert started.value.path().read_bytes()[4:8] == b"ftyp"
         card.get_by_text(words["again"]).click()
-        done(page, 2)
+        cards(page, "done", 2)
         with app.client() as client:
             again, preview = client.get("/api/jobs").json()
         assert (preview["preset"], again["preset"]) == ("fast", "standard")
@@ -148,7 +115,7 @@ def test_the_language_can_be_switched_and_is_remembered_and_nothing_is_lost(
     with browser.visitor(ENGLISH) as visitor:
         page = opened(visitor, app.url)
         fill(page, photo, prompt="a cat in the rain")
-        settings(page)
+        unfold(page)
         number(page, "frames", 7)
         expect(page.locator("#custom-estimate")).to_contain_text("7 frames")  # and what was typed is kept with it
         page.click("[data-language=zh]")
@@ -156,7 +123,7 @@ def test_the_language_can_be_switched_and_is_remembered_and_nothing_is_lost(
         expect(page.locator("#standard")).to_have_text("标准")
         expect(page.locator("#prompt textarea")).to_have_value("a cat in the rain")
         expect(page.locator("#pictures img")).to_have_count(1)
-        settings(page)
+        unfold(page)
         expect(page.locator("#frames input[type=number]")).to_have_value("7")
         second = visitor.open(app.url)
         expect(second.locator("#fast")).to_have_text("快速预览")
@@ -236,13 +203,44 @@ def test_a_full_queue_is_said_and_pictures_that_had_no_room_stay(
     expect(english.locator("#jobs [data-state=done]")).to_have_count(5, timeout=LONG_MS)
 
 
+def test_what_does_not_fit_is_grey_with_the_reason_and_follows_memory(
+    browser: Chromium, models: Path, tmp_path: Path, photo: Path
+) -> None:
+    """The smoke model by the name of I2VGen-XL, and so with what its table says of memory."""
+    shutil.copytree(models / "smoke", tmp_path / "models" / "i2vgen-xl")
+    ram = memory.made(tmp_path / "ram", total_bytes=40 * GIB, free_bytes=20 * GIB)
+    with (
+        serving(tmp_path / "models", tmp_path, "--model", "i2vgen-xl", env=ram.environment()) as app,
+        browser.visitor(ENGLISH) as first,
+        browser.visitor(CHINESE) as second,
+    ):
+        app.wait_until_ready()
+        english, chinese = opened(first, app.url), opened(second, app.url)
+        for page, reason in ((english, "needs 31.7 GB, 21.5 GB free"), (chinese, "需要 31.7 GB，可用 21.5 GB")):
+            unfold(page)
+            grey = page.locator("#preset .choice", has=page.locator("input[value='24gb']"))
+            expect(grey.locator("input")).to_be_disabled()
+            expect(grey).to_contain_text(reason)
+            expect(page.locator("#size input[value='512x288'], #size input:enabled").first).to_be_enabled()
+        english.locator("#preset input[value='12gb']").check()
+        english.locator("#size input:disabled").first.evaluate("input => input.disabled = false")
+        english.locator("#size label.grey input").first.check()  # by force: the server looks, too
+        fill(english, photo)
+        expect(english.locator("#custom")).to_be_disabled()
+        expect(english.locator("#custom-estimate")).to_contain_text("not enough memory: it needs")
+        ram.set(40 * GIB, 36 * GIB)  # somebody else's program has ended
+        for page in (english, chinese):
+            expect(page.locator("#preset input[value='24gb']")).to_be_enabled(timeout=LONG_MS)
+            expect(page.locator("#preset input[value='40gb']")).to_be_disabled()
+
+
 def test_a_video_that_is_dropped_back_restores_everything(english: Page, app: App, photo: Path, tmp_path: Path) -> None:
     fill(english, photo, prompt="a cat, 一只猫")
-    settings(english)
+    unfold(english)
     number(english, "frames", 6)
     english.fill("#seed textarea, #seed input", "123")
     english.click("#custom")
-    card = done(english)
+    card = cards(english, "done")
     with english.expect_download() as started:
         card.get_by_text("Download").click()
     file = tmp_path / "video.mp4"
@@ -254,11 +252,11 @@ def test_a_video_that_is_dropped_back_restores_everything(english: Page, app: Ap
     english.set_input_files("#pictures input[type=file]", file)
     expect(english.locator("#prompt textarea")).to_have_value("a cat, 一只猫")
     expect(english.locator("#pictures img")).to_have_count(1)
-    settings(english)
+    unfold(english)
     expect(english.locator("#frames input[type=number]")).to_have_value("6")
     expect(english.locator("#seed textarea, #seed input")).to_have_value("123")
     english.click("#custom")
-    done(english, 2)
+    cards(english, "done", 2)
     with app.client() as client:
         one, other = client.get("/api/jobs").json()
     assert (one["picture"], one["seed"], one["settings"]) == (other["picture"], other["seed"], other["settings"])
@@ -267,17 +265,17 @@ def test_a_video_that_is_dropped_back_restores_everything(english: Page, app: Ap
 def test_reuse_keep_and_compare(english: Page, app: App, photo: Path) -> None:
     fill(english, photo)
     english.click("#fast")
-    done(english)
+    cards(english, "done")
     english.fill("#prompt textarea", "a dog")
     english.click("#fast")
-    cards = done(english, 2)
-    cards.nth(1).get_by_text("Use these settings").click()
+    both = cards(english, "done", 2)
+    both.nth(1).get_by_text("Use these settings").click()
     expect(english.locator("#prompt textarea")).to_have_value("a cat turns its head")
-    cards.nth(1).locator("[data-does=pin]").click()
-    expect(cards.nth(1).locator("[data-does=pin]")).to_have_attribute("aria-pressed", "true")
-    cards.nth(0).get_by_text("Compare").click()
-    expect(cards.nth(0).locator("[data-does=compare]")).to_have_attribute("aria-pressed", "true")
-    cards.nth(1).get_by_text("Compare").click()
+    both.nth(1).locator("[data-does=pin]").click()
+    expect(both.nth(1).locator("[data-does=pin]")).to_have_attribute("aria-pressed", "true")
+    both.nth(0).get_by_text("Compare").click()
+    expect(both.nth(0).locator("[data-does=compare]")).to_have_attribute("aria-pressed", "true")
+    both.nth(1).get_by_text("Compare").click()
     dialog = english.locator("dialog")
     expect(dialog.locator("video")).to_have_count(2)
     expect(dialog.locator("table")).to_contain_text("a dog")
@@ -295,7 +293,7 @@ def test_an_example_fills_the_form(english: Page) -> None:
 
 
 def test_the_panel_tells_of_the_machine_and_loads_the_model_again(english: Page, app: App) -> None:
-    english.click("#system-panel button")
+    unfold(english, "system-panel")
     panel = english.locator("#system")
     expect(panel).to_contain_text("0 running, 0 of at most 5 waiting")
     expect(panel).to_contain_text("GB free")
@@ -304,7 +302,7 @@ def test_the_panel_tells_of_the_machine_and_loads_the_model_again(english: Page,
     panel.locator("[data-model=smoke]").click()
     wait_for(lambda: app.log.read_text().count("Smoke model loaded") > before)
     expect(panel.locator(".workers")).to_contain_text("ready", timeout=LONG_MS)
-    english.click("#summary button")
+    unfold(english, "summary")
     english.click("#look")
     expect(english.locator("#log textarea")).to_have_value(re.compile("jingxiang"))
 
@@ -317,11 +315,9 @@ def test_nobody_is_kept_out(browser: Chromium, app: App, photo: Path, size: tupl
         page = opened(visitor, app.url)
         fill(page, photo)
         page.click("#fast")
-        done(page)
-        for folded in ("#settings", "#system-panel", "#summary"):
-            page.click(f"{folded} button")
-        slow_card = page.locator("#jobs [data-job]")
-        expect(slow_card).to_have_count(1)
+        cards(page, "done")
+        for folded in ("settings", "system-panel", "summary"):
+            unfold(page, folded)
         assert axe(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
 
@@ -338,7 +334,7 @@ def test_the_whole_way_by_keyboard(english: Page, photo: Path) -> None:
     english.fill("#prompt textarea", "a cat")
     english.focus("#fast")
     english.keyboard.press("Enter")
-    done(english)
+    cards(english, "done")
 
 
 def test_users_do_not_see_each_others_jobs(browser: Chromium, models: Path, tmp_path: Path, photo: Path) -> None:
@@ -361,13 +357,13 @@ def test_users_do_not_see_each_others_jobs(browser: Chromium, models: Path, tmp_
             ann, bob = logged_in(first, "ann"), logged_in(second, "bob")
             fill(ann, photo)
             ann.click("#fast")
-            done(ann)
+            cards(ann, "done")
             expect(bob.locator("#jobs [data-job]")).to_have_count(0)
             expect(bob.locator("#jobs .empty")).to_be_visible()
             boss = logged_in(third, "boss")
-            done(boss)
+            cards(boss, "done")
             for page, is_in_charge in ((ann, False), (boss, True)):
-                page.click("#system-panel button")
+                unfold(page, "system-panel")
                 expect(page.locator("#system [data-model]")).to_have_count(int(is_in_charge))
                 expect(page.locator("#summary")).to_be_visible(visible=is_in_charge)
             ann.get_by_text("Log out ann").click()
@@ -380,8 +376,8 @@ def test_below_a_folder_of_another_site(browser: Chromium, app: App, photo: Path
         page = opened(visitor, url)
         fill(page, photo)
         page.click("#fast")
-        card = done(page)
-        page.wait_for_function("video => video.readyState >= 2", arg=card.locator("video").element_handle())
+        card = cards(page, "done")
+        plays(page, card)
         page.click("[data-example=boat]")
         expect(page.locator("#prompt textarea")).to_have_value(re.compile("boat"))
         assert visitor.errors == []

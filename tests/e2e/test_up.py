@@ -15,11 +15,12 @@ from pathlib import Path
 import av
 import psutil
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import expect
 
 from tests.peers import checkout
-from tests.peers.browser import CHINESE, ENGLISH, Chromium, Visitor, chromium
+from tests.peers.browser import CHINESE, ENGLISH, Chromium, chromium
 from tests.peers.checkout import Checkout
+from tests.peers.page import LONG_MS, cards, fill, opened, plays
 
 pytestmark = pytest.mark.e2e
 PYTHON = getattr(sys, "_base_executable", sys.executable)
@@ -61,12 +62,6 @@ def browser() -> Iterator[Chromium]:
         yield started
 
 
-def open_page(visitor: Visitor, url: str) -> Page:
-    page = visitor.open(url)
-    page.wait_for_selector("#generate")
-    return page
-
-
 def test_the_steps_are_said(up: Up) -> None:
     said = up.log.read_text()
     for words in (
@@ -82,31 +77,26 @@ def test_the_steps_are_said(up: Up) -> None:
 
 def test_a_newcomer_makes_a_video_in_the_browser(up: Up, browser: Chromium, photo: Path) -> None:
     with browser.visitor(ENGLISH) as visitor:
-        page = open_page(visitor, up.url)
-        assert page.inner_text("#notice") == "Pictures are noise: this model only proves that everything works."
-        page.set_input_files("#picture input[type=file]", photo)
-        page.wait_for_selector("#picture img")
-        page.fill("#prompt textarea", "a cat turns its head")
-        page.click("#generate")
-        page.wait_for_function("() => /\\d+\\/10 steps/.test(document.body.innerText)", timeout=60_000)  # progress
-        page.wait_for_selector("#video video", timeout=60_000)
-        page.wait_for_function("() => document.querySelector('#video video').readyState >= 2")
-        video = page.eval_on_selector("#video video", "each => [each.videoWidth, each.videoHeight, each.duration]")
+        page = opened(visitor, up.url)
+        expect(page.locator("#header")).to_contain_text("Pictures are noise: this model only proves")
+        fill(page, photo)
+        page.click("#standard")
+        expect(page.locator("#jobs .state")).to_have_text(re.compile(r"Step \d+ of 10"), timeout=LONG_MS)
+        card = cards(page, "done")
+        plays(page, card)
+        video = card.locator("video").evaluate("each => [each.videoWidth, each.videoHeight, each.duration]")
         assert video == [128, 128, 2]
-        page.wait_for_function("() => document.querySelector('#video video').currentTime > 0.2")  # it plays
-        assert '"prompt": "a cat turns its head"' in page.inner_text("#settings")
         assert visitor.hosts() == {up.url.split("/")[2]}
 
 
 def test_a_chinese_browser_sees_chinese_errors_included(up: Up, browser: Chromium) -> None:
     with browser.visitor(CHINESE) as visitor:
-        page = open_page(visitor, up.url)
-        page.wait_for_function("() => document.body.innerText.includes('生成视频')")
+        page = opened(visitor, up.url)
         text = page.inner_text("body")
-        for words in ("冒烟测试模型", "画面只是噪声", "提示词（英文）", "快速预览", "随机种子"):
+        for words in ("冒烟测试模型", "画面只是噪声", "提示词（英文）", "快速预览", "系统", "日志摘要"):
             assert words in text
-        page.click("#generate")
-        page.wait_for_function("() => document.body.innerText.includes('请先选择一张图片')")
+        page.click("#standard")
+        expect(page.get_by_text("请先选择一张图片")).to_be_visible()
 
 
 def test_generate_uses_the_same_environment_from_any_folder(up: Up, photo: Path) -> None:
