@@ -78,7 +78,8 @@ def photo(shade: int = 0) -> bytes:
 
 
 def plain(values: list[Any]) -> list[Any]:
-    """Fields as the browser would give them back."""
+    """Fields as the browser would give them back, of choices what is chosen."""
+    values = [each["chosen"] if isinstance(each, dict) and "chosen" in each else each for each in values]
     return [each.get("value") if isinstance(each, dict) and "__type__" in each else each for each in values]
 
 
@@ -101,9 +102,10 @@ def greyed(choices: dict[str, Any]) -> dict[str, str]:
 def test_a_new_page_has_what_suits_the_card(form: Form) -> None:
     model, pictures, prompt, _, preset, size, frames, steps, fps, guidance, seed = opened(form)
     assert (model, pictures, prompt, seed) == ("i2vgen-xl", None, "", "")
-    assert preset["chosen"] == "24gb"  # see `WORKER`: 24 GiB
+    assert preset == "24gb"  # see `WORKER`: 24 GiB
     assert (frames, steps, fps, guidance) == (24, 60, 12, 10.0)
-    assert size["chosen"] in {option["value"] for option in size["options"]}
+    offered = form.opened(None, asked())[5]["options"]
+    assert size in {option["value"] for option in offered}
 
 
 def test_what_does_not_fit_is_grey_with_the_reason_in_the_language_of_whoever_looks(form: Form) -> None:
@@ -119,22 +121,22 @@ def test_what_does_not_fit_is_grey_with_the_reason_in_the_language_of_whoever_lo
 
 def test_estimates_follow_the_settings(form: Form) -> None:
     presets, sizes, standard, _, fast, _, custom, own, draft = form.changed(
-        asked(), *filled(form, frames=8, size={"chosen": "448x256"})
+        asked(), *filled(form, frames=8, size="448x256")
     )
-    assert presets["chosen"] == "24gb"
-    assert sizes["chosen"] == "448x256"
+    assert presets["chosen"] is sizes["chosen"] is None  # what is chosen meanwhile stays
+    assert "448x256" in [option["value"] for option in sizes["options"]]
     assert (standard["interactive"], fast["interactive"], custom["interactive"]) == (True, True, True)
     assert "448x256" in own
     assert "8 frames" in own
     assert "time not known yet" in own
     assert draft["frames"] == 8
-    *_, custom, own, _ = form.changed(asked(), *filled(form, frames=32, size={"chosen": "1280x1280"}))
+    *_, custom, own, _ = form.changed(asked(), *filled(form, frames=32, size="1280x1280"))
     assert custom["interactive"] is False
     assert "not enough memory" in own
 
 
 def test_unwise_settings_are_possible_and_said(form: Form) -> None:
-    values = filled(form, frames=8, size={"chosen": "448x256"}, steps=90)
+    values = filled(form, frames=8, size="448x256", steps=90)
     *_, custom, own, _ = form.changed(asked(), *values)
     assert custom["interactive"] is True
     assert "steps 90: better from 10 to 60" in own
@@ -142,7 +144,7 @@ def test_unwise_settings_are_possible_and_said(form: Form) -> None:
 
 def test_a_job_is_handed_in_with_a_preset_or_the_forms_own_settings(form: Form, desk: Desk, folder: Path) -> None:
     pictures = [uploaded(folder, "a.png", photo())]
-    own = filled(form, pictures=pictures, negative="blurry", seed="7", frames=8, size={"chosen": "448x256"})
+    own = filled(form, pictures=pictures, negative="blurry", seed="7", frames=8, size="448x256")
     assert form.handed_in(FAST)(asked(), *own) == pictures, "it stays in the form"
     form.handed_in(CUSTOM)(asked(), *own)
     fast, custom = (job.order for job in desk.store.jobs())
@@ -210,7 +212,7 @@ def test_a_draft_comes_back_and_a_bad_one_does_no_harm(form: Form, folder: Path,
 def made(form: Form, desk: Desk, folder: Path, user: str = "") -> str:
     """A video's file, as somebody has downloaded it, of a job that was made here."""
     pictures = [uploaded(folder, "a.png", photo(9))]
-    values = filled(form, pictures=pictures, negative="blurry", seed="123", frames=8, size={"chosen": "448x256"})
+    values = filled(form, pictures=pictures, negative="blurry", seed="123", frames=8, size="448x256")
     form.handed_in(CUSTOM)(asked(user), *values)
     order = desk.store.jobs()[0].order
     how = provenance.of(CATALOG.model("i2vgen-xl"), picture=order.picture, seed=order.seed, settings=order.settings())
@@ -224,7 +226,7 @@ def test_a_video_that_is_dropped_brings_back_everything(form: Form, desk: Desk, 
     file = made(form, desk, folder)
     values = filled(form, pictures=[(file, None)], prompt="")
     back = plain(form.dropped(asked(), *values))
-    assert (back[2], back[3], back[6], back[5]["chosen"], back[10]) == ("a cat", "blurry", 8, "448x256", "123")
+    assert (back[2], back[3], back[6], back[5], back[10]) == ("a cat", "blurry", 8, "448x256", "123")
     assert told == ["the video's settings are in the form, with its seed 123"]
     # handed in again it is the same order, although its picture comes back as another file
     form.handed_in(CUSTOM)(asked(), *back)
@@ -274,7 +276,7 @@ def test_the_hint_counts_and_warns(form: Form) -> None:
 
 
 def test_another_model_and_another_preset_bring_their_settings(form: Form) -> None:
-    values = filled(form, preset={"chosen": FAST})
+    values = filled(form, preset=FAST)
     assert plain(form.preset_chosen(asked(), *values))[6:8] == [8, 30]
     found = form.model_chosen(asked(), *filled(form, model="smoke"))
     smoke = CATALOG.model("smoke")

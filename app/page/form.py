@@ -34,8 +34,6 @@ FAST = "fast"
 CUSTOM = ""  # the settings of the form
 ERROR_S = 30
 KEEP_S = 24 * 3600  # of what the page was shown
-# The page's own `Choices` for presets and sizes: see static/choices.js.
-Chosen = Mapping[str, Any]
 Gallery = Sequence[tuple[str, str | None]] | None
 
 
@@ -57,31 +55,32 @@ class Filled:
     pictures: Gallery
     prompt: str
     negative: str
-    preset: Chosen
-    size: Chosen
+    preset: str
+    size: str
     frames: float
     steps: float
     fps: float
     guidance: float
     seed: str
 
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Filled:
+        """As Gradio gives them. Of presets and sizes there is what was offered, too: see static/choices.js."""
+        return cls(*(value["chosen"] or "" if isinstance(value, dict) else value for value in values))
+
     @property
     def is_there(self) -> bool:
         """Whether the page has it already: Gradio tells of changes in the middle of `Form.opened`."""
-        return bool(self.model and self.preset["chosen"] and self.size["chosen"])
-
-    @property
-    def name(self) -> str:
-        return str(self.preset["chosen"])
+        return bool(self.model and self.preset and self.size)
 
     def settings(self, spec: ModelSpec) -> Preset:
         """Raises `UsageError` for what the model cannot make."""
-        width, height = (int(side) for side in str(self.size["chosen"]).split("x"))
+        width, height = (int(side) for side in self.size.split("x"))
         changes = {
             "width": width, "height": height, "frames": int(self.frames), "steps": int(self.steps),
             "fps": int(self.fps), "guidance": float(self.guidance),
         }  # fmt: skip
-        return generation.settings(spec, self.name if self.name in spec.presets else STANDARD, changes)
+        return generation.settings(spec, self.preset if self.preset in spec.presets else STANDARD, changes)
 
 
 class Form:
@@ -108,36 +107,36 @@ class Form:
     def model_chosen(self, request: gr.Request, *values: Any) -> list[Any]:
         """Other settings suit another model."""
         with self._answering(request):
-            filled = Filled(*values)
+            filled = Filled.of(values)
             spec = self._desk.catalog.model(filled.model)
             name = self._desk.recommended(spec)
             return self._fields(self._with(filled, name, spec.preset(name)))
 
     def preset_chosen(self, request: gr.Request, *values: Any) -> list[Any]:
         with self._answering(request):
-            filled = Filled(*values)
+            filled = Filled.of(values)
             spec = self._desk.catalog.model(filled.model)
-            return self._fields(self._with(filled, filled.name, spec.preset(filled.name)))
+            return self._fields(self._with(filled, filled.preset, spec.preset(filled.preset)))
 
     def changed(self, request: gr.Request, *values: Any) -> list[Any]:
         """Settings, or what is free, are others: what fits now, and how long it takes."""
-        if not Filled(*values).is_there:
+        if not Filled.of(values).is_there:
             return [gr.skip()] * 9
         with self._answering(request):
-            filled = Filled(*values)
+            filled = Filled.of(values)
             return [*self._estimates(filled), self._draft(filled)]
 
     def typed(self, request: gr.Request, *values: Any) -> list[Any]:
-        if not Filled(*values).is_there:
+        if not Filled.of(values).is_there:
             return [gr.skip()] * 2
         with self._answering(request):
-            filled = Filled(*values)
+            filled = Filled.of(values)
             return [self._hint(filled), self._draft(filled)]
 
     def dropped(self, request: gr.Request, *values: Any) -> list[Any]:
         """Pictures have been put in; a video of ours among them brings back what it was made with."""
         with self._answering(request) as user:
-            filled = Filled(*values)
+            filled = Filled.of(values)
             paths = [Path(path) for path, _ in filled.pictures or ()]
             videos = [path for path in paths if path.suffix.lower() == ".mp4"]
             if not videos:  # what is typed meanwhile stays
@@ -182,7 +181,7 @@ class Form:
 
         def hand_in(request: gr.Request, *values: Any) -> Any:
             with self._answering(request) as user:
-                filled = Filled(*values)
+                filled = Filled.of(values)
                 left = self._hand_in(filled, name, user)
                 return _gallery(left)
 
@@ -196,7 +195,7 @@ class Form:
         paths = [Path(path) for path, _ in filled.pictures or ()]
         if not paths:
             raise UsageError(tr("choose a picture first"))
-        preset = name or (filled.name if filled.name in spec.presets else STANDARD)
+        preset = name or (filled.preset if filled.preset in spec.presets else STANDARD)
         changes = asdict(filled.settings(spec)) if name == CUSTOM else {}
         typed = filled.seed.strip()  # a text, because a number field cannot be empty: gradio makes nothing 0
         if typed and not typed.isdigit():
@@ -237,16 +236,20 @@ class Form:
 
     def _fields(self, filled: Filled) -> list[Any]:
         """Updates of all fields, in the order of `Filled`."""
-        spec = self._desk.catalog.model(filled.model)
+        spec, survey = self._desk.catalog.model(filled.model), self._desk.survey()
         choices = [(self._desk.catalog.model(name).titles[spoken()], name) for name in self._models()]
+        try:
+            preset = filled.settings(spec)
+        except UsageError:
+            preset = spec.preset(STANDARD)
         limits = spec.limits
         return [
             gr.update(choices=choices, value=filled.model, visible=len(choices) > 1),
             filled.pictures or None,
             gr.update(value=filled.prompt, visible=spec.takes_prompt),
             gr.update(value=filled.negative, visible=spec.takes_prompt),
-            filled.preset,
-            filled.size,
+            {"chosen": filled.preset, **self._presets(spec, survey)},
+            {"chosen": filled.size, **self._sizes(spec, preset, survey)},
             gr.update(value=filled.frames, maximum=limits.frames),
             gr.update(value=filled.steps, maximum=limits.steps),
             gr.update(value=filled.fps, minimum=limits.fps[0], maximum=limits.fps[1]),
@@ -256,10 +259,9 @@ class Form:
 
     def _with(self, filled: Filled, name: str, preset: Preset) -> Filled:
         """The form with the settings of a preset."""
-        spec, survey = self._desk.catalog.model(filled.model), self._desk.survey()
         return replace(
-            filled, preset=self._presets(spec, name, survey), size=self._sizes(spec, preset, survey),
-            frames=preset.frames, steps=preset.steps, fps=preset.fps, guidance=preset.guidance,
+            filled, preset=name, size=_size(preset), frames=preset.frames, steps=preset.steps, fps=preset.fps,
+            guidance=preset.guidance,
         )  # fmt: skip
 
     def _of(self, model: str, settings: Mapping[str, Any], pictures: Sequence[Path]) -> Filled:
@@ -272,7 +274,7 @@ class Form:
         except UsageError:
             preset = spec.preset(str(name))
         prompt, negative = (str(settings.get(key, "")) for key in ("prompt", "negative_prompt"))
-        empty = Filled(model, _gallery(pictures), prompt, negative, {}, {}, 0, 0, 0, 0, str(settings.get("seed", "")))
+        empty = Filled(model, _gallery(pictures), prompt, negative, "", "", 0, 0, 0, 0, str(settings.get("seed", "")))
         return self._with(empty, str(name), preset)
 
     def _restored(self, draft: Mapping[str, Any]) -> Filled:
@@ -295,7 +297,7 @@ class Form:
         paths = [Path(path) for path, _ in filled.pictures or ()]
         return {
             "model": filled.model, "prompt": filled.prompt, "negative_prompt": filled.negative, "seed": filled.seed,
-            "preset": filled.name, "pictures": [f"{path.parent.name}/{path.name}" for path in paths], **settings,
+            "preset": filled.preset, "pictures": [f"{path.parent.name}/{path.name}" for path in paths], **settings,
         }  # fmt: skip
 
     def _kept(self, name: str) -> Path | None:
@@ -320,14 +322,14 @@ class Form:
             choice = Choice("", preset, *survey.estimate(spec, preset))
             own = _estimated(choice, generation.advice(spec, preset))
             is_possible = not isinstance(choice.fit, Refusal)
-        sizes = {**self._sizes(spec, preset, survey), "chosen": filled.size["chosen"]}
-        found: list[Any] = [self._presets(spec, filled.name, survey), sizes]
+        choices = (self._presets(spec, survey), self._sizes(spec, preset, survey))
+        found: list[Any] = [{"chosen": None, **each} for each in choices]  # what is chosen meanwhile stays
         for name in (STANDARD, FAST):
             choice = presets[name]
             found += [gr.update(interactive=not isinstance(choice.fit, Refusal)), _estimated(choice, ())]
         return [*found, gr.update(interactive=is_possible), own]
 
-    def _presets(self, spec: ModelSpec, chosen: str, survey: Survey) -> dict[str, Any]:
+    def _presets(self, spec: ModelSpec, survey: Survey) -> dict[str, Any]:
         titles = preset_titles()
         options = [
             {
@@ -336,7 +338,7 @@ class Form:
             }
             for each in self._desk.presets(spec, survey)
         ]  # fmt: skip
-        return {"legend": tr("Start from"), "chosen": chosen, "options": options}
+        return {"legend": tr("Start from"), "options": options}
 
     def _sizes(self, spec: ModelSpec, preset: Preset, survey: Survey) -> dict[str, Any]:
         """The sizes that the model has, and the one that is chosen, if that is another one."""
@@ -353,9 +355,7 @@ class Form:
                 "value": own, "label": own, "detail": "", "reason": _reason(survey.fit(spec, preset)),
                 "pixels": preset.width * preset.height,
             }  # fmt: skip
-        return {
-            "legend": tr("Size"), "chosen": own, "options": sorted(options.values(), key=lambda each: each["pixels"]),
-        }  # fmt: skip
+        return {"legend": tr("Size"), "options": sorted(options.values(), key=lambda each: each["pixels"])}
 
     def _hint(self, filled: Filled) -> str:
         """How much of the prompt the model reads, and what it cannot."""

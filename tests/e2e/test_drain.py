@@ -44,7 +44,7 @@ def test_the_page_that_waits_gets_its_video_and_the_others_are_told(models: Path
                 expect(card.locator(".state")).to_have_text(re.compile(r"Step \d+ of 10"), timeout=LONG_MS)
                 worker.suspend()
                 waiting.click("#fast")
-                expect(waiting.locator("#jobs [data-state=queued] .state")).to_contain_text("it is the next")
+                expect(waiting.locator("#jobs [data-state=queued] .state")).to_contain_text("Waiting; 1 before it")
                 app.send_signal(signal.SIGTERM)
                 expect(waiting.get_by_text("The server is about to stop; what waits keeps its place")).to_be_visible()
                 fill(late, photo)

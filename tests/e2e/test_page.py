@@ -196,7 +196,7 @@ def test_a_full_queue_is_said_and_pictures_that_had_no_room_stay(
     expect(english.get_by_text("5 of 7 are handed in, the others stay here: the queue is full")).to_be_visible()
     expect(english.locator("#pictures img")).to_have_count(2)
     expect(english.locator("#jobs [data-state=queued]")).to_have_count(5)
-    expect(english.locator("#jobs [data-state=queued] .state").nth(1)).to_contain_text("Waiting; 2 come first")
+    expect(english.locator("#jobs [data-state=queued] .state").nth(1)).to_contain_text("Waiting; 2 before it")
     english.click("#fast")
     expect(english.get_by_text("the queue is full: 5 are waiting").first).to_be_visible()
     card.get_by_text("Cancel").click()
@@ -223,8 +223,9 @@ def test_what_does_not_fit_is_grey_with_the_reason_and_follows_memory(
             expect(grey).to_contain_text(reason)
             expect(page.locator("#size input[value='512x288'], #size input:enabled").first).to_be_enabled()
         english.locator("#preset input[value='12gb']").check()
-        english.locator("#size input:disabled").first.evaluate("input => input.disabled = false")
-        english.locator("#size label.grey input").first.check()  # by force: the server looks, too
+        expect(english.locator("#size input:checked")).to_have_value("680x384")
+        by_force = "input => { input.disabled = false; input.click(); }"
+        english.locator("#size input:disabled").first.evaluate(by_force)  # the server looks, too
         fill(english, photo)
         expect(english.locator("#custom")).to_be_disabled()
         expect(english.locator("#custom-estimate")).to_contain_text("not enough memory: it needs")

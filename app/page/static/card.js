@@ -87,7 +87,7 @@ function picture(job, isFresh) {
 function said(job) {
   switch (job.state) {
     case "queued": {
-      const ahead = job.position ? t("Waiting; {count} come first", { count: job.position }) : t("Waiting; it is the next");
+      const ahead = job.position ? t("Waiting; {count} before it", { count: job.position }) : t("Waiting; it is the next");
       return job.wait_s == null ? ahead : `${ahead} · ${t("about {time}", { time: duration(job.wait_s) })}`;
     }
     case "running": {
