@@ -78,8 +78,7 @@ def photo(shade: int = 0) -> bytes:
 
 
 def plain(values: list[Any]) -> list[Any]:
-    """Fields as the browser would give them back, of choices what is chosen."""
-    values = [each["chosen"] if isinstance(each, dict) and "chosen" in each else each for each in values]
+    """Fields as the browser would give them back."""
     return [each.get("value") if isinstance(each, dict) and "__type__" in each else each for each in values]
 
 
@@ -104,27 +103,26 @@ def test_a_new_page_has_what_suits_the_card(form: Form) -> None:
     assert (model, pictures, prompt, seed) == ("i2vgen-xl", None, "", "")
     assert preset == "24gb"  # see `WORKER`: 24 GiB
     assert (frames, steps, fps, guidance) == (24, 60, 12, 10.0)
-    offered = form.opened(None, asked())[5]["options"]
-    assert size in {option["value"] for option in offered}
+    offers = form.opened(None, asked())[FIELDS]
+    assert size in {option["value"] for option in offers["size"]["options"]}
+    assert preset in {option["value"] for option in offers["preset"]["options"]}
 
 
 def test_what_does_not_fit_is_grey_with_the_reason_in_the_language_of_whoever_looks(form: Form) -> None:
     values = form.opened(None, asked())
-    grey = greyed(values[5])
+    sizes = values[FIELDS]["size"]
+    grey = greyed(sizes)
     assert grey
     assert all("needs" in reason and "GB" in reason for reason in grey.values())
-    assert list(grey) != [option["value"] for option in values[5]["options"]], "not all of them"
-    chinese = greyed(form.opened(None, asked(language="zh-CN"))[5])
+    assert list(grey) != [option["value"] for option in sizes["options"]], "not all of them"
+    chinese = greyed(form.opened(None, asked(language="zh-CN"))[FIELDS]["size"])
     assert list(chinese) == list(grey)
     assert all("需要" in reason for reason in chinese.values())
 
 
 def test_estimates_follow_the_settings(form: Form) -> None:
-    presets, sizes, standard, _, fast, _, custom, own, draft = form.changed(
-        asked(), *filled(form, frames=8, size="448x256")
-    )
-    assert presets["chosen"] is sizes["chosen"] is None  # what is chosen meanwhile stays
-    assert "448x256" in [option["value"] for option in sizes["options"]]
+    offers, standard, _, fast, _, custom, own, draft = form.changed(asked(), *filled(form, frames=8, size="448x256"))
+    assert "448x256" in [option["value"] for option in offers["size"]["options"]]
     assert (standard["interactive"], fast["interactive"], custom["interactive"]) == (True, True, True)
     assert "448x256" in own
     assert "8 frames" in own

@@ -28,7 +28,7 @@ COLOURS = {
 }
 SECRET = "jingxiang"  # noqa: S105 (Gradio wants one for what a browser keeps; there is nothing secret in it)
 FREE_S = 0.05
-NOTHING = {"legend": "", "chosen": "", "options": []}
+NOTHING = {"legend": "", "options": []}
 # Loaded by the element that it draws: see static/.
 MOUNT = (
     "import(new URL('page/{name}.js', document.baseURI))"
@@ -74,10 +74,11 @@ def blocks(form: Form, catalog: Catalog, examples: Sequence[Example], i18n: Any)
                     with gr.Column(min_width=140):
                         fast = gr.Button(i18n("Fast preview"), size="lg", elem_id="fast")
                         fast_estimate = gr.HTML(elem_id="fast-estimate")
+                offers = _drawn("offers", {"preset": NOTHING, "size": NOTHING})
                 with gr.Accordion(i18n("More settings"), open=False, elem_id="settings"):
                     model = gr.Dropdown(list(catalog.models), value=None, label=i18n("Model"), elem_id="model")
-                    preset = _drawn("choices", NOTHING, elem_id="preset", elem_classes="choices")
-                    size = _drawn("choices", NOTHING, elem_id="size", elem_classes="choices")
+                    preset = _drawn("choices", "", elem_id="preset", elem_classes="choices")
+                    size = _drawn("choices", "", elem_id="size", elem_classes="choices")
                     with gr.Row():
                         frames = gr.Slider(
                             1, max(each.frames for each in limits), 16, step=1, label=i18n("Frames"), elem_id="frames"
@@ -97,21 +98,21 @@ def blocks(form: Form, catalog: Catalog, examples: Sequence[Example], i18n: Any)
             with gr.Column(min_width=320, scale=3):
                 jobs = _drawn("jobs")
         with gr.Accordion(i18n("System"), open=False, elem_id="system-panel"):
-            system = _drawn("system")
+            _drawn("system")
         with gr.Accordion(i18n("Log summary"), open=False, elem_id="summary") as summary:
             told = gr.Textbox(label=i18n("To be copied into a question"), lines=12, buttons=["copy"], elem_id="log")
             look = gr.Button(i18n("Look"), elem_id="look")
 
         fields = [model, pictures, prompt, negative, preset, size, frames, steps, fps, guidance, seed]
         estimates = [
-            preset, size, standard, standard_estimate, fast, fast_estimate, custom, custom_estimate,
+            offers, standard, standard_estimate, fast, fast_estimate, custom, custom_estimate,
         ]  # fmt: skip
         page.load(form.opened, draft, [*fields, *estimates, hint, draft, summary], **QUIET)
         gr.on([preset.input], form.preset_chosen, fields, fields, **QUIET)
         gr.on([model.input], form.model_chosen, fields, fields, **QUIET)
         numbers = [each.change for each in (frames, steps, fps, guidance)]
         gr.on(
-            [*numbers, model.change, size.input, preset.input, system.submit, pictures.change],
+            [*numbers, model.change, size.input, size.change, preset.input, offers.submit, pictures.change],
             form.changed, fields, [*estimates, draft], trigger_mode="always_last", **QUIET,
         )  # fmt: skip
         gr.on(

@@ -63,11 +63,6 @@ class Filled:
     guidance: float
     seed: str
 
-    @classmethod
-    def of(cls, values: Sequence[Any]) -> Filled:
-        """As Gradio gives them. Of presets and sizes there is what was offered, too: see static/choices.js."""
-        return cls(*(value["chosen"] or "" if isinstance(value, dict) else value for value in values))
-
     @property
     def is_there(self) -> bool:
         """Whether the page has it already: Gradio tells of changes in the middle of `Form.opened`."""
@@ -107,36 +102,36 @@ class Form:
     def model_chosen(self, request: gr.Request, *values: Any) -> list[Any]:
         """Other settings suit another model."""
         with self._answering(request):
-            filled = Filled.of(values)
+            filled = Filled(*values)
             spec = self._desk.catalog.model(filled.model)
             name = self._desk.recommended(spec)
             return self._fields(self._with(filled, name, spec.preset(name)))
 
     def preset_chosen(self, request: gr.Request, *values: Any) -> list[Any]:
         with self._answering(request):
-            filled = Filled.of(values)
+            filled = Filled(*values)
             spec = self._desk.catalog.model(filled.model)
             return self._fields(self._with(filled, filled.preset, spec.preset(filled.preset)))
 
     def changed(self, request: gr.Request, *values: Any) -> list[Any]:
         """Settings, or what is free, are others: what fits now, and how long it takes."""
-        if not Filled.of(values).is_there:
-            return [gr.skip()] * 9
+        if not Filled(*values).is_there:
+            return [gr.skip()] * 8
         with self._answering(request):
-            filled = Filled.of(values)
+            filled = Filled(*values)
             return [*self._estimates(filled), self._draft(filled)]
 
     def typed(self, request: gr.Request, *values: Any) -> list[Any]:
-        if not Filled.of(values).is_there:
+        if not Filled(*values).is_there:
             return [gr.skip()] * 2
         with self._answering(request):
-            filled = Filled.of(values)
+            filled = Filled(*values)
             return [self._hint(filled), self._draft(filled)]
 
     def dropped(self, request: gr.Request, *values: Any) -> list[Any]:
         """Pictures have been put in; a video of ours among them brings back what it was made with."""
         with self._answering(request) as user:
-            filled = Filled.of(values)
+            filled = Filled(*values)
             paths = [Path(path) for path, _ in filled.pictures or ()]
             videos = [path for path in paths if path.suffix.lower() == ".mp4"]
             if not videos:  # what is typed meanwhile stays
@@ -181,7 +176,7 @@ class Form:
 
         def hand_in(request: gr.Request, *values: Any) -> Any:
             with self._answering(request) as user:
-                filled = Filled.of(values)
+                filled = Filled(*values)
                 left = self._hand_in(filled, name, user)
                 return _gallery(left)
 
@@ -236,20 +231,16 @@ class Form:
 
     def _fields(self, filled: Filled) -> list[Any]:
         """Updates of all fields, in the order of `Filled`."""
-        spec, survey = self._desk.catalog.model(filled.model), self._desk.survey()
+        spec = self._desk.catalog.model(filled.model)
         choices = [(self._desk.catalog.model(name).titles[spoken()], name) for name in self._models()]
-        try:
-            preset = filled.settings(spec)
-        except UsageError:
-            preset = spec.preset(STANDARD)
         limits = spec.limits
         return [
             gr.update(choices=choices, value=filled.model, visible=len(choices) > 1),
             filled.pictures or None,
             gr.update(value=filled.prompt, visible=spec.takes_prompt),
             gr.update(value=filled.negative, visible=spec.takes_prompt),
-            {"chosen": filled.preset, **self._presets(spec, survey)},
-            {"chosen": filled.size, **self._sizes(spec, preset, survey)},
+            filled.preset,
+            filled.size,
             gr.update(value=filled.frames, maximum=limits.frames),
             gr.update(value=filled.steps, maximum=limits.steps),
             gr.update(value=filled.fps, minimum=limits.fps[0], maximum=limits.fps[1]),
@@ -310,7 +301,8 @@ class Form:
     # What fits
 
     def _estimates(self, filled: Filled) -> list[Any]:
-        """For presets and sizes what does not fit, and for each of the three buttons whether, how and how long."""
+        """What presets and sizes there are, and what of them does not fit (see static/offers.js); for each of
+        the three buttons whether, how and how long."""
         spec, survey = self._desk.catalog.model(filled.model), self._desk.survey()
         presets = {each.title: each for each in self._desk.presets(spec, survey)}
         try:
@@ -322,8 +314,7 @@ class Form:
             choice = Choice("", preset, *survey.estimate(spec, preset))
             own = _estimated(choice, generation.advice(spec, preset))
             is_possible = not isinstance(choice.fit, Refusal)
-        choices = (self._presets(spec, survey), self._sizes(spec, preset, survey))
-        found: list[Any] = [{"chosen": None, **each} for each in choices]  # what is chosen meanwhile stays
+        found: list[Any] = [{"preset": self._presets(spec, survey), "size": self._sizes(spec, preset, survey)}]
         for name in (STANDARD, FAST):
             choice = presets[name]
             found += [gr.update(interactive=not isinstance(choice.fit, Refusal)), _estimated(choice, ())]

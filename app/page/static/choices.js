@@ -1,26 +1,22 @@
-// One of several, of which some cannot be chosen now, with the reason: what Gradio's Radio has no way to show.
-// The value: {legend, chosen, options: [{value, label, detail, reason}]}; a `reason` makes an option grey. Where the
-// server sends `chosen: null`, what the page has stays chosen.
+// One of several, of which some cannot be chosen now, with the reason: what Gradio's Radio has no way to show. The value
+// is what is chosen; a `reason` makes an option grey.
 
+import { follow, offer } from "./offers.js";
 import { element } from "./page.js";
 
-let count = 0;
-
 export default function mount({ element: place, props, watch, trigger }) {
-  const group = `choices-${++count}`;
-  let chosen = "";
+  const name = place.closest("#preset, #size").id;
 
   function draw() {
-    const { legend, options } = props.value;
-    chosen = props.value.chosen ?? chosen;
+    const { legend, options } = offer(name);
     const focused = place.contains(document.activeElement) ? document.activeElement.value : null;
     const shown = options.map(({ value, label, detail, reason }) =>
       element("label", { class: reason ? "choice grey" : "choice", title: reason || "" },
         element("input", {
           type: "radio",
-          name: group,
+          name,
           value,
-          checked: value === chosen,
+          checked: value === props.value,
           disabled: Boolean(reason),
           onchange: () => choose(value),
         }),
@@ -31,18 +27,11 @@ export default function mount({ element: place, props, watch, trigger }) {
   }
 
   function choose(value) {
-    chosen = value;
-    keep();
+    props.value = value;
     trigger("input");
   }
 
-  function keep() {
-    props.value = { ...props.value, chosen };
-  }
-
-  watch("value", () => {
-    draw();
-    setTimeout(() => props.value.chosen === null && keep()); // when Gradio has done with what it tells us of
-  });
+  follow(draw);
+  watch("value", draw);
   draw();
 }

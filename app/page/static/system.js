@@ -11,13 +11,12 @@ const STATES = {
   failed: () => t("could not load its model"),
 };
 
-export default function mount({ element: place, trigger }) {
+export default function mount({ element: place }) {
   const facts = element("dl", {});
   const workers = element("ul", { class: "workers" });
   const models = element("div", { class: "models" });
   const trouble = element("p", { class: "trouble", role: "alert", hidden: true });
   place.replaceChildren(element("section", { "aria-label": t("System") }, workers, facts, trouble, models));
-  let room = null;
 
   listen({
     status(now) {
@@ -28,10 +27,6 @@ export default function mount({ element: place, trigger }) {
         ...(now.draining ? fact(t("Server"), t("is about to stop")) : []));
       workers.replaceChildren(...now.workers.map(described));
       if (inCharge) offer(now);
-      // What fits depends on it: let it be said anew.
-      const seen = JSON.stringify(now.workers.map(({ state, model, free_bytes, held_bytes }) => [state === "failed", model, Math.round((free_bytes + held_bytes) / 1e8)]));
-      if (room !== null && seen !== room) trigger("submit");
-      room = seen;
     },
   });
 
