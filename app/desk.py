@@ -24,7 +24,7 @@ from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import FULL, Catalog, ModelSpec, Preset
 
 UNPACKED = 2  # pictures at a time: a large one takes several hundred megabytes
-THUMBNAILS = 256  # kept: 20 kB each
+THUMBNAILS = 256  # kept: those of the page have 20 kB
 JUMP_S = 3600.0  # of a clock that cannot be believed any more
 GRACE_S = 120.0  # between a picture and its job
 NO_OUTLOOK = Outlook()  # of a job that has ended
@@ -107,6 +107,7 @@ class Desk:
         limits: Limits,
         quota: Quota,
         models: Path | None = None,
+        names_programs: bool = True,
     ) -> None:
         self.store = store
         self.media = media
@@ -119,6 +120,7 @@ class Desk:
         self._limits = limits
         self._quota = quota
         self._models = models
+        self._names_programs = names_programs
 
     @property
     def waiting_limit(self) -> int:
@@ -199,7 +201,7 @@ class Desk:
 
     def survey(self) -> Survey:
         """What is known now, to ask for several things at once."""
-        return Survey(self.store, self.catalog)
+        return Survey(self.store, self.catalog, names_programs=self._names_programs)
 
     def fit(self, spec: ModelSpec, preset: Preset) -> Fit | Refusal | None:
         """Whether a job fits into the memory of a worker that has the model, as it is now; None if nobody knows."""

@@ -12,6 +12,7 @@ from jingxiang.errors import UsageError
 from jingxiang.models import ModelSpec, Preset
 
 SEEDS = 1 << 32
+MOST_LETTERS = 10_000  # of a prompt; models read some hundred
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def order(
     """
     if spec.takes_prompt and not prompt.strip():
         raise UsageError(tr("the prompt is empty: say in English what should move and how"))
+    if max(len(prompt), len(negative)) > MOST_LETTERS:
+        raise UsageError(tr("the prompt is longer than {most} letters", most=MOST_LETTERS))
     if seed is not None and not 0 <= seed < SEEDS:
         raise UsageError(tr("the seed must be between 0 and {last}", last=SEEDS - 1))
     chosen = secrets.randbelow(SEEDS) if seed is None else seed
@@ -77,14 +80,14 @@ def settings(spec: ModelSpec, preset: str, changes: Mapping[str, Any]) -> Preset
     """A preset's settings with some of them changed. Raises `UsageError` for what the model cannot make."""
     changed = replace(spec.preset(preset), **changes)
     if excess := spec.limits.excess(changed):
-        raise UsageError(f"{excess[0]}: {excess[1]}")
+        raise UsageError(f"{_titles()[excess[0]]}: {excess[1]}")
     return changed
 
 
 def advice(spec: ModelSpec, preset: Preset) -> list[str]:
     """What to say of settings that are possible, but not wise."""
     return [
-        tr("{name} {value}: better from {least} to {most}", name=name, value=f"{getattr(preset, name):g}",
+        tr("{name} {value}: better from {least} to {most}", name=_titles()[name], value=f"{getattr(preset, name):g}",
            least=f"{least:g}", most=f"{most:g}")
         for name, (least, most) in spec.unwise(preset).items()
     ]  # fmt: skip
@@ -93,3 +96,10 @@ def advice(spec: ModelSpec, preset: Preset) -> list[str]:
 def unread_text(unread: str, language: str | None = None) -> str:
     """What to say of the end of a prompt that the model could not read."""
     return tr("the prompt is too long; the model did not read: {text}", language=language, text=unread)
+
+
+def _titles() -> dict[str, str]:
+    return {
+        "width": tr("width"), "height": tr("height"), "frames": tr("frames"), "steps": tr("steps"), "fps": tr("fps"),
+        "guidance": tr("guidance"),
+    }  # fmt: skip

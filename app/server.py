@@ -353,8 +353,9 @@ def _open(serving: Serving, crew: Crew | None) -> Opened:
         crew.store = store
     recruit = serving.recruit
     desk = Desk(
-        store, media, serving.catalog, recruit.model, crew=crew, limits=limits, quota=quota, models=recruit.models
-    )
+        store, media, serving.catalog, recruit.model, crew=crew, limits=limits, quota=quota, models=recruit.models,
+        names_programs=serving.access.is_open,
+    )  # fmt: skip
     return Opened(desk, Watch(store))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from app import memory
@@ -26,7 +27,16 @@ class Outlook(NamedTuple):
 class Survey:
     """The workers are those of the moment when it was made; what was measured is read when it is first needed."""
 
-    def __init__(self, store: JobStore, catalog: Catalog, workers: Sequence[WorkerStatus] | None = None) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        catalog: Catalog,
+        workers: Sequence[WorkerStatus] | None = None,
+        *,
+        names_programs: bool = True,
+    ) -> None:
+        """`names_programs`: whether a refusal says which other programs hold memory."""
+        self._names_programs = names_programs
         self.workers = tuple(store.workers() if workers is None else workers)
         self._store = store
         self._catalog = catalog
@@ -51,7 +61,8 @@ class Survey:
             if isinstance(plan, Fit):
                 return plan
             found.append(plan)
-        return max(found, key=lambda refusal: refusal.usable_bytes, default=None)
+        refusal = max(found, key=lambda each: each.usable_bytes, default=None)
+        return refusal if refusal is None or self._names_programs else replace(refusal, holders=())
 
     def seconds(self, spec: ModelSpec, preset: Preset, rung: str = FULL) -> float | None:
         """How long a video takes on the first worker that has made one of about that size; None if none has."""

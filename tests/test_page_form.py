@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -143,7 +144,7 @@ def test_unwise_settings_are_possible_and_said(form: Form) -> None:
 def test_a_job_is_handed_in_with_a_preset_or_the_forms_own_settings(form: Form, desk: Desk, folder: Path) -> None:
     pictures = [uploaded(folder, "a.png", photo())]
     own = filled(form, pictures=pictures, negative="blurry", seed="7", frames=8, size="448x256")
-    assert form.handed_in(FAST)(asked(), *own) == pictures, "it stays in the form"
+    assert form.handed_in(FAST)(asked(), *own) == gr.skip(), "it stays in the form"
     form.handed_in(CUSTOM)(asked(), *own)
     fast, custom = (job.order for job in desk.store.jobs())
     assert (fast.preset_name, fast.preset, fast.seed, fast.negative) == (
@@ -205,6 +206,43 @@ def test_a_draft_comes_back_and_a_bad_one_does_no_harm(form: Form, folder: Path,
         assert found[0] == "i2vgen-xl"
         assert (found[1] or []) in ([], [picture])
     assert opened(form, {**draft, "pictures": names})[1] is None
+
+
+def test_a_draft_is_of_the_user_who_made_it(desk: Desk, tmp_path: Path, folder: Path) -> None:
+    """Two people may use one browser, one after the other."""
+    form = Form(desk, Access({"boss": "password1", "ann": "password2"}), tmp_path, folder, load())
+    values = filled(form, prompt="a cat", pictures=[uploaded(folder, "a.png", photo())])
+    draft = form.changed(asked("ann"), *values)[-1]
+    assert opened(form, draft, user="ann")[2] == "a cat"
+    assert opened(form, draft, user="boss")[1:3] == [None, ""]
+
+
+def test_a_picture_that_is_bad_or_gone_stops_neither_those_before_it_nor_the_form(
+    form: Form, desk: Desk, folder: Path, told: list[str]
+) -> None:
+    pictures = [uploaded(folder, "a.png", photo()), uploaded(folder, "<b>.png", b"no picture")]
+    assert form.handed_in(FAST)(asked(), *filled(form, pictures=pictures)) == pictures[1:]
+    assert len(desk.store.jobs()) == 1
+    assert told[-1].startswith("1 of 2 are handed in, the others stay here: &lt;b&gt;.png: is not a picture")
+    Path(pictures[0][0]).unlink()
+    values = filled(form, pictures=pictures[:1])
+    assert form.changed(asked(), *values)[0]["size"]["options"]
+    with pytest.raises(gr.Error, match="the picture is not here any more"):
+        form.handed_in(FAST)(asked(), *values)
+
+
+def test_what_is_typed_or_put_in_meanwhile_stays(form: Form) -> None:
+    found = dict(zip((each.name for each in fields(Filled)), form.preset_chosen(asked(), *filled(form)), strict=True))
+    assert [found[name] for name in ("pictures", "seed")] == [gr.skip()] * 2
+    assert all("value" not in found[name] for name in ("prompt", "negative"))
+
+
+def test_a_page_that_was_never_filled_says_so(form: Form) -> None:
+    empty = [None, None, "", "", "", "", 1, 1, 1, 1, ""]
+    assert form.changed(asked(), *empty) == [gr.skip()] * 8
+    assert form.typed(asked(), *empty) == [gr.skip()] * 2
+    with pytest.raises(gr.Error, match="load it again"):
+        form.handed_in(FAST)(asked(), *empty)
 
 
 def made(form: Form, desk: Desk, folder: Path, user: str = "") -> str:
@@ -280,6 +318,17 @@ def test_another_model_and_another_preset_bring_their_settings(form: Form) -> No
     smoke = CATALOG.model("smoke")
     assert found[6]["maximum"] == smoke.limits.frames
     assert plain(found)[7] == smoke.preset(STANDARD).steps
+
+
+def test_pictures_that_no_form_has_used_for_long_go(form: Form, folder: Path) -> None:
+    old, new = (Path(uploaded(folder, name, photo())[0]) for name in ("old.png", "new.png"))
+    own = folder / "fedcba9876543210"
+    own.mkdir()
+    old = old.rename(own / "old.png")
+    for path in (old, own):
+        os.utime(path, (0, 0))
+    form.opened(None, asked())
+    assert (old.exists(), own.exists(), new.exists()) == (False, False, True)
 
 
 def test_examples_and_the_log(form: Form, desk: Desk, tmp_path: Path, folder: Path) -> None:

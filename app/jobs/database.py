@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,7 @@ class Database:
             raise UsageError(tr("{url}: must be sqlite:///FILE or postgresql://USER@HOST/DATABASE", url=self.shown))
         self.file = Path(self.url.database) if self.is_sqlite else None
         self._marker: sqlite3.Connection | None = None
+        self._marking = threading.Lock()
         self._marker_name = ""
         self._connect()
         try:
@@ -115,9 +117,13 @@ class Database:
         if self.file is None:
             with self.read() as connection:
                 return str(connection.scalar(text("SELECT pg_current_snapshot()::text")))
+        with self._marking:
+            return self._mark(self.file)
+
+    def _mark(self, file: Path) -> str:
         try:
             if self._marker is None:
-                url = f"{self.file.absolute().as_uri()}?mode=rw"  # a file that is gone is not made anew
+                url = f"{file.absolute().as_uri()}?mode=rw"  # a file that is gone is not made anew
                 self._marker = sqlite3.connect(
                     url, timeout=BUSY_S, isolation_level=None, check_same_thread=False, uri=True
                 )
@@ -131,7 +137,8 @@ class Database:
     def close(self) -> None:
         self._engine.dispose()
         self._hasty.dispose()
-        self._forget_marker()
+        with self._marking:
+            self._forget_marker()
 
     def _forget_marker(self) -> None:
         if self._marker is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.examples import Example
+from app.generation import MOST_LETTERS
 from app.page.form import CUSTOM, FAST, Form
 from jingxiang.models import Catalog
 from jingxiang.presets import STANDARD
@@ -39,6 +41,20 @@ QUIET: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_prog
 ASKED: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
 
 
+def _forgiving(gallery: gr.Gallery) -> None:
+    """A picture of it may be gone from the disk: that must not be the end of everything that the form does."""
+    moved = gallery.async_move_resource_to_block_cache
+
+    async def moved_if_there(path: str | Path | None) -> str | None:
+        try:
+            found: str | None = await moved(path)
+        except FileNotFoundError:
+            return str(path)
+        return found
+
+    gallery.async_move_resource_to_block_cache = moved_if_there
+
+
 def theme() -> gr.themes.Base:
     return gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(**COLOURS)
 
@@ -51,7 +67,7 @@ def blocks(form: Form, catalog: Catalog, examples: Sequence[Example], i18n: Any)
     limits = [spec.limits for spec in catalog.models.values()]
     fps_least, guidance_least = min(each.fps[0] for each in limits), min(each.guidance[0] for each in limits)
     fps_most, guidance_most = max(each.fps[1] for each in limits), max(each.guidance[1] for each in limits)
-    with gr.Blocks(title="jingxiang", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
+    with gr.Blocks(title="jingxiang", analytics_enabled=False) as page:
         draft = gr.BrowserState(storage_key="jingxiang-draft", secret=SECRET)
         _drawn("header")
         with gr.Row():
@@ -61,11 +77,12 @@ def blocks(form: Form, catalog: Catalog, examples: Sequence[Example], i18n: Any)
                     label=i18n("Pictures, or a video made here"), elem_id="pictures", height=240, columns=3,
                     object_fit="contain",
                 )  # fmt: skip
+                _forgiving(pictures)
                 shown = _drawn(
                     "examples",
                     [{"name": each.name, "title": dict(each.titles), "file": each.picture.name} for each in examples],
                 )
-                prompt = gr.Textbox(label=i18n("Prompt (English)"), lines=2, elem_id="prompt")
+                prompt = gr.Textbox(label=i18n("Prompt (English)"), lines=2, max_length=MOST_LETTERS, elem_id="prompt")
                 hint = gr.HTML(elem_id="hint")
                 with gr.Row():
                     with gr.Column(min_width=140):
@@ -91,7 +108,10 @@ def blocks(form: Form, catalog: Catalog, examples: Sequence[Example], i18n: Any)
                         guidance = gr.Slider(
                             guidance_least, guidance_most, 9, step=0.5, label=i18n("Guidance"), elem_id="guidance"
                         )
-                    negative = gr.Textbox(label=i18n("What it should not show (English)"), lines=1, elem_id="negative")
+                    negative = gr.Textbox(
+                        label=i18n("What it should not show (English)"), lines=1, max_length=MOST_LETTERS,
+                        elem_id="negative",
+                    )  # fmt: skip
                     seed = gr.Textbox(label=i18n("Seed (empty: random)"), max_lines=1, elem_id="seed")
                     custom = gr.Button(i18n("Generate with these settings"), elem_id="custom")
                     custom_estimate = gr.HTML(elem_id="custom-estimate")
@@ -107,7 +127,8 @@ def blocks(form: Form, catalog: Catalog, examples: Sequence[Example], i18n: Any)
         estimates = [
             offers, standard, standard_estimate, fast, fast_estimate, custom, custom_estimate,
         ]  # fmt: skip
-        page.load(form.opened, draft, [*fields, *estimates, hint, draft, summary], **QUIET)
+        opening = [page.load, offers.select]  # the second one where the first found the store away
+        gr.on(opening, form.opened, draft, [*fields, *estimates, hint, draft, summary], **QUIET)
         gr.on([preset.input], form.preset_chosen, fields, fields, **QUIET)
         gr.on([model.input], form.model_chosen, fields, fields, **QUIET)
         numbers = [each.change for each in (frames, steps, fps, guidance)]

@@ -7,8 +7,8 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ from app import generation, provenance, summary
 from app.access import Access, User
 from app.desk import Choice, Desk, Wanted
 from app.examples import Example
-from app.jobs.base import OwnerLimit, QueueFull
 from app.media import MediaFailed, picture_key
-from app.memory import Fit, Refusal
+from app.memory import Fit, Refusal, rung_text
 from app.survey import Survey
 from app.texts import asked, speaking, spoken, tr
 from app.tokens import is_foreign
@@ -33,7 +32,8 @@ from jingxiang.weights import SHA256
 FAST = "fast"
 CUSTOM = ""  # the settings of the form
 ERROR_S = 30
-KEEP_S = 24 * 3600  # of what the page was shown
+SEED_DIGITS = 20
+KEEP_S = 2 * 24 * 3600  # of pictures that were put into forms, since they were used last
 Gallery = Sequence[tuple[str, str | None]] | None
 
 
@@ -93,9 +93,11 @@ class Form:
     def opened(self, draft: Any, request: gr.Request) -> list[Any]:
         """A page has been opened: what was in its form when it was left is there again."""
         with self._answering(request) as user:
-            filled = self._restored(draft if isinstance(draft, dict) else {})
+            self._sweep()
+            is_own = isinstance(draft, dict) and draft.get("user") == user.name  # else somebody else used this browser
+            filled = self._restored(draft if is_own else {})
             return [
-                *self._fields(filled), *self._estimates(filled), self._hint(filled), self._draft(filled),
+                *self._fields(filled), *self._estimates(filled), self._hint(filled), self._draft(filled, user),
                 gr.update(visible=user.is_in_charge),
             ]  # fmt: skip
 
@@ -105,28 +107,28 @@ class Form:
             filled = Filled(*values)
             spec = self._desk.catalog.model(filled.model)
             name = self._desk.recommended(spec)
-            return self._fields(self._with(filled, name, spec.preset(name)))
+            return self._settings(self._with(filled, name, spec.preset(name)))
 
     def preset_chosen(self, request: gr.Request, *values: Any) -> list[Any]:
         with self._answering(request):
             filled = Filled(*values)
             spec = self._desk.catalog.model(filled.model)
-            return self._fields(self._with(filled, filled.preset, spec.preset(filled.preset)))
+            return self._settings(self._with(filled, filled.preset, spec.preset(filled.preset)))
 
     def changed(self, request: gr.Request, *values: Any) -> list[Any]:
         """Settings, or what is free, are others: what fits now, and how long it takes."""
         if not Filled(*values).is_there:
             return [gr.skip()] * 8
-        with self._answering(request):
+        with self._answering(request) as user:
             filled = Filled(*values)
-            return [*self._estimates(filled), self._draft(filled)]
+            return [*self._estimates(filled), self._draft(filled, user)]
 
     def typed(self, request: gr.Request, *values: Any) -> list[Any]:
         if not Filled(*values).is_there:
             return [gr.skip()] * 2
-        with self._answering(request):
+        with self._answering(request) as user:
             filled = Filled(*values)
-            return [self._hint(filled), self._draft(filled)]
+            return [self._hint(filled), self._draft(filled, user)]
 
     def dropped(self, request: gr.Request, *values: Any) -> list[Any]:
         """Pictures have been put in; a video of ours among them brings back what it was made with."""
@@ -139,14 +141,14 @@ class Form:
             made = provenance.read(videos[-1])
             pictures = [path for path in paths if path not in videos]
             if made is None:
-                gr.Warning(tr("that video says nothing of how it was made here"), title=tr("Note"))
+                _warn(tr("that video says nothing of how it was made here"))
                 return self._fields(replace(filled, pictures=_gallery(pictures)))
             if made.model not in self._models():
                 raise UsageError(tr("the video was made with {model}, which is not here", model=made.model))
             source = self._source(made.picture, user)
             if source is None and not pictures:
-                gr.Warning(tr("the picture that it was made from is not here: add it"), title=tr("Note"))
-            gr.Info(tr("the video's settings are in the form, with its seed {seed}", seed=made.seed), title=tr("Note"))
+                _warn(tr("the picture that it was made from is not here: add it"))
+            _tell(tr("the video's settings are in the form, with its seed {seed}", seed=made.seed))
             settings = {**made.settings, "seed": made.seed}
             return self._fields(self._of(made.model, settings, [source] if source else pictures))
 
@@ -178,14 +180,16 @@ class Form:
             with self._answering(request) as user:
                 filled = Filled(*values)
                 left = self._hand_in(filled, name, user)
-                return _gallery(left)
+                return _gallery(left) if left else gr.skip()  # what was put in meanwhile stays
 
         return hand_in
 
     # What they consist of
 
     def _hand_in(self, filled: Filled, name: str, user: User) -> list[Path]:
-        """Gives the pictures that stay in the form: those that the queue had no room for, else all."""
+        """Gives the pictures that could not be handed in, although others were."""
+        if not filled.is_there:
+            raise UsageError(tr("the page is not ready: load it again"))
         spec = self._desk.catalog.model(filled.model)
         paths = [Path(path) for path, _ in filled.pictures or ()]
         if not paths:
@@ -193,7 +197,7 @@ class Form:
         preset = name or (filled.preset if filled.preset in spec.presets else STANDARD)
         changes = asdict(filled.settings(spec)) if name == CUSTOM else {}
         typed = filled.seed.strip()  # a text, because a number field cannot be empty: gradio makes nothing 0
-        if typed and not typed.isdigit():
+        if typed and not (typed.isdecimal() and len(typed) <= SEED_DIGITS):
             raise UsageError(tr("the seed must be a whole number, not '{seed}'", seed=typed))
         wanted = Wanted(
             b"", "", filled.prompt, spec.name, preset, int(typed) if typed else None, changes, negative=filled.negative
@@ -201,19 +205,22 @@ class Form:
         for done, path in enumerate(paths):
             try:
                 job, _ = self._desk.submit(self._pictured(wanted, path, user), owner=user.name)
-            except (QueueFull, OwnerLimit) as error:
+            except JingxiangError as error:
                 if not done:
                     raise
-                gr.Warning(tr("{done} of {all} are handed in, the others stay here: {reason}", done=done,
-                              all=len(paths), reason=error.message), title=tr("Note"))  # fmt: skip
+                _warn(tr("{done} of {all} are handed in, the others stay here: {reason}", done=done,
+                         all=len(paths), reason=error.message))  # fmt: skip
                 return paths[done:]
             if not done:
                 self._note_rung(spec, job.order.preset)
-        return paths
+        return []
 
     def _pictured(self, wanted: Wanted, path: Path, user: User) -> Wanted:
         """One of our own pictures, which `_source` put there, goes by the hash of the file that it was made from."""
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise UsageError(tr("the picture is not here any more: add it again")) from error
         is_ours = SHA256.fullmatch(path.stem) and self._stored(path.stem, user) == data
         return replace(wanted, picture=path.stem) if is_ours else replace(wanted, image=data, name=path.name)
 
@@ -221,8 +228,8 @@ class Form:
         """Say that memory has to be saved for it."""
         fit = self._desk.fit(spec, preset)
         if isinstance(fit, Fit) and fit.rung != FULL:
-            text = tr("little memory is free: it is made in less, and takes longer ({rung})", rung=fit.rung)
-            gr.Info(text, title=tr("Note"))
+            text = tr("little memory is free: it is made in less, and takes longer ({rung})", rung=rung_text(fit.rung))
+            _tell(text)
 
     def _models(self) -> list[str]:
         """Those that can be made with here; before any worker has said what it has, the one that is meant."""
@@ -248,6 +255,16 @@ class Form:
             filled.seed,
         ]
 
+    def _settings(self, filled: Filled) -> list[Any]:
+        """The same, but for what may be typed or put in meanwhile."""
+        found = self._fields(filled)
+        for index, each in enumerate(fields(Filled)):
+            if each.name in ("pictures", "seed"):
+                found[index] = gr.skip()
+            elif each.name in ("prompt", "negative"):
+                del found[index]["value"]
+        return found
+
     def _with(self, filled: Filled, name: str, preset: Preset) -> Filled:
         """The form with the settings of a preset."""
         return replace(
@@ -258,15 +275,20 @@ class Form:
     def _of(self, model: str, settings: Mapping[str, Any], pictures: Sequence[Path]) -> Filled:
         """The form as it was for something that was made. Nothing of it is believed but what the model can make."""
         spec = self._desk.catalog.model(model)
-        name = settings.get("preset") if settings.get("preset") in spec.presets else STANDARD
-        known = {key: settings[key] for key in asdict(spec.preset(STANDARD)) if _is_number(settings.get(key))}
+        named = settings.get("preset")
+        name = named if isinstance(named, str) and named in spec.presets else STANDARD
+        known = {
+            key: (float if key == "guidance" else int)(settings[key])
+            for key in asdict(spec.preset(STANDARD))
+            if _is_number(settings.get(key))
+        }
         try:
-            preset = generation.settings(spec, str(name), known)
+            preset = generation.settings(spec, name, known)
         except UsageError:
-            preset = spec.preset(str(name))
+            preset = spec.preset(name)
         prompt, negative = (str(settings.get(key, "")) for key in ("prompt", "negative_prompt"))
         empty = Filled(model, _gallery(pictures), prompt, negative, "", "", 0, 0, 0, 0, str(settings.get("seed", "")))
-        return self._with(empty, str(name), preset)
+        return self._with(empty, name, preset)
 
     def _restored(self, draft: Mapping[str, Any]) -> Filled:
         """What a browser has kept: it may be of another version, or of somebody's making."""
@@ -274,12 +296,13 @@ class Form:
         model = draft.get("model")
         if model not in models:
             model, draft = self._desk.model if self._desk.model in models else models[0], {}
-        names = [name for name in draft.get("pictures") or () if isinstance(name, str)]
+        kept = draft.get("pictures")
+        names = [name for name in kept if isinstance(name, str)] if isinstance(kept, list) else []
         pictures = [path for name in names if (path := self._kept(name)) is not None]
         recommended = self._desk.recommended(self._desk.catalog.model(model))
         return self._of(model, {"preset": recommended, **draft}, pictures)
 
-    def _draft(self, filled: Filled) -> dict[str, Any]:
+    def _draft(self, filled: Filled, user: User) -> dict[str, Any]:
         """What a browser is to keep of the form."""
         try:
             settings = asdict(filled.settings(self._desk.catalog.model(filled.model)))
@@ -287,8 +310,9 @@ class Form:
             settings = {}
         paths = [Path(path) for path, _ in filled.pictures or ()]
         return {
-            "model": filled.model, "prompt": filled.prompt, "negative_prompt": filled.negative, "seed": filled.seed,
-            "preset": filled.preset, "pictures": [f"{path.parent.name}/{path.name}" for path in paths], **settings,
+            "user": user.name, "model": filled.model, "prompt": filled.prompt, "negative_prompt": filled.negative,
+            "seed": filled.seed, "preset": filled.preset,
+            "pictures": [f"{path.parent.name}/{path.name}" for path in paths], **settings,
         }  # fmt: skip
 
     def _kept(self, name: str) -> Path | None:
@@ -353,7 +377,12 @@ class Form:
         spec = self._desk.catalog.model(filled.model)
         if not spec.takes_prompt:
             return ""
-        tokens, parts = self._desk.tokens(spec), []
+        parts = []
+        try:
+            tokens = self._desk.tokens(spec)
+        except JingxiangError as error:  # a damaged file of the model, which its worker says, too
+            tokens = None
+            parts.append(_not(error.message))
         if tokens is not None:
             count = tokens.count(filled.prompt)
             parts.append(tr("{used} of {most} tokens", used=count.used, most=count.most))
@@ -379,14 +408,18 @@ class Form:
             return None
 
     def _placed(self, data: bytes, name: str) -> Path:
-        """Where Gradio may send it from: by a path that nobody else can guess, for a day."""
-        for old in self._folder.glob("*"):
-            if time.time() - old.stat().st_mtime > KEEP_S:
-                shutil.rmtree(old, ignore_errors=True)
+        """Where Gradio may send it from: by a path that nobody else can guess."""
         place = self._folder / secrets.token_hex(16) / name
         place.parent.mkdir(parents=True)
         place.write_bytes(data)
         return place
+
+    def _sweep(self) -> None:
+        """Forget pictures that no form has used for long: Gradio touches those that are."""
+        for folder in self._folder.glob("*/"):
+            with suppress(OSError):  # somebody else sweeps, too
+                if time.time() - max(each.stat().st_mtime for each in (folder, *folder.iterdir())) > KEEP_S:
+                    shutil.rmtree(folder)
 
     @contextmanager
     def _answering(self, request: gr.Request) -> Iterator[User]:
@@ -395,12 +428,22 @@ class Form:
             try:
                 yield self._access.user(request.username or "")
             except JingxiangError as error:
-                raise gr.Error(error.message, duration=ERROR_S, title=tr("Error"), print_exception=False) from error
+                # Gradio takes what it shows for a moment for HTML.
+                text = html.escape(error.message, quote=False)
+                raise gr.Error(text, duration=ERROR_S, title=tr("Error"), print_exception=False) from error
 
 
 def _owner(user: User) -> str | None:
     """Whose jobs somebody may see: None for all."""
     return None if user.is_in_charge else user.name
+
+
+def _tell(text: str) -> None:
+    gr.Info(html.escape(text, quote=False), title=tr("Note"))
+
+
+def _warn(text: str) -> None:
+    gr.Warning(html.escape(text, quote=False), title=tr("Note"))
 
 
 def _gallery(paths: Sequence[Path]) -> list[tuple[str, str | None]]:
@@ -430,11 +473,13 @@ def _estimated(choice: Choice, advice: Sequence[str]) -> str:
         return f'<p class="estimate" role="status">{_not(fit.message)}</p>'
     parts = [_size(choice.preset), tr("{frames} frames", frames=choice.preset.frames)]
     parts.append(
-        tr("about {seconds:.0f} s", seconds=choice.seconds) if choice.seconds is not None else tr("time not known yet")
+        tr("about {seconds:.0f} s", seconds=max(1.0, choice.seconds))
+        if choice.seconds is not None
+        else tr("time not known yet")
     )
     if fit is not None:
         parts.append(console.size(fit.needed_bytes))
         if fit.rung != FULL:
-            parts.append(tr("with less memory ({rung})", rung=fit.rung))
+            parts.append(rung_text(fit.rung))
     told = " · ".join(html.escape(part) for part in parts)
     return f'<p class="estimate" role="status">{"<br>".join([told, *map(html.escape, advice)])}</p>'

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.routing import Mount, Router
+from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -101,8 +102,8 @@ def _prefixed(scope: Scope) -> Scope:
     return {**scope, "root_path": said} if said.startswith("/") else scope
 
 
-_files = Router(
-    [
+_files = Starlette(
+    routes=[
         Mount(f"{FOLDER}/examples", StaticFiles(directory=examples.FILE.with_suffix(""))),
         Mount(FOLDER, StaticFiles(directory=STATIC)),
     ]
@@ -122,18 +123,27 @@ class _Revalidated:
 
 
 class _Changed:
-    """Send an answer with another body, once all of it is there."""
+    """Send a page with another body, once all of it is there; other answers as they are."""
 
     def __init__(self, send: Send, change: Callable[[bytes], bytes]) -> None:
         self._send = send
         self._change = change
         self._start: Message = {}
         self._body = bytearray()
+        self._is_page = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._start = message
-            return
+            self._is_page = message["status"] == 200 and any(
+                name.lower() == b"content-type" and value.startswith(b"text/html") for name, value in message["headers"]
+            )
+        if not self._is_page:
+            await self._send(message)
+        elif message["type"] == "http.response.body":
+            await self._add(message)
+
+    async def _add(self, message: Message) -> None:
         self._body += message.get("body", b"")
         if message.get("more_body"):
             return

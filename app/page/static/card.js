@@ -2,6 +2,12 @@
 
 import { address, duration, element, t } from "./page.js";
 
+const RUNGS = {
+  frames: () => t("in less memory: decoded frame by frame"),
+  offload: () => t("in less memory: only the part that works is on the card"),
+  groups: () => t("in less memory: only the layers that work are on the card"),
+};
+
 /** `act(name, job)` does what a button says. */
 export function card(first, act) {
   const media = element("div", { class: "media" });
@@ -119,7 +125,7 @@ function described({ model, settings, seed }) {
 function noted(job) {
   return [
     job.unread && t("The prompt is too long; the model did not read: {text}", { text: job.unread }),
-    job.rung && job.rung !== "full" && t("Made in less memory ({rung})", job),
+    RUNGS[job.rung]?.(),
   ].filter(Boolean).join(" · ");
 }
 

@@ -2,6 +2,8 @@
 
 import { listen } from "./live.js";
 
+const LATE_MS = 3000; // for the form to be filled after the first jobs are there
+
 let offered = {};
 const told = new Set();
 
@@ -26,6 +28,9 @@ export default function mount({ props, watch, trigger }) {
   watch("value", take);
   take();
   listen({
+    jobs() {
+      setTimeout(() => offered.size.options.length || trigger("select"), LATE_MS);
+    },
     status({ workers }) {
       // What fits depends on it: then the server says it anew.
       const seen = JSON.stringify(workers.map(({ state, model, models, free_bytes, held_bytes }) =>
