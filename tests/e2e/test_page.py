@@ -141,9 +141,11 @@ def test_a_running_job_shows_steps_time_and_a_preview_and_can_be_cancelled(
     assert card.locator("img.preview").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     card.get_by_text("Cancel").click()
     expect(card).to_have_attribute("data-state", "cancelled", timeout=LONG_MS)
-    card.get_by_text("Try again").click()
+    card.get_by_text("Try again").focus()
+    english.keyboard.press("Enter")
     expect(card).to_have_attribute("data-state", "running", timeout=LONG_MS)
-    card.get_by_text("Cancel").click()
+    expect(card.get_by_text("Cancel")).to_be_focused()  # what has the focus may go, but not the focus
+    english.keyboard.press("Enter")
     expect(card).to_have_attribute("data-state", "cancelled", timeout=LONG_MS)
     card.get_by_text("Delete").click()
     expect(english.locator("#jobs [data-job]")).to_have_count(0)
@@ -291,6 +293,20 @@ def test_an_example_fills_the_form(english: Page) -> None:
     english.click("[data-example=boat]")
     expect(english.locator("#pictures img")).to_have_count(1)
     expect(english.locator("#prompt textarea")).to_have_value(re.compile("boat"))
+
+
+def test_a_picture_can_be_pasted_anywhere(english: Page, photo: Path) -> None:
+    paste = """async (data) => {
+      const given = new DataTransfer();
+      given.items.add(new File([Uint8Array.from(data)], "photo.jpg", { type: "image/jpeg" }));
+      const event = new ClipboardEvent("paste", { clipboardData: given, bubbles: true, cancelable: true });
+      document.querySelector("#prompt textarea").dispatchEvent(event);
+    }"""
+    english.evaluate(paste, list(photo.read_bytes()))
+    expect(english.locator("#pictures img")).to_have_count(1)
+    english.fill("#prompt textarea", "a cat")
+    english.click("#fast")
+    cards(english, "done")
 
 
 def test_the_panel_tells_of_the_machine_and_loads_the_model_again(english: Page, app: App) -> None:

@@ -8,8 +8,8 @@ const RUNGS = {
   groups: () => t("in less memory: only the layers that work are on the card"),
 };
 
-/** `act(name, job)` does what a button says. */
-export function card(first, act) {
+/** `act(name, job)` does what a button says; `isFresh`: see `picture`. */
+export function card(first, act, isFresh) {
   const media = element("div", { class: "media" });
   const state = element("p", { class: "state" });
   const bar = element("progress", { max: first.steps, value: 0, "aria-label": t("Steps") });
@@ -20,7 +20,10 @@ export function card(first, act) {
   const shown = element("li", { class: "card", "data-job": first.id }, media, element("div", { class: "about" }, state, bar, prompt, settings, notes, buttons));
   const made = { element: shown, job: first, update, chosen };
   let drawn = "";
+  let shows = "";
   let preview = 0;
+  let isBusy = false;
+  let isChosen = false;
 
   function update(job, isFresh) {
     made.job = job;
@@ -35,8 +38,11 @@ export function card(first, act) {
     if (look !== drawn) {
       drawn = look;
       preview = 0;
-      media.replaceChildren(picture(job, isFresh));
+      const hadFocus = buttons.contains(document.activeElement);
+      if (shows !== job.state) media.replaceChildren(picture(job, isFresh)); // a video goes on when it is pinned
+      shows = job.state;
       buttons.replaceChildren(...offered(job).map(([name, label]) => button(name, label)));
+      if (hadFocus) buttons.firstElementChild.focus();
     }
     if (job.state === "running" && job.preview > preview) {
       preview = job.preview;
@@ -49,25 +55,27 @@ export function card(first, act) {
 
   function button(name, label) {
     if (name === "download") return element("a", { class: "button", href: address(`api/jobs/${made.job.id}/video`), download: `${made.job.id}.mp4` }, label);
-    const pressed = { pin: made.job.pinned, compare: false }[name];
+    const pressed = { pin: made.job.pinned, compare: isChosen }[name];
     return element("button", {
       type: "button",
       "data-does": name,
       ...(pressed === undefined ? {} : { "aria-pressed": String(pressed) }),
-      onclick: async (event) => {
-        event.target.disabled = true;
+      onclick: async () => {
+        if (isBusy) return; // not `disabled`, which would take the focus away
+        isBusy = true;
         await act(name, made.job);
-        event.target.disabled = false;
+        isBusy = false;
       },
     }, label);
   }
 
   /** Whether it is one of those to be compared. */
   function chosen(is) {
+    isChosen = is;
     buttons.querySelector("[data-does=compare]")?.setAttribute("aria-pressed", String(is));
   }
 
-  update(first, false);
+  update(first, isFresh);
   return made;
 }
 

@@ -1,14 +1,14 @@
 // The top of the page: its name, the model, the language, who is logged in.
 
 import { listen } from "./live.js";
-import { mending } from "./mend.js";
 import { address, element, language, models, t, user } from "./page.js";
+import { attend } from "./pictures.js";
 
 const LANGUAGES = { zh: "中文", en: "English" };
 const YEAR_S = 365 * 24 * 3600;
 
 export default function mount({ element: place }) {
-  mending();
+  attend();
   const switches = Object.entries(LANGUAGES).map(([name, title]) =>
     element("button", {
       type: "button",

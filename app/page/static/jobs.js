@@ -6,6 +6,7 @@ import { keepWhile, listen } from "./live.js";
 import { ask, element, t } from "./page.js";
 import { Bell } from "./bell.js";
 
+const FIRST = 100; // that the server tells at the start, see app/board.py
 const PAGE = 30;
 const ACTIVE = ["queued", "running"];
 
@@ -52,14 +53,15 @@ export default function mount({ element: place, trigger }) {
     trouble.hidden = false;
   }
 
-  /** What the server says of a job; `isNews`: it has just happened. */
+  /** What the server says of a job; `isNews`: it has just happened. A short one may be done when it is first heard of. */
   function show(job, isNews = false) {
     const known = cards.get(job.id);
-    const before = known?.job.state;
-    const each = known ?? card(job, act);
-    each.update(job, isNews && before !== undefined && before !== job.state);
+    const isNewest = [...cards.values()].every((other) => other.job.created <= job.created);
+    const hasChanged = isNews && (known ? known.job.state !== job.state : isNewest);
+    const each = known ?? card(job, act, hasChanged);
+    each.update(job, hasChanged);
     cards.set(job.id, each);
-    if (isNews && before !== undefined && before !== job.state && !ACTIVE.includes(job.state)) announce(job);
+    if (hasChanged && !ACTIVE.includes(job.state)) announce(job);
   }
 
   function announce(job) {
@@ -69,8 +71,12 @@ export default function mount({ element: place, trigger }) {
   }
 
   function forget(id) {
-    cards.get(id)?.element.remove();
+    const gone = cards.get(id)?.element;
+    const next = gone?.nextElementSibling ?? gone?.previousElementSibling;
+    const hadFocus = gone?.contains(document.activeElement);
+    gone?.remove();
     cards.delete(id);
+    if (hadFocus) (next?.querySelector("button") ?? bell.button).focus();
     const place_ = compared.findIndex((job) => job.id === id);
     if (place_ >= 0) compared.splice(place_, 1);
     arrange();
@@ -123,10 +129,11 @@ export default function mount({ element: place, trigger }) {
       const there = new Set(all.map((job) => job.id));
       const oldest = Math.min(...all.map((job) => job.ended ?? Infinity));
       for (const { job } of [...cards.values()]) {
-        if (!there.has(job.id) && (all.length < PAGE || (job.ended ?? Infinity) >= oldest)) forget(job.id);
+        if (!there.has(job.id) && (all.length < FIRST || (job.ended ?? Infinity) >= oldest)) forget(job.id);
       }
-      all.forEach((job) => show(job, cards.size > 0));
-      more.hidden = all.length < 100;
+      const isFirst = cards.size === 0;
+      all.forEach((job) => show(job, !isFirst));
+      more.hidden = all.length < FIRST;
       arrange();
       document.documentElement.dataset.ready = "true";
     },

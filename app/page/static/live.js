@@ -46,7 +46,7 @@ function lost() {
   close();
   tell("connected", false);
   ask("queue").catch(() => {}); // if the login has ended, this leads to it
-  setTimeout(() => source === null && !document.hidden && open(), wait);
+  setTimeout(() => source === null && (!document.hidden || isNeeded()) && open(), wait);
   wait = Math.min(2 * wait, LONGEST_WAIT_MS);
 }
 
