@@ -339,4 +339,5 @@ def test_examples_and_the_log(form: Form, desk: Desk, tmp_path: Path, folder: Pa
     assert "jingxiang" in form.summarized(asked())
     guarded = Form(desk, Access({"boss": "password1", "ann": "password2"}), tmp_path, folder, ())
     assert guarded.summarized(asked("ann")) == "only for who is in charge"
-    assert guarded.opened(None, asked("ann"))[-1]["visible"] is False
+    for user, is_in_charge in (("ann", False), ("boss", True)):
+        assert [each["visible"] for each in guarded.opened(None, asked(user))[-2:]] == [is_in_charge] * 2

@@ -117,7 +117,7 @@ def blocks(form: Form, catalog: Catalog, examples: Sequence[Example], i18n: Any)
                     custom_estimate = gr.HTML(elem_id="custom-estimate")
             with gr.Column(min_width=320, scale=3):
                 jobs = _drawn("jobs")
-        with gr.Accordion(i18n("System"), open=False, elem_id="system-panel"):
+        with gr.Accordion(i18n("System"), open=False, elem_id="system-panel") as panel:
             _drawn("system")
         with gr.Accordion(i18n("Log summary"), open=False, elem_id="summary") as summary:
             told = gr.Textbox(label=i18n("To be copied into a question"), lines=12, buttons=["copy"], elem_id="log")
@@ -128,7 +128,7 @@ def blocks(form: Form, catalog: Catalog, examples: Sequence[Example], i18n: Any)
             offers, standard, standard_estimate, fast, fast_estimate, custom, custom_estimate,
         ]  # fmt: skip
         opening = [page.load, offers.select]  # the second one where the first found the store away
-        gr.on(opening, form.opened, draft, [*fields, *estimates, hint, draft, summary], **QUIET)
+        gr.on(opening, form.opened, draft, [*fields, *estimates, hint, draft, panel, summary], **QUIET)
         gr.on([preset.input], form.preset_chosen, fields, fields, **QUIET)
         gr.on([model.input], form.model_chosen, fields, fields, **QUIET)
         numbers = [each.change for each in (frames, steps, fps, guidance)]

@@ -98,7 +98,7 @@ class Form:
             filled = self._restored(draft if is_own else {})
             return [
                 *self._fields(filled), *self._estimates(filled), self._hint(filled), self._draft(filled, user),
-                gr.update(visible=user.is_in_charge),
+                *[gr.update(visible=user.is_in_charge)] * 2,
             ]  # fmt: skip
 
     def model_chosen(self, request: gr.Request, *values: Any) -> list[Any]:

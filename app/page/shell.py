@@ -72,8 +72,7 @@ class Shell:
             for spec in self.catalog.models.values()
         }
         told = {
-            "language": language, "texts": words(language), "user": user.name, "in_charge": user.is_in_charge,
-            "models": models,
+            "language": language, "texts": words(language), "user": user.name, "models": models,
         }  # fmt: skip
         said = json.dumps(told, ensure_ascii=False).replace("<", "\\u003c")
         head = HEAD.format(said=said, locale=LOCALES[language])

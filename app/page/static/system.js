@@ -1,7 +1,7 @@
 // What the app runs on: cards and their memory, the model, the queue, the disk.
 
 import { listen } from "./live.js";
-import { ask, element, gigabytes, inCharge, t } from "./page.js";
+import { ask, element, gigabytes, t } from "./page.js";
 
 const STATES = {
   loading: ({ model }) => t("loads {model}", { model }),
@@ -26,7 +26,7 @@ export default function mount({ element: place }) {
         ...fact(t("Disk"), t("{size} free", { size: gigabytes(now.disk_free_bytes) })),
         ...(now.draining ? fact(t("Server"), t("is about to stop")) : []));
       workers.replaceChildren(...now.workers.map(described));
-      if (inCharge) offer(now);
+      offer(now);
     },
   });
 
