@@ -313,11 +313,11 @@ def test_the_files_are_what_they_were_and_the_container_finds_what_it_needs(
 
 
 def test_a_changed_file_is_found(loaded: Built, engine: DockerClient, tmp_path: Path) -> None:
-    (tmp_path / "page.py").write_text("changed\n")
-    (tmp_path / "page.py").chmod(0o644)
-    volumes = {str(tmp_path / "page.py"): {"bind": "/opt/jingxiang/app/page.py", "mode": "ro"}}
+    (tmp_path / "picture.py").write_text("changed\n")
+    (tmp_path / "picture.py").chmod(0o644)
+    volumes = {str(tmp_path / "picture.py"): {"bind": "/opt/jingxiang/app/picture.py", "mode": "ro"}}
     code, out, _ = ran(engine, loaded.said["name"], "verify", volumes=volumes)
-    assert (code, out.split()) == (1, ["changed", "app/page.py"])
+    assert (code, out.split()) == (1, ["changed", "app/picture.py"])
 
 
 def test_the_page_is_ready_orphans_are_buried_and_sigterm_ends_it_well(loaded: Built, engine: DockerClient) -> None:
@@ -356,13 +356,13 @@ def test_what_the_healthcheck_of_the_image_runs_says_that_it_is_well(loaded: Bui
 
 
 def test_a_change_of_the_app_moves_the_app_alone(loaded: Built, engine: DockerClient, tmp_path: Path) -> None:
-    page = loaded.checkout.folder / "app" / "page.py"
-    before = page.read_bytes()
-    page.write_bytes(before + b"\n# changed\n")
+    code = loaded.checkout.folder / "app" / "picture.py"
+    before = code.read_bytes()
+    code.write_bytes(before + b"\n# changed\n")
     try:
         said = good(loaded.build("--json", "--tag", "jingxiang/changed:1"))
     finally:
-        page.write_bytes(before)
+        code.write_bytes(before)
     held = {part["kind"]: {layer["held"] for layer in part["layers"]} for part in said["parts"]}
     assert held == {"base": {True}, "weights": {True}, "environment": {True}, "app": {False}}
     assert 0 < said["sent_bytes"] < 5_000_000
