@@ -141,11 +141,12 @@ def blocks(form: Form, catalog: Catalog, examples: Sequence[Example], i18n: Any)
             form.typed, fields, [hint, draft], trigger_mode="always_last", **QUIET,
         )  # fmt: skip
         pictures.upload(form.dropped, fields, fields, **ASKED)
-        jobs.select(form.reused, None, fields, **ASKED)
+        reusing = jobs.select(form.reused, None, fields, **ASKED)
+        reusing.success(None, js="() => document.querySelector('#pictures').scrollIntoView({ block: 'center' })")
         shown.select(form.exemplified, None, [pictures, prompt], **ASKED)
         for button, name in ((standard, STANDARD), (fast, FAST), (custom, CUSTOM)):
             handing = button.click(form.handed_in(name), fields, pictures, **ASKED)
-            handing.success(None, js="() => document.querySelector('#jobs').scrollIntoView({ block: 'nearest' })")
+            handing.success(None, js="() => document.querySelector('#jobs .bar').scrollIntoView({ block: 'nearest' })")
         look.click(form.summarized, None, told, **ASKED)
     page.queue(max_size=None)
     # It asks itself a thousand times a second whether there is something to do: 4 % of a core, with nobody there.

@@ -159,6 +159,8 @@ class Form:
             if job.order.model not in self._models():
                 raise UsageError(tr("the video was made with {model}, which is not here", model=job.order.model))
             source = self._source(job.order.picture, user)
+            if source is None:
+                _warn(tr("the picture that it was made from is not here: add it"))
             return self._fields(self._of(job.order.model, job.order.settings(), [source] if source else []))
 
     def exemplified(self, event: gr.EventData, request: gr.Request) -> list[Any]:

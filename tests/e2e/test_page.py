@@ -27,6 +27,7 @@ PARTS = ["#header", "#pictures", "#examples", "#prompt", "#standard", "#fast", "
 def browser() -> Iterator[Chromium]:
     with chromium() as started:
         yield started
+        assert started.outside == []
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,8 @@ def test_a_running_job_shows_steps_time_and_a_preview_and_can_be_cancelled(
     card.get_by_text("Try again").focus()
     english.keyboard.press("Enter")
     expect(card).to_have_attribute("data-state", "running", timeout=LONG_MS)
-    expect(card.get_by_text("Cancel")).to_be_focused()  # what has the focus may go, but not the focus
+    expect(card).to_be_focused()  # the button is gone: neither the place is lost, nor is another action near
+    english.keyboard.press("Tab")
     english.keyboard.press("Enter")
     expect(card).to_have_attribute("data-state", "cancelled", timeout=LONG_MS)
     card.get_by_text("Delete").click()
@@ -224,8 +226,6 @@ def test_what_does_not_fit_is_grey_with_the_reason_and_follows_memory(
             expect(grey.locator("input")).to_be_disabled()
             expect(grey).to_contain_text(reason)
             expect(page.locator("#size input[value='512x288'], #size input:enabled").first).to_be_enabled()
-        english.locator("#preset input[value='12gb']").check()
-        expect(english.locator("#size input:checked")).to_have_value("680x384")
         by_force = "input => { input.disabled = false; input.click(); }"
         english.locator("#size input:disabled").first.evaluate(by_force)  # the server looks, too
         fill(english, photo)

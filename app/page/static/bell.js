@@ -28,9 +28,13 @@ export class Bell {
     this.button.title = isRefused ? t("The browser does not allow notifications for this page.") : "";
   }
 
-  ring(title, text) {
+  ring(title, job) {
     if (!this.isOn || !document.hidden) return;
-    const shown = new Notification(title, { body: text, tag: "jingxiang" });
-    shown.onclick = () => window.focus();
+    try {
+      const shown = new Notification(title, { body: job.prompt || job.reason, tag: job.id });
+      shown.onclick = () => window.focus();
+    } catch {
+      this.button.hidden = true; // Chrome on Android has them for service workers only
+    }
   }
 }

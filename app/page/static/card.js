@@ -13,11 +13,11 @@ export function card(first, act, isFresh) {
   const media = element("div", { class: "media" });
   const state = element("p", { class: "state" });
   const bar = element("progress", { max: first.steps, value: 0, "aria-label": t("Steps") });
-  const prompt = element("p", { class: "prompt" }, first.prompt);
+  const prompt = element("p", { class: "prompt", id: `prompt-${first.id}` }, first.prompt);
   const settings = element("p", { class: "settings" });
   const notes = element("p", { class: "notes" });
   const buttons = element("div", { class: "buttons" });
-  const shown = element("li", { class: "card", "data-job": first.id }, media, element("div", { class: "about" }, state, bar, prompt, settings, notes, buttons));
+  const shown = element("li", { class: "card", "data-job": first.id, tabIndex: -1 }, media, element("div", { class: "about" }, state, bar, prompt, settings, notes, buttons));
   const made = { element: shown, job: first, update, chosen };
   let drawn = "";
   let shows = "";
@@ -38,11 +38,11 @@ export function card(first, act, isFresh) {
     if (look !== drawn) {
       drawn = look;
       preview = 0;
-      const hadFocus = buttons.contains(document.activeElement);
+      const focused = buttons.contains(document.activeElement) ? document.activeElement : null;
       if (shows !== job.state) media.replaceChildren(picture(job, isFresh)); // a video goes on when it is pinned
       shows = job.state;
       buttons.replaceChildren(...offered(job).map(([name, label]) => button(name, label)));
-      if (hadFocus) buttons.firstElementChild.focus();
+      if (focused) (buttons.querySelector(`[data-does=${focused.dataset.does}]`) ?? shown).focus(); // not on another action
     }
     if (job.state === "running" && job.preview > preview) {
       preview = job.preview;
@@ -54,11 +54,12 @@ export function card(first, act, isFresh) {
   }
 
   function button(name, label) {
-    if (name === "download") return element("a", { class: "button", href: address(`api/jobs/${made.job.id}/video`), download: `${made.job.id}.mp4` }, label);
+    if (name === "download") return element("a", { class: "button", "data-does": name, "aria-describedby": prompt.id, href: address(`api/jobs/${made.job.id}/video`), download: `${made.job.id}.mp4` }, label);
     const pressed = { pin: made.job.pinned, compare: isChosen }[name];
     return element("button", {
       type: "button",
       "data-does": name,
+      "aria-describedby": prompt.id,
       ...(pressed === undefined ? {} : { "aria-pressed": String(pressed) }),
       onclick: async () => {
         if (isBusy) return; // not `disabled`, which would take the focus away
@@ -79,13 +80,22 @@ export function card(first, act, isFresh) {
   return made;
 }
 
+// Posters are not lazy by themselves: a long history would ask for all of them at once.
+const near = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) if (isIntersecting) come(target);
+}, { rootMargin: "400px" });
+
+function come(video) {
+  near.unobserve(video);
+  video.poster = video.dataset.poster;
+  video.src = video.dataset.src;
+}
+
 /** `isFresh`: it was done while somebody looked; then all of it is fetched, for the server may be about to stop. */
 function picture(job, isFresh) {
   const small = address(`api/jobs/${job.id}/picture?size=480`);
   if (job.state === "done") {
-    return element("video", {
-      src: address(`api/jobs/${job.id}/video`),
-      poster: small,
+    const video = element("video", {
       controls: true,
       loop: true,
       muted: true,
@@ -94,6 +104,11 @@ function picture(job, isFresh) {
       preload: isFresh ? "auto" : "none",
       "aria-label": job.prompt || t("Video"),
     });
+    video.dataset.poster = small;
+    video.dataset.src = address(`api/jobs/${job.id}/video`);
+    if (isFresh) come(video);
+    else near.observe(video);
+    return video;
   }
   return element("img", { src: small, alt: t("The picture that it is made from"), loading: "lazy" });
 }
@@ -132,6 +147,7 @@ function described({ model, settings, seed }) {
 
 function noted(job) {
   return [
+    job.negative_prompt && t("without: {text}", { text: job.negative_prompt }),
     job.unread && t("The prompt is too long; the model did not read: {text}", { text: job.unread }),
     RUNGS[job.rung]?.(),
   ].filter(Boolean).join(" · ");

@@ -4,7 +4,7 @@ import { address, element, t } from "./page.js";
 
 export function compare(one, other) {
   const videos = [one, other].map((job) =>
-    element("video", { src: address(`api/jobs/${job.id}/video`), loop: true, muted: true, playsInline: true, controls: true, preload: "auto", "aria-label": job.prompt || job.id }));
+    element("video", { src: address(`api/jobs/${job.id}/video`), muted: true, playsInline: true, controls: true, preload: "auto", "aria-label": job.prompt || job.id }));
   const sides = videos.map((video, index) => element("figure", {}, element("figcaption", {}, index ? "B" : "A"), video));
   const rows = different(one, other).map(([name, ...values]) =>
     element("tr", {}, element("th", { scope: "row" }, name), ...values.map((value) => element("td", {}, String(value)))));
@@ -19,20 +19,32 @@ export function compare(one, other) {
   together(videos);
 }
 
-/** Whatever is done to one is done to the other. */
-function together([one, other]) {
+/** Whatever is done to one is done to the other; when both have come to their end, they begin again. */
+function together(videos) {
+  const [one, other] = videos;
   for (const [leader, follower] of [[one, other], [other, one]]) {
-    leader.addEventListener("play", () => follower.paused && follower.play());
-    leader.addEventListener("pause", () => leader.currentTime < leader.duration && !follower.paused && follower.pause());
-    leader.addEventListener("seeked", () => Math.abs(follower.currentTime - leader.currentTime) > 0.2 && (follower.currentTime = leader.currentTime));
+    leader.addEventListener("play", () => follower.paused && !follower.ended && follower.play());
+    leader.addEventListener("pause", () => !leader.ended && !follower.paused && follower.pause());
+    leader.addEventListener("seeked", () => {
+      const time = Math.min(leader.currentTime, follower.duration);
+      if (Math.abs(follower.currentTime - time) > 0.2) follower.currentTime = time;
+    });
+    leader.addEventListener("ended", () => {
+      if (!follower.ended) return;
+      videos.forEach((video) => { video.currentTime = 0; });
+      one.play();
+      other.play();
+    });
   }
-  Promise.all([one, other].map((video) => new Promise((ready) => video.addEventListener("canplaythrough", ready, { once: true })))).then(() => one.play());
+  const ready = (video) => new Promise((done) => video.addEventListener("canplaythrough", done, { once: true }));
+  Promise.all(videos.map(ready)).then(() => one.isConnected && one.play());
 }
 
 function different(one, other) {
   const named = (job) => ({
     [t("Model")]: job.model,
     [t("Prompt")]: job.prompt,
+    [t("What it should not show")]: job.negative_prompt,
     [t("Seed")]: job.seed,
     [t("Size")]: `${job.settings.width}x${job.settings.height}`,
     [t("Frames")]: job.settings.frames,

@@ -19,10 +19,12 @@ export default function mount({ element: place, trigger }) {
   const told = element("p", { class: "told", role: "status" });
   const more = element("button", { type: "button", class: "more", hidden: true, onclick: older }, t("Show older ones"));
   const count = element("span", { class: "count" });
+  const heading = element("h2", { tabIndex: -1 }, t("Videos"), " ", count);
+  let cursor = null; // the last of those that were asked for in their order: older ones come after it
   const bell = new Bell();
   place.replaceChildren(
     element("section", { "aria-label": t("Videos") },
-      element("div", { class: "bar" }, element("h2", {}, t("Videos"), count), bell.button),
+      element("div", { class: "bar" }, heading, bell.button),
       trouble, told, empty, list, more),
   );
 
@@ -49,6 +51,7 @@ export default function mount({ element: place, trigger }) {
   }
 
   function complain(text) {
+    if (!trouble.hidden && trouble.textContent === text) return; // it is said once
     trouble.textContent = text;
     trouble.hidden = false;
   }
@@ -67,7 +70,7 @@ export default function mount({ element: place, trigger }) {
   function announce(job) {
     const words = { done: t("A video is done."), failed: t("A video has failed."), cancelled: t("A video was cancelled.") };
     told.textContent = words[job.state];
-    if (job.state !== "cancelled") bell.ring(words[job.state], job.prompt || job.reason);
+    if (job.state !== "cancelled") bell.ring(words[job.state], job);
   }
 
   function forget(id) {
@@ -76,7 +79,7 @@ export default function mount({ element: place, trigger }) {
     const hadFocus = gone?.contains(document.activeElement);
     gone?.remove();
     cards.delete(id);
-    if (hadFocus) (next?.querySelector("button") ?? bell.button).focus();
+    if (hadFocus) (next?.querySelector("button") ?? heading).focus();
     const place_ = compared.findIndex((job) => job.id === id);
     if (place_ >= 0) compared.splice(place_, 1);
     arrange();
@@ -87,9 +90,11 @@ export default function mount({ element: place, trigger }) {
     const rank = ({ job }) => (job.state === "running" ? 0 : job.state === "queued" ? 1 + job.position : Infinity);
     const sorted = [...cards.values()].sort((one, other) =>
       rank(one) === rank(other) ? (other.job.ended ?? 0) - (one.job.ended ?? 0) || (one.job.id < other.job.id ? -1 : 1) : rank(one) - rank(other));
+    const focused = document.activeElement;
     sorted.forEach(({ element: shown }, index) => {
       if (list.children[index] !== shown) list.insertBefore(shown, list.children[index] ?? null);
     });
+    if (list.contains(focused) && focused !== document.activeElement) focused.focus({ preventScroll: true });
     empty.hidden = cards.size > 0;
     const active = sorted.filter(({ job }) => ACTIVE.includes(job.state)).length;
     count.textContent = active ? t("{count} under way", { count: active }) : "";
@@ -106,16 +111,21 @@ export default function mount({ element: place, trigger }) {
   }
 
   async function older() {
-    const ended = [...cards.values()].map(({ job }) => job).filter((job) => !ACTIVE.includes(job.state));
-    const oldest = ended.sort((one, other) => one.ended - other.ended)[0];
     try {
-      const found = await ask(`jobs?most=${PAGE}&before=${oldest.id}`);
+      const found = await ask(`jobs?most=${PAGE}&before=${cursor.id}`);
       found.forEach((job) => show(job));
-      more.hidden = found.length < PAGE;
+      arrange();
+      reached(found, PAGE);
+      if (more.hidden) heading.focus();
     } catch (error) {
       complain(error.message);
     }
-    arrange();
+  }
+
+  /** `found` are the next ones of the server's list; `most` of them were asked for. */
+  function reached(found, most) {
+    cursor = found.at(-1) ?? cursor;
+    more.hidden = found.length < most;
   }
 
   keepWhile(() => [...cards.values()].some(({ job }) => ACTIVE.includes(job.state)));
@@ -126,19 +136,19 @@ export default function mount({ element: place, trigger }) {
       document.documentElement.dataset.live = String(is);
     },
     jobs(all) {
-      const there = new Set(all.map((job) => job.id));
-      const oldest = Math.min(...all.map((job) => job.ended ?? Infinity));
-      for (const { job } of [...cards.values()]) {
-        if (!there.has(job.id) && (all.length < FIRST || (job.ended ?? Infinity) >= oldest)) forget(job.id);
-      }
+      trouble.hidden = true; // of a store that did not answer
       const isFirst = cards.size === 0;
+      const there = new Set(all.map((job) => job.id));
+      for (const id of [...cards.keys()]) if (!there.has(id)) forget(id);
       all.forEach((job) => show(job, !isFirst));
-      more.hidden = all.length < FIRST;
+      reached(all, FIRST);
       arrange();
       document.documentElement.dataset.ready = "true";
     },
     job(one) {
-      show(one, true);
+      // One that is older than all that are shown comes when it is asked for.
+      const isHidden = !more.hidden && !cards.has(one.id) && one.ended !== null && one.ended < (cursor?.ended ?? -Infinity);
+      if (!isHidden) show(one, true);
       arrange();
     },
     gone: ({ id }) => forget(id),

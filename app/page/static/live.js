@@ -5,6 +5,7 @@ import { address, ask } from "./page.js";
 const EVENTS = ["jobs", "job", "gone", "status", "trouble"];
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 5000;
+const HIDDEN_MS = 60_000; // for a job that was handed in just before somebody looked elsewhere
 
 const listeners = [];
 const last = new Map(); // for whoever comes later
@@ -35,6 +36,7 @@ function open() {
     source.addEventListener(name, (event) => {
       wait = FIRST_WAIT_MS;
       tell(name, JSON.parse(event.data));
+      if (document.hidden) setTimeout(closeUnseen, HIDDEN_MS);
     });
   }
   source.onopen = () => tell("connected", true);
@@ -58,7 +60,12 @@ function close() {
 // A browser keeps six connections to a server, for all of its pages: one that nobody looks at does without.
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && source === null) open();
-  else if (document.hidden && !isNeeded()) close();
+  else if (document.hidden) setTimeout(closeUnseen, HIDDEN_MS);
 });
+
+function closeUnseen() {
+  if (document.hidden && !isNeeded()) close();
+}
+
 addEventListener("pagehide", close);
 addEventListener("pageshow", (event) => event.persisted && source === null && open());

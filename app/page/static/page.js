@@ -27,10 +27,12 @@ export function element(name, properties = {}, ...children) {
 
 /** Ask the API; gives what it answers. Throws its error, in the language of the page. */
 export async function ask(path, options = {}) {
-  const response = await fetch(address(`api/${path}`), options);
+  const response = await fetch(address(`api/${path}`), options).catch(() => {
+    throw new Error(t("The server does not answer."));
+  });
   if (response.status === 401) location.assign(address("login"));
   const answer = response.headers.get("content-type")?.includes("json") ? await response.json() : await response.text();
-  if (!response.ok) throw new Error(answer.error ?? response.statusText);
+  if (!response.ok) throw new Error(answer.error ?? t("The server does not answer."));
   return answer;
 }
 

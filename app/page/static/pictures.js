@@ -9,6 +9,8 @@ export function attend() {
 
 /** Its own button can only ask for what is in the clipboard, which browsers grant to https alone. */
 function pasted(event) {
+  const isText = event.target.matches?.("textarea, input") && event.clipboardData.types.includes("text/plain");
+  if (isText) return; // from office programs, which add a picture of it
   const files = [...event.clipboardData.files].filter(({ type }) => type.startsWith("image/") || type === "video/mp4");
   const input = document.querySelector("#pictures input[type=file]");
   if (!files.length || input === null) return;
