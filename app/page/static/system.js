@@ -68,5 +68,7 @@ function described(worker) {
       element("span", {}, t("{free} of {total} free", { free: gigabytes(worker.free_bytes), total: gigabytes(worker.total_bytes) })),
     ]
     : [];
-  return element("li", {}, element("strong", {}, worker.device), ` ${STATES[worker.state](worker)}`, ...memory, ...(worker.reason ? [element("p", { class: "trouble" }, worker.reason)] : []));
+  // How far it is, nobody says: a bar without a value moves until it is done.
+  const loading = worker.state === "loading" ? [element("progress", { "aria-label": t("loads {model}", worker) })] : [];
+  return element("li", {}, element("strong", {}, worker.device), ` ${STATES[worker.state](worker)}`, ...loading, ...memory, ...(worker.reason ? [element("p", { class: "trouble" }, worker.reason)] : []));
 }
