@@ -127,14 +127,13 @@ class Fit:
     needed_bytes: int
 
 
-def rung_text(rung: str) -> str:
-    """What to say of a rung of the ladder (app/adapters/ladder.py)."""
-    texts = {
+def rung_texts() -> dict[str, str]:
+    """What to say of the rungs of the ladder (app/adapters/ladder.py) that save memory."""
+    return {
         "frames": tr("in less memory: decoded frame by frame"),
         "offload": tr("in less memory: only the part that works is on the card"),
         "groups": tr("in less memory: only the layers that work are on the card"),
     }
-    return texts.get(rung, rung)
 
 
 @dataclass(frozen=True)

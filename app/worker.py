@@ -345,9 +345,8 @@ class Worker:
         if isinstance(fit, memory.Refusal):
             raise JingxiangError(fit.message)
         if fit.rung != FULL:
-            console.line(
-                "memory", tr("little memory is free: it is made in less, and takes longer ({rung})", rung=fit.rung)
-            )
+            how = memory.rung_texts()[fit.rung]
+            console.line("memory", tr("little memory is free, so it takes longer: it is made {how}", how=how))
         run = model.generate(requests, lambda done, of, look: self._step(parts, done, look), fit.rung)
         if not any(part.is_over or part.is_lost for part in parts):
             measured = memory.measurement(model, preset, len(requests), run)

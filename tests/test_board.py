@@ -35,11 +35,8 @@ WORKER = WorkerStatus("w1", "ready", "smoke", ("smoke",), "cpu", "fp32", Space(F
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/jobs.sqlite3"
-    else:
-        with postgres.database() as there:
-            yield there
+    with postgres.or_sqlite(request.param, tmp_path) as there:
+        yield there
 
 
 @pytest.fixture

@@ -25,13 +25,13 @@ from app.brake import Brake
 from app.guard import SameSite
 from app.login import Gate
 from tests.peers import below
-from tests.peers.app import App, serving, wait_for
+from tests.peers.app import App, guarded, serving, wait_for
 from tests.test_brake import Clock
 
-ACCESS = Access({"li": "first-password", "王": "第二个很长的密码"})
+ACCESS = Access({"li": "li-password", "王": "第二个很长的密码"})
 HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 CHROMIUM = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
-LI = {"name": "li", "password": "first-password"}
+LI = {"name": "li", "password": "li-password"}
 
 
 async def behind(scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,10 +92,10 @@ def test_the_document_of_the_api_is_for_everybody(gate: SameSite) -> None:
 
 
 def test_programs_come_in_with_their_password(gate: SameSite) -> None:
-    for header in ("Bearer first-password", basic("li", "first-password")):
+    for header in ("Bearer li-password", basic("li", "li-password")):
         assert client(gate, authorization=header).post("/api/jobs", content=b"four").text == "li /api/jobs 4"
     assert client(gate, authorization=basic("王", "第二个很长的密码")).get("/").text == "王 / 0"
-    for header in ("Bearer wrong", basic("li", "wrong"), basic("nobody", "first-password"), "Basic !", "Digest x"):
+    for header in ("Bearer wrong", basic("li", "wrong"), basic("nobody", "li-password"), "Basic !", "Digest x"):
         assert client(gate, authorization=header).get("/").status_code == 401
 
 
@@ -202,7 +202,7 @@ def test_over_https_the_cookies_stay_there(gate: SameSite, base: str, headers: d
         {},
         {"name": "li"},
         {"name": "li", "password": "wrong"},
-        {"name": "", "password": "first-password"},
+        {"name": "", "password": "li-password"},
         {"name": "nobody", "password": ""},
         {"name": "li", "password": "x" * 20_000},
         {**{f"field{number}": "1" for number in range(20)}, **LI},
@@ -225,7 +225,7 @@ def test_what_was_typed_as_the_name_is_shown_as_it_is_and_the_password_not(gate:
 
 
 def test_what_is_no_form_is_no_login(gate: SameSite) -> None:
-    for body in (b"\xff\xfe", b'{"name": "li", "password": "first-password"}', b"name=%FF&password=%FF"):
+    for body in (b"\xff\xfe", b'{"name": "li", "password": "li-password"}', b"name=%FF&password=%FF"):
         assert client(gate).post("/login", content=body).status_code == 401
 
 
@@ -255,7 +255,7 @@ def test_other_sites_cannot_log_anybody_in_or_out(gate: SameSite) -> None:
 
 
 def test_websockets_are_refused(gate: SameSite) -> None:
-    for headers in ({}, {"authorization": "Bearer first-password"}):
+    for headers in ({}, {"authorization": "Bearer li-password"}):
         with pytest.raises(WebSocketDisconnect) as caught, client(gate).websocket_connect("/queue", headers=headers):
             pass
         assert caught.value.code == 1008
@@ -286,9 +286,9 @@ def test_guessing_is_slowed_down_on_the_api(gate: SameSite, clock: Clock) -> Non
         assert answer.json() == {"error": "too many wrong passwords: try again in 1 s", "hints": []}
         assert answer.headers["retry-after"] == "1"
         assert program.get("/", headers=HTML).headers["location"] == "login"
-    assert client(gate, authorization="Bearer first-password").get("/").status_code == 429
+    assert client(gate, authorization="Bearer li-password").get("/").status_code == 429
     clock.now += 1
-    assert client(gate, authorization="Bearer first-password").get("/").text == "li / 0"
+    assert client(gate, authorization="Bearer li-password").get("/").text == "li / 0"
 
 
 def test_it_counts_page_and_api_together_and_what_a_header_says_of_the_address_not(gate: SameSite) -> None:
@@ -309,17 +309,12 @@ def test_who_guesses_locks_nobody_else_out(gate: SameSite) -> None:
     assert inside.get("/").text == "li / 0"
     elsewhere = client(gate, address="10.0.0.2")
     assert elsewhere.post("/login", data=LI).status_code == 303
-    assert client(gate, address="10.0.0.2", authorization="Bearer first-password").get("/").text == "li / 0"
+    assert client(gate, address="10.0.0.2", authorization="Bearer li-password").get("/").text == "li / 0"
 
 
 @pytest.fixture(scope="module")
 def app(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    folder = tmp_path_factory.mktemp("guarded")
-    passwords = folder / "passwords"
-    passwords.write_text("li:first-password\nwang:second-password\nzhao:third-password\n")
-    passwords.chmod(0o600)
-    with serving(models, folder, "--password-file", str(passwords)) as started:
-        started.wait_until_ready()
+    with guarded(models, tmp_path_factory.mktemp("guarded")) as started:
         yield started
 
 
@@ -357,7 +352,7 @@ def test_the_server_does_not_believe_what_is_said_of_an_address(app: App) -> Non
 
 
 def test_the_page_and_the_api_know_who_has_logged_in(app: App, photo: Path) -> None:
-    with logged_in(app, "wang", "second-password") as wang, logged_in(app, "zhao", "third-password") as zhao:
+    with logged_in(app, "wang", "wang-password") as wang, logged_in(app, "zhao", "zhao-password") as zhao:
         assert wang.get("/config").json()["username"] == "wang"
         sent = {"image": photo.read_bytes()}
         number = wang.post("/api/jobs", files=sent, data={"prompt": "a cat", "preset": "fast"}).json()["id"]
@@ -401,13 +396,13 @@ def shown(app: App) -> bool:
 
 
 def test_a_session_outlives_the_server_and_works_on_another(app: App, models: Path, tmp_path: Path) -> None:
-    with logged_in(app, "wang", "second-password") as wang:
+    with logged_in(app, "wang", "wang-password") as wang:
         cookie = f"session={wang.cookies['session']}"
     passwords = tmp_path / "passwords"
-    passwords.write_text("zhao:another-password\nwang:second-password\n")
+    passwords.write_text("zhao:another-password\nwang:wang-password\n")
     passwords.chmod(0o600)
     with serving(models, tmp_path, "--workers", "0", "--password-file", str(passwords)) as other:
         wait_for(lambda: shown(other))
         assert other.get("/api/jobs", cookie=cookie) == (200, "[]")
-        with logged_in(app, "zhao", "third-password") as zhao:
+        with logged_in(app, "zhao", "zhao-password") as zhao:
             assert other.get("/api/jobs", cookie=f"session={zhao.cookies['session']}")[0] == 401

@@ -19,7 +19,7 @@ from app.access import Access, User
 from app.desk import Choice, Desk, Wanted
 from app.examples import Example
 from app.media import MediaFailed, picture_key
-from app.memory import Fit, Refusal, rung_text
+from app.memory import Fit, Refusal, rung_texts
 from app.survey import Survey
 from app.texts import asked, speaking, spoken, tr
 from app.tokens import is_foreign
@@ -230,8 +230,7 @@ class Form:
         """Say that memory has to be saved for it."""
         fit = self._desk.fit(spec, preset)
         if isinstance(fit, Fit) and fit.rung != FULL:
-            text = tr("little memory is free: it is made in less, and takes longer ({rung})", rung=rung_text(fit.rung))
-            _tell(text)
+            _tell(tr("little memory is free, so it takes longer: it is made {how}", how=rung_texts()[fit.rung]))
 
     def _models(self) -> list[str]:
         """Those that can be made with here; before any worker has said what it has, the one that is meant."""
@@ -482,6 +481,6 @@ def _estimated(choice: Choice, advice: Sequence[str]) -> str:
     if fit is not None:
         parts.append(console.size(fit.needed_bytes))
         if fit.rung != FULL:
-            parts.append(rung_text(fit.rung))
+            parts.append(rung_texts()[fit.rung])
     told = " · ".join(html.escape(part) for part in parts)
     return f'<p class="estimate" role="status">{"<br>".join([told, *map(html.escape, advice)])}</p>'

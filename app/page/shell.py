@@ -21,8 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import examples
 from app.access import NOBODY_ELSE
+from app.memory import rung_texts
 from app.page.words import STATIC, words
-from app.texts import asked
+from app.texts import asked, speaking
 from jingxiang.models import Catalog
 
 FOLDER = "/page"
@@ -71,9 +72,9 @@ class Shell:
             spec.name: {"title": spec.titles[language], "notice": spec.notices[language]}
             for spec in self.catalog.models.values()
         }
-        told = {
-            "language": language, "texts": words(language), "user": user.name, "models": models,
-        }  # fmt: skip
+        with speaking(language):
+            rungs = rung_texts()
+        told = {"language": language, "texts": words(language), "user": user.name, "models": models, "rungs": rungs}
         said = json.dumps(told, ensure_ascii=False).replace("<", "\\u003c")
         head = HEAD.format(said=said, locale=LOCALES[language])
 

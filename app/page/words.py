@@ -21,6 +21,7 @@ def written() -> frozenset[str]:
     )
 
 
+@functools.cache
 def words(language: str) -> dict[str, str]:
     """What the scripts need besides the English that they have."""
     if language == "en":

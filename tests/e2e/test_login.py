@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.peers import below
-from tests.peers.app import App, serving
+from tests.peers.app import App, guarded
 from tests.peers.browser import CHINESE, PHONE, Chromium, axe, chromium
 
 pytestmark = pytest.mark.e2e
@@ -19,12 +19,7 @@ FETCHED = "async () => { const answer = await fetch('api/queue'); return [answer
 
 @pytest.fixture(scope="module")
 def app(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    folder = tmp_path_factory.mktemp("guarded")
-    passwords = folder / "passwords"
-    passwords.write_text("li:first-password\nwang:second-password\nzhao:third-password\n")
-    passwords.chmod(0o600)
-    with serving(models, folder, "--password-file", str(passwords)) as started:
-        started.wait_until_ready()
+    with guarded(models, tmp_path_factory.mktemp("guarded")) as started:
         yield started
 
 
@@ -49,7 +44,7 @@ def test_somebody_logs_in_with_the_keyboard_after_a_mistake(app: App, browser: C
         page.wait_for_selector("text=用户名或密码不正确")
         assert axe(page) == []
         assert page.evaluate("document.activeElement.id") == "password"
-        page.keyboard.type("second-password")
+        page.keyboard.type("wang-password")
         page.keyboard.press("Enter")
         page.wait_for_selector(READY)
         assert page.url == f"{app.url}/"
@@ -59,7 +54,7 @@ def test_somebody_logs_in_with_the_keyboard_after_a_mistake(app: App, browser: C
 
 
 def test_what_is_made_on_the_page_is_of_who_has_logged_in(app: App, browser: Chromium, photo: Path) -> None:
-    with browser.visitor() as visitor, app.client(authorization="Bearer third-password") as other:
+    with browser.visitor() as visitor, app.client(authorization="Bearer zhao-password") as other:
         page = visitor.open(app.url)
         log_in(page)
         page.wait_for_selector(READY)
@@ -93,5 +88,5 @@ def test_the_language_is_kept_and_the_session_found_by_links_from_elsewhere_and_
 
 def log_in(page: Page) -> None:
     page.fill("#name", "wang")
-    page.fill("#password", "second-password")
+    page.fill("#password", "wang-password")
     page.click("button")

@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from jingxiang.models import GIB
+from app.generation import Order
+from app.jobs.database import Database
+from app.jobs.store import JobStore
+from jingxiang.models import GIB, Preset
 from tests.peers import below, memory
-from tests.peers.app import App, serving, wait_for
+from tests.peers.app import App, guarded, serving, wait_for
 from tests.peers.browser import CHINESE, DESKTOP, ENGLISH, PHONE, Chromium, Visitor, axe, chromium
 from tests.peers.page import LONG_MS, cards, fill, number, opened, plays, unfold
 
@@ -136,8 +139,13 @@ def test_the_language_can_be_switched_and_is_remembered_and_nothing_is_lost(
 def test_a_running_job_shows_steps_time_and_a_preview_and_can_be_cancelled(
     english: Page, app: App, photo: Path
 ) -> None:
+    fill(english, photo)
+    english.click("#standard")
+    cards(english, "done")  # from which it knows how long the next one takes
+    english.locator("#pictures button[aria-label='Clear']").click()
     card = slow(english, photo)
-    expect(card.locator(".state")).to_have_text(re.compile(r"Step \d+ of 100"), timeout=LONG_MS)
+    expect(card.locator(".state")).to_have_text(re.compile(r"Step \d+ of 100 · about .+ left"), timeout=LONG_MS)
+    assert axe(english) == []
     expect(card.locator("img.preview")).to_be_visible(timeout=LONG_MS)
     assert card.locator("img.preview").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     card.get_by_text("Cancel").click()
@@ -150,8 +158,8 @@ def test_a_running_job_shows_steps_time_and_a_preview_and_can_be_cancelled(
     english.keyboard.press("Enter")
     expect(card).to_have_attribute("data-state", "cancelled", timeout=LONG_MS)
     card.get_by_text("Delete").click()
-    expect(english.locator("#jobs [data-job]")).to_have_count(0)
-    assert json.loads(app.get("/api/jobs")[1]) == []
+    expect(english.locator("#jobs [data-job]")).to_have_count(1)
+    assert [job["state"] for job in json.loads(app.get("/api/jobs")[1])] == ["done"]
 
 
 def test_a_reload_and_a_second_tab_show_the_same_job(browser: Chromium, app: App, photo: Path) -> None:
@@ -225,15 +233,23 @@ def test_what_does_not_fit_is_grey_with_the_reason_and_follows_memory(
             grey = page.locator("#preset .choice", has=page.locator("input[value='24gb']"))
             expect(grey.locator("input")).to_be_disabled()
             expect(grey).to_contain_text(reason)
-            expect(page.locator("#size input[value='512x288'], #size input:enabled").first).to_be_enabled()
+            states = page.locator("#size input").evaluate_all("inputs => inputs.map((input) => input.disabled)")
+            assert set(states) == {True, False}
+            assert axe(page) == []
         by_force = "input => { input.disabled = false; input.click(); }"
         english.locator("#size input:disabled").first.evaluate(by_force)  # the server looks, too
         fill(english, photo)
         expect(english.locator("#custom")).to_be_disabled()
         expect(english.locator("#custom-estimate")).to_contain_text("not enough memory: it needs")
-        ram.set(40 * GIB, 36 * GIB)  # somebody else's program has ended
+        ram.set(40 * GIB, 2 * GIB)  # somebody else's program takes nearly all
+        for page, text in ((english, "not enough memory"), (chinese, "内存或显存不足")):
+            for name in ("standard", "fast"):
+                expect(page.locator(f"#{name}")).to_be_disabled(timeout=LONG_MS)
+                expect(page.locator(f"#{name}-estimate")).to_contain_text(text)
+        ram.set(40 * GIB, 36 * GIB)  # and ends
         for page in (english, chinese):
             expect(page.locator("#preset input[value='24gb']")).to_be_enabled(timeout=LONG_MS)
+            expect(page.locator("#standard")).to_be_enabled()
             expect(page.locator("#preset input[value='40gb']")).to_be_disabled()
 
 
@@ -287,6 +303,56 @@ def test_reuse_keep_and_compare(english: Page, app: App, photo: Path) -> None:
     )
     english.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
+
+
+def test_older_jobs_come_in_their_order_and_none_is_left_out(browser: Chromium, models: Path, tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    store = JobStore(Database(f"sqlite:///{tmp_path}/outputs/jobs.sqlite3"))
+    order = Order("smoke", "ab" * 32, "a cat", "fast", Preset(64, 64, 8, 4, 8, 9.0), 7, "en")
+    numbers = [f"job-{number:03}" for number in range(140)]
+    for each in numbers:
+        store.submit(order, number=each)
+        store.cancel(each)
+    store.close()
+    with serving(models, tmp_path) as app, browser.visitor() as visitor:
+        app.wait_until_ready()
+        page = opened(visitor, app.url)
+        shown = page.locator("#jobs [data-job]")
+        expect(shown).to_have_count(100)
+        with app.client() as client:  # neither what is far below nor the end of the list that goes loses others
+            assert client.post(f"/api/jobs/{numbers[5]}/pin").status_code == 200
+            assert client.delete(f"/api/jobs/{numbers[40]}").status_code == 200
+        expect(shown).to_have_count(99)
+        more = page.get_by_text("Show older ones")
+        more.click()
+        expect(shown).to_have_count(129)
+        more.click()
+        expect(shown).to_have_count(139)
+        expect(more).to_be_hidden()
+        left = [number for number in reversed(numbers) if number != numbers[40]]
+        assert shown.evaluate_all("cards => cards.map((card) => card.dataset.job)") == left
+
+
+def test_the_browser_says_when_a_video_is_done_and_nobody_looks(browser: Chromium, app: App, photo: Path) -> None:
+    with browser.visitor(ENGLISH, permissions=["notifications"]) as visitor:
+        page = opened(visitor, app.url)
+        page.get_by_text("Tell me when it is done").click()
+        expect(page.get_by_text("Tell me when it is done")).to_have_attribute("aria-pressed", "true")
+        # The browser's own are shown where no test can look: those that the page makes are noted on their way.
+        page.evaluate("""() => {
+            window.said = [];
+            window.Notification = class extends Notification {
+              constructor(title, options) { super(title, options); window.said.push([title, options.body]); }
+            };
+        }""")
+        fill(page, photo)
+        page.click("#fast")
+        cards(page, "done")
+        assert page.evaluate("window.said") == []  # somebody looked
+        page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true })")
+        page.click("#fast")
+        cards(page, "done", 2)
+        assert page.evaluate("window.said") == [["A video is done.", "a cat turns its head"]]
 
 
 def test_an_example_fills_the_form(english: Page) -> None:
@@ -355,38 +421,34 @@ def test_the_whole_way_by_keyboard(english: Page, photo: Path) -> None:
 
 
 def test_users_do_not_see_each_others_jobs(browser: Chromium, models: Path, tmp_path: Path, photo: Path) -> None:
-    passwords = tmp_path / "passwords"
-    passwords.write_text("boss:password-of-boss\nann:password-of-ann\nbob:password-of-bob\n")
-    passwords.chmod(0o600)
-    with serving(models, tmp_path, "--password-file", str(passwords)) as app:
-        app.wait_until_ready()
+    with guarded(models, tmp_path) as app:
 
         def logged_in(visitor: Visitor, name: str) -> Page:
             page = visitor.open(app.url)
             assert axe(page) == []
             page.fill("#name", name)
-            page.fill("#password", f"password-of-{name}")
+            page.fill("#password", f"{name}-password")
             page.keyboard.press("Enter")
             page.wait_for_selector("html[data-ready=true]", timeout=LONG_MS)
             return page
 
         with browser.visitor() as first, browser.visitor() as second, browser.visitor() as third:
-            ann, bob = logged_in(first, "ann"), logged_in(second, "bob")
-            fill(ann, photo)
-            ann.click("#fast")
-            cards(ann, "done")
-            expect(bob.locator("#jobs [data-job]")).to_have_count(0)
-            expect(bob.locator("#jobs .empty")).to_be_visible()
-            boss = logged_in(third, "boss")
-            cards(boss, "done")
+            wang, zhao = logged_in(first, "wang"), logged_in(second, "zhao")
+            fill(wang, photo)
+            wang.click("#fast")
+            cards(wang, "done")
+            expect(zhao.locator("#jobs [data-job]")).to_have_count(0)
+            expect(zhao.locator("#jobs .empty")).to_be_visible()
+            li = logged_in(third, "li")
+            cards(li, "done")
             for panel in ("#system-panel", "#summary"):
-                expect(ann.locator(panel)).to_be_hidden()
-                expect(boss.locator(panel)).to_be_visible()
-            unfold(boss, "system-panel")
-            expect(boss.locator("#system [data-model]")).to_have_count(1)
-            ann.get_by_text("Log out ann").click()
-            ann.wait_for_selector("#password")
-            assert ann.request.get(f"{app.url}/api/jobs").status == 401
+                expect(wang.locator(panel)).to_be_hidden()
+                expect(li.locator(panel)).to_be_visible()
+            unfold(li, "system-panel")
+            expect(li.locator("#system [data-model]")).to_have_count(1)
+            wang.get_by_text("Log out wang").click()
+            wang.wait_for_selector("#password")
+            assert wang.request.get(f"{app.url}/api/jobs").status == 401
 
 
 def test_below_a_folder_of_another_site(browser: Chromium, app: App, photo: Path) -> None:

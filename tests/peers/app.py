@@ -70,6 +70,17 @@ class App:
         return self.job(number)
 
 
+@contextlib.contextmanager
+def guarded(models: Path, folder: Path) -> Iterator[App]:
+    """An app with passwords: li is in charge, wang and zhao are not; each one's is NAME-password."""
+    passwords = folder / "passwords"
+    passwords.write_text("".join(f"{name}:{name}-password\n" for name in ("li", "wang", "zhao")))
+    passwords.chmod(0o600)
+    with serving(models, folder, "--password-file", str(passwords)) as started:
+        started.wait_until_ready()
+        yield started
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -23,6 +23,16 @@ _numbers = itertools.count(1)
 
 
 @contextlib.contextmanager
+def or_sqlite(kind: str, folder: Path) -> Iterator[str]:
+    """URL of an empty database of that kind: `postgresql`, or `sqlite` in a file of the folder."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder}/jobs.sqlite3"
+    else:
+        with database() as there:
+            yield there
+
+
+@contextlib.contextmanager
 def database() -> Iterator[str]:
     """URL of an empty database."""
     name = f"test{next(_numbers)}"

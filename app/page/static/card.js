@@ -1,12 +1,6 @@
 // One video: how far it is, or itself, and what can be done with it.
 
-import { address, duration, element, t } from "./page.js";
-
-const RUNGS = {
-  frames: () => t("in less memory: decoded frame by frame"),
-  offload: () => t("in less memory: only the part that works is on the card"),
-  groups: () => t("in less memory: only the layers that work are on the card"),
-};
+import { address, duration, element, rungs, t } from "./page.js";
 
 /** `act(name, job)` does what a button says; `isFresh`: see `picture`. */
 export function card(first, act, isFresh) {
@@ -149,7 +143,7 @@ function noted(job) {
   return [
     job.negative_prompt && t("without: {text}", { text: job.negative_prompt }),
     job.unread && t("The prompt is too long; the model did not read: {text}", { text: job.unread }),
-    RUNGS[job.rung]?.(),
+    rungs[job.rung],
   ].filter(Boolean).join(" · ");
 }
 

@@ -77,6 +77,7 @@ export default function mount({ element: place, trigger }) {
     const gone = cards.get(id)?.element;
     const next = gone?.nextElementSibling ?? gone?.previousElementSibling;
     const hadFocus = gone?.contains(document.activeElement);
+    if (cursor?.id === id) cursor = cards.get(gone.previousElementSibling?.dataset.job)?.job ?? null;
     gone?.remove();
     cards.delete(id);
     if (hadFocus) (next?.querySelector("button") ?? heading).focus();
@@ -112,7 +113,7 @@ export default function mount({ element: place, trigger }) {
 
   async function older() {
     try {
-      const found = await ask(`jobs?most=${PAGE}&before=${cursor.id}`);
+      const found = await ask(`jobs?most=${PAGE}${cursor ? `&before=${cursor.id}` : ""}`);
       found.forEach((job) => show(job));
       arrange();
       reached(found, PAGE);

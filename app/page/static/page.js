@@ -1,8 +1,8 @@
 // What all parts of the page have in common: texts, addresses, elements, requests.
 
-const { language, texts, user, models } = JSON.parse(document.getElementById("jingxiang").textContent);
+const { language, texts, user, models, rungs } = JSON.parse(document.getElementById("jingxiang").textContent);
 
-export { language, models, user };
+export { language, models, rungs, user };
 
 /** A text in the language of the page; {name} in it is filled in. All of them are in app/page/words.py. */
 export function t(english, fields = {}) {

@@ -31,18 +31,20 @@ export default function mount({ element: place }) {
   });
 
   /** Buttons to load models; while one is being loaded, they wait. */
-  async function offer(now) {
+  function offer(now) {
     const known = [...new Set(now.workers.flatMap((worker) => worker.models))].sort();
     const key = JSON.stringify([known, now.model, now.loading]);
     if (models.dataset.key === key) return;
     models.dataset.key = key;
+    const focused = models.contains(document.activeElement) ? document.activeElement.dataset.model : null;
     models.replaceChildren(...known.map((name) =>
       element("button", {
         type: "button",
         "data-model": name,
-        disabled: Boolean(now.loading),
-        onclick: () => load(name),
+        "aria-disabled": now.loading ? "true" : null, // not `disabled`, which would take the focus away
+        onclick: () => now.loading || load(name),
       }, name === now.loading ? t("loads {model}", { model: name }) : name === now.model ? t("Load {model} again", { model: name }) : t("Switch to {model}", { model: name }))));
+    if (focused !== null) models.querySelector(`[data-model="${CSS.escape(focused)}"]`)?.focus();
   }
 
   async function load(name) {
