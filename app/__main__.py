@@ -255,7 +255,8 @@ def _verify(arguments: argparse.Namespace) -> None:
 def _doctor(arguments: argparse.Namespace) -> None:
     from app.doctor import Asked, doctor
 
-    doctor(Asked(arguments.model, arguments.models, arguments.outputs), as_json=arguments.json)
+    artifacts = (arguments.artifacts, places.here().baked)
+    doctor(Asked(arguments.model, arguments.models, arguments.outputs, artifacts), as_json=arguments.json)
 
 
 def _logs(arguments: argparse.Namespace) -> None:
@@ -422,7 +423,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = actions.add_parser("verify", parents=[report], help=tr("an image's files against the lists in it"))
     verify.set_defaults(action=_verify)
     verify.add_argument("--folder", type=Path, default=HERE.parent, help=tr("folder of the image (default: the app's)"))
-    doctor = actions.add_parser("doctor", parents=[model, outputs, report], help=tr("what the app finds around it"))
+    doctor = actions.add_parser("doctor", parents=[model, outputs, stock, report], help=tr("what the app finds around it"))
     doctor.set_defaults(action=_doctor)
     logs = actions.add_parser("logs", parents=[outputs, report], help=tr("what the app has written down"))
     logs.set_defaults(action=_logs)

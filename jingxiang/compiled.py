@@ -1,4 +1,4 @@
-"""Compiled artifacts: parts of a model's pipeline, compiled for one kind of GPU and one size of video, in a folder each.
+"""Compiled artifacts: parts of a model, compiled for one kind of GPU and one size of video, in a folder each.
 
 The folder is called by the digest of its key, and `manifest.json` in it holds the key, and size and SHA-256 of every
 other file. The app makes and uses them (`app.artifacts`), `build-image` puts them into images. They are code: whoever
