@@ -22,6 +22,7 @@ FOLDER = "artifacts"  # in the home, and in an image
 MANIFEST = "manifest.json"
 FORMAT = 1
 NAME = re.compile(r"[0-9a-f]{64}")
+SHAPE = ("width", "height", "frames")  # the settings of a preset that a model is compiled for
 ASIDE = ".aside"  # ends the name of the file beside an artifact that is not to be used
 
 

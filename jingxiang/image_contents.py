@@ -1,7 +1,9 @@
-"""What goes into an image: weights, environment, app and what was compiled as trees of files, each with a list of what must be in it.
+"""What goes into an image: weights, environment, app and what was compiled, as trees of files, each with a list of what
+must be in it.
 
 Lists are in the format of `sha256sum`, by paths below our folder in the image, and name regular files only:
-models.sha256, environment.sha256, app.sha256, artifacts.sha256. `sha256sum --check` reads them; so does the app's own `verify`.
+models.sha256, environment.sha256, app.sha256, artifacts.sha256. `sha256sum --check` reads them; so does the app's own
+`verify`.
 """
 
 from __future__ import annotations

@@ -46,10 +46,10 @@ def names(folder: Path) -> list[str]:
 def test_a_key_has_one_digest_and_every_part_of_it_counts() -> None:
     assert KEY.digest == replace(KEY).digest
     assert compiled.NAME.fullmatch(KEY.digest)
-    values: dict[str, Any] = asdict(KEY)
-    others = [
-        replace(KEY, **{name: value + 1 if isinstance(value, int) else f"{value}x"}) for name, value in values.items()
+    changes: list[dict[str, Any]] = [
+        {name: value + 1 if isinstance(value, int) else f"{value}x"} for name, value in asdict(KEY).items()
     ]
+    others = [replace(KEY, **each) for each in changes]
     assert len({KEY.digest, *(each.digest for each in others)}) == 1 + len(asdict(KEY))
 
 

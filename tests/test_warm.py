@@ -17,6 +17,8 @@ from app.artifacts import Key, Shelf
 from app.cards import Space
 from app.warming import NoGpu, NotKept, NotWanted
 from jingxiang import models as catalog
+from jingxiang import process
+from jingxiang.commands import fetch
 from jingxiang.commands import warm as command
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.models import ModelSpec, Preset
@@ -70,11 +72,11 @@ def test_what_is_missing_is_made_and_what_is_there_is_said(
     warm(fake, shelf, FAST)
     out, err = capsys.readouterr()
     digest, shape, *size, seconds, unit = out.split()
-    assert (digest, shape, " ".join(size), unit) == (shelf.all()[0].key.digest, "64x64x8", "87 B", "s")
+    assert (digest, shape, " ".join(size), unit) == (shelf.all()[0].key.digest, "64x64x8", "91 B", "s")
     assert float(seconds) >= 0
     lines = err.splitlines()
     assert lines[0] == "compile  Smoke model, 64x64x8: takes a minute or two"
-    assert lines[1].startswith("compiled 64x64x8: 3 files, 87 B in ")
+    assert lines[1].startswith("compiled 64x64x8: 3 files, 91 B in ")
     assert len(lines) == 2
     warm(fake, shelf, STANDARD, FAST)
     out, err = capsys.readouterr()
@@ -86,10 +88,9 @@ def test_what_is_missing_is_made_and_what_is_there_is_said(
 
 def test_programs_get_one_object(fake: Fake, shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
     warm(fake, shelf, FAST, replace(FAST, steps=9), as_json=True)
-    (row,) = json.loads(capsys.readouterr().out)["artifacts"], "steps make no difference"
-    (found,) = row[0]
+    (found,) = json.loads(capsys.readouterr().out)["artifacts"]  # steps make no difference
     key = shelf.all()[0].key
-    assert found == {"digest": key.digest, "key": vars_of(key), "files": 3, "bytes": 87, "seconds": found["seconds"]}
+    assert found == {"digest": key.digest, "key": vars_of(key), "files": 3, "bytes": 91, "seconds": found["seconds"]}
 
 
 def vars_of(key: Key) -> dict[str, object]:
@@ -119,7 +120,7 @@ def test_what_an_image_has_needs_no_place_to_write(fake: Fake, shelf: Shelf, tmp
     (tmp_path / "file").touch()
     own = Shelf(tmp_path / "file" / "artifacts", shelf.folder)
     warm(fake, own, FAST)
-    with pytest.raises(NotKept, match="cannot be written, so nothing that is compiled can be kept"):
+    with pytest.raises(NotKept, match="artifacts: what is compiled cannot be kept there: Not a directory"):
         warm(fake, own, STANDARD)
     assert len(fake.made) == 1
 
@@ -197,13 +198,14 @@ def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **options: object) -> 
         became.append([str(word) for word in argv])
 
     monkeypatch.setattr(command, "setup", lambda *_, **__: Environment)
-    monkeypatch.setattr(command.fetch, "ready", lambda *_, **__: None)
-    monkeypatch.setattr(command.process, "replace", replaced)
+    monkeypatch.setattr(fetch, "ready", lambda *_, **__: None)
+    monkeypatch.setattr(process, "replace", replaced)
     monkeypatch.chdir(tmp_path)
     values: dict[str, object] = {
         "model": "", "presets": (), "mirror": "auto", "profile": "auto", "as_json": False, **options
     }  # fmt: skip
-    command.warm(Places(ROOT, tmp_path / "home", tmp_path / "store"), **values)  # type: ignore[arg-type]
+    become: Callable[..., object] = command.warm
+    become(Places(ROOT, tmp_path / "home", tmp_path / "store"), **values)
     return became[0]
 
 
