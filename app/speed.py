@@ -62,6 +62,8 @@ class _Child:
                 if self.unwanted.wait(LOOK_S) or is_draining():
                     self.unwanted.set()
                     self._kill()
+            if self.process.returncode:
+                self._kill()  # what it has started, if it died
             self.said.seek(0)
             lines = self.said.read().decode("utf-8", "replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "")
