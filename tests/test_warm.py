@@ -164,13 +164,16 @@ def test_the_command_makes_the_presets_that_are_named_or_two(models: Path, tmp_p
     assert len(Shelf(tmp_path / "a").all()) == 3
 
 
-def test_what_is_baked_into_an_image_is_found_beside_the_volume(models: Path, tmp_path: Path) -> None:
+def test_what_is_baked_into_an_image_is_found_beside_the_volume(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the variables of docker/image.toml: the home is where the image's files are."""
-    always = {"JINGXIANG_COMPILE": "always", "JINGXIANG_HOME": str(tmp_path / "opt")}
+    monkeypatch.setenv("JINGXIANG_COMPILE", "always")
+    monkeypatch.setenv("JINGXIANG_HOME", str(tmp_path / "opt"))
     asked = ("--models", str(models), "--preset", "fast")
-    code, out, err = run(*asked, "--artifacts", str(tmp_path / "opt" / "artifacts"), **always)
+    code, out, err = run(*asked, "--artifacts", str(tmp_path / "opt" / "artifacts"))
     assert code == 0, err
-    code, again, err = run(*asked, JINGXIANG_ARTIFACTS=str(tmp_path / "outputs" / "artifacts"), **always)
+    code, again, err = run(*asked, JINGXIANG_ARTIFACTS=str(tmp_path / "outputs" / "artifacts"))
     assert again.split()[:4] == out.split()[:4]
     assert err == "compiled 64x64x8: there already\n"
     assert not (tmp_path / "outputs").exists()
