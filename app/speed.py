@@ -207,7 +207,10 @@ class Booster:
             console.warn(tr("{shape}: could not be compiled; videos are made without it: {reason}",
                             shape=child.key.shape, reason=child.reason))  # fmt: skip
             logs.event(logs.TROUBLE, model=child.key.model, reason=child.reason)
-        self._tell("compiled" if child.key in self._adopted else "eager", child.key.shape)
+        if model is None:
+            self._tell("", "")
+        else:
+            self._tell("compiled" if child.key in self._adopted else "eager", child.key.shape)
 
     @property
     def is_compiling(self) -> bool:
