@@ -173,7 +173,7 @@ class Diffusion(abc.ABC):
         self.rung = rung
         self._gauge = Gauge(self.device)
         self.pipe = self._loaded(folder)
-        _without_chance(self.pipe.vae)
+        without_chance(self.pipe.vae)
 
     def _loaded(self, folder: Path) -> Any:
         """The pipeline on its rung. An error leaves nothing behind: not on the device, and not in its traceback."""
@@ -364,7 +364,7 @@ def _steps_to(on_step: OnStep, pipe: Any, picture_of: Callable[[Any, int], Pictu
         pipe.maybe_free_model_hooks()  # a pipeline that is stopped does not come to it
 
 
-def _without_chance(vae: Any) -> None:
+def without_chance(vae: Any) -> None:
     """Let samples of what the VAE makes of a picture be their most likely value.
 
     Pipelines draw them from the global random generator, whatever generator they are given: the same seed would give
