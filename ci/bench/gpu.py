@@ -7,9 +7,9 @@ Models of full size with random weights, whose speed and memory are those of the
     fp16 eager    the pipeline with weights in fp16
     ours          the app's engine, with what was compiled for the model and the size
 
-`ours` and `fp16 eager` make whole videos; of the other two a few steps are timed, and a video is reckoned from them. Each
-is compared with the video of the same seed in fp32, and with what the card could do: see `speed.floor`. A result is a
-line of JSON on stderr as soon as it is there.
+`ours` and `fp16 eager` make whole videos, compared with the one of the same seed in fp32; of the other two a few
+steps are timed, and a video is reckoned from them. All are compared with what the card could do: see `speed.floor`. A
+result is a line of JSON on stderr as soon as it is there.
 
     --model NAME      only this one; may be repeated
     --folder FOLDER   keep models and compiled artifacts there, and take those that are there (default: a temporary one)
@@ -138,6 +138,7 @@ def main() -> int:
         folder = arguments.folder or Path(scratch)
         if arguments.workers:
             return workers.main(folder, names[0], tiny=arguments.small, commit=arguments.commit)
+        folder.mkdir(parents=True, exist_ok=True)
         bench = Bench(arguments.out, arguments.commit, arguments.limit, names)
         run(bench, folder, tiny=arguments.small)
     report.show("gpu", figures(bench.results), bench.notes, **bench.details())

@@ -95,7 +95,9 @@ class Stock:
         with torch.no_grad(), self._casting():
             parts = scaled.tensor_split(self.case.spec.memory.decode_parts(len(scaled)))
             more = [{"num_frames": len(part)} if svd else {} for part in parts]
-            pixels = torch.cat([vae.decode(part, **each).sample.float() for part, each in zip(parts, more, strict=True)])
+            pixels = torch.cat(
+                [vae.decode(part, **each).sample.float() for part, each in zip(parts, more, strict=True)]
+            )
         frames: Frames = np.rint((pixels / 2 + 0.5).clamp(0, 1).mul(255).permute(0, 2, 3, 1).cpu().numpy())
         return frames.astype(np.uint8)
 
