@@ -268,10 +268,10 @@ def figures(found: Sequence[Result]) -> list[Figure]:
     ours = [each.psnr_db for each in found if each.way == OURS and each.psnr_db is not None]
     eager_ratio = {} if eager is None or eager.floor_ratio is None else {EAGER: eager.floor_ratio}
     return [
-        Figure("i2v_s_per_video", own and own.video_s, "s", 5.5, peers=seconds(first)),
+        Figure("i2v_s_per_video", own.video_s if own else None, "s", 5.5, peers=seconds(first)),
         against("i2v_vs_stock_fp32", first, STOCK, 7),
         against("i2v_vs_autocast", first, AUTOCAST, 2.6),
-        Figure("i2v_floor_ratio", own and own.floor_ratio, "x", 2.1, peers=eager_ratio),
+        Figure("i2v_floor_ratio", own.floor_ratio if own else None, "x", 2.1, peers=eager_ratio),
         against("svd_vs_fp16_eager", "svd-xt", EAGER, 1.6),
         against("animatediff_vs_fp16_eager", "animatediff", EAGER, 1.6),
         Figure("psnr_db", min(ours, default=None), "dB", 40, "higher", near),

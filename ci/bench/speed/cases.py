@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from app import picture, smoke
-from app.adapters import loading
+from app.adapters import loading, reading
 from app.adapters.base import Request
 from jingxiang import models
 from jingxiang.models import ModelSpec, Preset
@@ -59,7 +59,7 @@ def made(folder: Path, names: Iterable[str], *, tiny: bool) -> Iterator[tuple[Ca
     presets = TINY if tiny else PRESETS
     for name in names:
         start = time.monotonic()
-        if not (folder / name / loading.INDEX).exists():
+        if not (folder / name / reading.INDEX).exists():
             _write(name, folder / name, tiny=tiny)
             loading.free()
         yield Case(catalog.model(name), folder / name, presets[name]), time.monotonic() - start

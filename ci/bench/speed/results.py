@@ -75,15 +75,16 @@ def _section(bench: Found) -> Iterator[str]:
         columns = ("way", "s a step", "s a video", "peak GiB", "TFLOP/s", "floor", "PSNR dB", "SSIM", "loaded in s")
         yield f"**{model}**, {size}, guidance {preset['guidance']:g}\n\n" + _table(columns, rows).rstrip()
     if "phases" in bench:
-        rows = [(f"{each['s']:.2f}", each["process"], each["phase"]) for each in bench["phases"]]
-        yield _table(("s from process start", "process", "what has happened"), rows).rstrip()
+        phases = [(f"{each['s']:.2f}", each["process"], each["phase"]) for each in bench["phases"]]
+        yield _table(("s from process start", "process", "what has happened"), phases).rstrip()
     if "laws" in bench:
-        columns = ("model", "GiB", "fitted", "in app/models.toml", "largest error, GiB")
-        rows = [
-            (law["model"], name, f"{law['fitted'][name]:.3f}", f"{law['written'][name]:.3f}", f"{law['error_gib']:.2f}")
-            for law in bench["laws"] for name in law["fitted"]
-        ]  # fmt: skip
-        yield _table(columns, rows).rstrip()
+        heads = ("model", "GiB", "fitted", "in app/models.toml", "largest error, GiB")
+        laws = [
+            (law["model"], name, f"{value:.3f}", f"{law['written'][name]:.3f}", f"{law['error_gib']:.2f}")
+            for law in bench["laws"]
+            for name, value in law["fitted"].items()
+        ]
+        yield _table(heads, laws).rstrip()
     if bench["notes"]:
         yield "\n".join(f"- {note}" for note in bench["notes"])
     yield ""
