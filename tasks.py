@@ -103,6 +103,30 @@ def calibrate(_: Context, model: str = "", mirror: str = "auto", profile: str = 
 
 
 @task(
+    iterable=["preset"],
+    help={
+        "model": MODEL,
+        "preset": "preset whose size is compiled for; may be repeated (default: standard and fast)",
+        "mirror": MIRROR,
+        "profile": PROFILE,
+        "json": JSON,
+    },
+)
+def warm(
+    _: Context,
+    model: str = "",
+    preset: Optional[Sequence[str]] = None,
+    mirror: str = "auto",
+    profile: str = "auto",
+    json: bool = False,
+) -> None:
+    """Compile a model for this machine's GPU, so that its first video is made at full speed."""
+    from jingxiang.commands.warm import warm
+
+    warm(here(), model=model, presets=preset or (), mirror=mirror, profile=profile, as_json=json)
+
+
+@task(
     help={
         "mirror": MIRROR,
         "profile": PROFILE,

@@ -55,12 +55,16 @@ class Shelf:
             return False
         return True
 
+    def holds(self, key: Key) -> bool:
+        """Whether there is something under its name; it may not be usable, see `find`."""
+        return any(compiled.is_there(folder / key.digest) for folder in self._folders)
+
     def find(self, key: Key) -> Artifact | None:
         """The artifact, every file of it checked; None if there is none that can be used. Why one that is there cannot
         is said once.
         """
-        places = [folder / key.digest for folder in self._folders if (folder / key.digest).exists()]
-        if places and self._is_aside(key):
+        places = [folder / key.digest for folder in self._folders if compiled.is_there(folder / key.digest)]
+        if places and self.is_aside(key):
             self._say(places[0], tr("{shape}: what was compiled is left aside, because a worker could not use it; "
                                     "python3 tasks.py warm makes it anew", shape=key.shape))  # fmt: skip
             return None
@@ -83,7 +87,7 @@ class Shelf:
             with contextlib.suppress(Damaged):
                 _check_owner(place)
                 artifact = compiled.read(place, whole=False)
-                if not self._is_aside(artifact.key):
+                if not self.is_aside(artifact.key):
                     found.setdefault(artifact.key, artifact)
         return list(found.values())
 
@@ -146,7 +150,8 @@ class Shelf:
                     self._aside(key).touch()
                 raise
 
-    def _is_aside(self, key: Key) -> bool:
+    def is_aside(self, key: Key) -> bool:
+        """Whether a process could not use it, or died of it."""
         with contextlib.suppress(OSError), folder_lock.locked(self.folder):
             if self._was_left(key):
                 self._aside(key).touch()

@@ -83,7 +83,15 @@ def candidates(shelf: Path) -> list[Path]:
 
 def is_aside(shelf: Path, digest: str) -> bool:
     """Whether it was left aside because it could not be used."""
-    return (shelf / f".{digest}{ASIDE}").exists()
+    return is_there(shelf / f".{digest}{ASIDE}")
+
+
+def is_there(path: Path) -> bool:
+    """Also of a folder that may not be looked into: then it is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def manifest(key: Key, folder: Path) -> bytes:
