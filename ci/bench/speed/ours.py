@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -13,9 +14,8 @@ from app import adapters
 from app.adapters.base import Made
 from app.artifacts import Shelf
 from app.video import Frames
-from ci.bench.speed.cases import Case
-
-AT_ONCE = 3  # models that are compiled at the same time, each by several processes of its own
+from ci.bench.speed.cases import ROOT, Case
+from ci.bench.speed.stock import device
 
 
 class Ours:
@@ -24,11 +24,13 @@ class Ours:
     def __init__(self, case: Case, shelf: Path) -> None:
         self.case = case
         self.model = adapters.load(case.spec, case.folder)
+        self.how = "eager"
         key = self.model.compilation(case.preset, 1)
         found = Shelf(shelf).find(key) if key else None
-        if found:
-            self.model.adopt(found)
-        self.how = "compiled" if found else "eager"
+        if key and found:
+            with Shelf(shelf).adopting(key):
+                self.model.adopt(found)
+            self.how = "compiled"
 
     def make(self, steps: int, on_step: Callable[[], None]) -> Frames:
         """The video's frames. Raises `BrokenOutput`."""
@@ -39,46 +41,52 @@ class Ours:
 
 
 class Workshop:
-    """Compiles what is not on the shelf yet, in processes of its own."""
+    """Compiles what is not on the shelf yet as a user does, with `warm`, for all models at the same time."""
 
     def __init__(self, shelf: Path) -> None:
         self.shelf = shelf
-        self._pool = ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn"))
-        self._begun: dict[str, Future[str]] = {}
+        self._begun: dict[str, tuple[float, subprocess.Popen[str]]] = {}
 
     def __enter__(self) -> Workshop:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for _, process in self._begun.values():
+            process.kill()
+            process.communicate()
+        self._begun.clear()
 
     def begin(self, case: Case) -> None:
-        self._begun[case.name] = self._pool.submit(_compiled, case, self.shelf)
+        """Nothing happens without a GPU."""
+        if device() != "cuda":
+            return
+        preset = case.preset
+        argv = [
+            sys.executable, "-m", "app", "warm", "--json", "--model", case.name, "--models", str(case.folder.parent),
+            "--artifacts", str(self.shelf), "--preset", "standard", "--width", str(preset.width),
+            "--height", str(preset.height), "--frames", str(preset.frames),
+        ]  # fmt: skip
+        process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        self._begun[case.name] = (time.monotonic(), process)
 
     def end(self) -> list[str]:
         """Wait for all; what came of each."""
         said = []
-        for name, each in self._begun.items():
-            error = each.exception()
-            said.append(
-                f"{name}: {each.result() if error is None else f'not compiled: {type(error).__name__}: {error}'}"
-            )
+        for name, (start, process) in self._begun.items():
+            out, _ = process.communicate()
+            if process.returncode:
+                said.append(f"{name}: not compiled, `warm` ended with exit code {process.returncode}")
+            else:
+                (made,) = json.loads(out)["artifacts"]
+                said.append(f"{name}: {_account(made, time.monotonic() - start)}")
+        self._begun.clear()
         return said
 
 
-def _compiled(case: Case, folder: Path) -> str:
-    from app.adapters import compiling
-
-    shelf = Shelf(folder)
-    start = time.monotonic()
-    model = adapters.load(case.spec, case.folder)
-    key, dtype = model.compilation(case.preset, 1), model.dtype_name
-    model.close()
-    if key is None:
-        return "nothing to be compiled here"
-    found = shelf.find(key)
-    if found is None:
-        with shelf.draft() as draft:
-            made = compiling.make(case.spec, case.folder, case.preset, dtype=dtype, into=draft, tell=lambda *_: None)
-            found = shelf.put(made, draft)
-    return f"compiled in {time.monotonic() - start:.0f} s, {found.size_bytes / 1e6:.0f} MB"
+def _account(made: dict[str, float], wall_s: float) -> str:
+    if not made["seconds"]:
+        return "was compiled before"
+    return (
+        f"{made['files']} files, {made['bytes'] / 1e6:.0f} MB, compiled in {made['seconds']:.0f} s beside other work "
+        f"({wall_s:.0f} s with the start of its process)"
+    )

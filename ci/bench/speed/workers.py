@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from app import generation, picture
+from app.artifacts import Shelf
 from app.crew import VISIBLE, Crew, Recruit
 from app.jobs.base import Job, Limits
 from app.jobs.database import Database
@@ -35,7 +36,6 @@ JOBS = 3  # for each worker
 WARM_JOBS, WARM_STEPS = 2, 2  # for each worker: it loads the kernels of libraries
 SHARE = 0.95  # of what as many cards would make if none was in another one's way
 LONGEST_S = 300.0  # for one round of jobs
-SHELF = "JINGXIANG_ARTIFACTS"  # see `jingxiang.places`
 WIDE = Limits(waiting=1000)
 
 
@@ -58,17 +58,26 @@ def main(folder: Path, name: str, *, tiny: bool, commit: str) -> int:
 
 def throughput(case: Case, folder: Path, cards: Sequence[str]) -> float:
     """Videos a second, from the first one's start to the last one's end."""
-    inherited = {VISIBLE: ",".join(cards), SHELF: str(folder / "artifacts")}
+    inherited = {VISIBLE: ",".join(cards), **({} if _is_compiled(case, folder) else {"JINGXIANG_COMPILE": "never"})}
     with tempfile.TemporaryDirectory(prefix="bench-workers-", dir=folder) as scratch, _environment(**inherited):
         outputs = Path(scratch)
         address = f"sqlite:///{outputs / 'jobs.sqlite3'}"
-        options = ("--batch", "1", "--outputs", str(outputs))  # else one worker could make several at once
+        options = (
+            "--batch", "1",  # else one worker could make several at once
+            "--outputs", str(outputs), "--artifacts", str(folder / "artifacts"),
+        )  # fmt: skip
         recruit = Recruit(case.name, folder / "models", address, str(outputs), options)
         store = JobStore(Database(address, heals=True))
         try:
             return asyncio.run(_measured(case, Crew(recruit), store, Media(str(outputs)), len(cards)))
         finally:
             store.close()
+
+
+def _is_compiled(case: Case, folder: Path) -> bool:
+    """Else workers would begin to compile beside the videos that are timed."""
+    shape = f"{case.preset.width}x{case.preset.height}x{case.preset.frames}"
+    return any((each.key.model, each.key.shape) == (case.name, shape) for each in Shelf(folder / "artifacts").all())
 
 
 async def _measured(case: Case, crew: Crew, store: JobStore, media: Media, count: int) -> float:
