@@ -9,9 +9,9 @@ from typing import Any
 from ci.bench.speed import results
 
 MACHINE = {
-    "cpu": "Xeon", "cores": 16, "memory_gb": 128.0, "system": "Linux", "python": "3.12.3", "gpu": "NVIDIA H100 80GB HBM3",
-    "gpus": 1, "driver": "580.1", "cuda": "13.0", "torch": "2.11.0", "diffusers": "0.42.1", "transformers": "5.17.0",
-    "commit": "abc1234",
+    "cpu": "Xeon", "cores": 16, "memory_gb": 128.0, "system": "Linux", "python": "3.12.3",
+    "gpu": "NVIDIA H100 80GB HBM3", "gpus": 1, "driver": "580.1", "cuda": "13.0",
+    "torch": "2.11.0", "diffusers": "0.42.1", "transformers": "5.17.0", "commit": "abc1234",
 }  # fmt: skip
 ROW = {
     "model": "i2vgen-xl", "way": "ours", "how": "compiled", "is_whole": True, "step_s": 0.11, "video_s": 6.0,
@@ -21,7 +21,10 @@ PEER = {**ROW, "way": "stock fp32", "how": "eager", "is_whole": False, "video_s"
 GPU: dict[str, Any] = {
     "bench": "gpu", "machine": MACHINE, "rate_tflops": 690.5,
     "figures": [
-        {"name": "i2v_s_per_video", "value": 6.0, "unit": "s", "bar": 5.5, "better": "lower", "peers": {"stock fp32": 42.0}},
+        {
+            "name": "i2v_s_per_video", "value": 6.0, "unit": "s", "bar": 5.5, "better": "lower",
+            "peers": {"stock fp32": 42.0},
+        },
         {"name": "i2v_vs_stock_fp32", "value": 7.0, "unit": "x", "bar": 7, "better": "higher", "peers": {}},
         {"name": "psnr_db", "value": None, "unit": "dB", "bar": 40, "better": "higher", "peers": {}},
     ],
@@ -50,8 +53,8 @@ def test_a_page_has_the_device_the_figures_the_misses_and_all_ways() -> None:
     missed = lines[lines.index("## What was not reached") + 2 :]
     assert missed[:2] == ["- `i2v_s_per_video` is 6 s; it should be at most 5.5", "- `psnr_db` was not measured"]
     assert (
-        "`python3 tasks.py bench gpu` on NVIDIA H100 80GB HBM3, driver 580.1, cuda 13.0, torch 2.11.0, diffusers 0.42.1, "
-        "transformers 5.17.0, Python 3.12.3, 16 cores of Xeon, commit abc1234." in lines
+        "`python3 tasks.py bench gpu` on NVIDIA H100 80GB HBM3, driver 580.1, cuda 13.0, torch 2.11.0, "
+        "diffusers 0.42.1, transformers 5.17.0, Python 3.12.3, 16 cores of Xeon, commit abc1234." in lines
     )
     assert "| ours, compiled | 0.110 | 6.00 | 7.3 | 349 | 2.20 | 45.2 | 0.9991 | 2.0 |" in lines
     assert "| stock fp32 | 0.110 | 42.00 (reckoned) | 7.3 | 349 | 2.20 |  |  | 2.0 |" in lines
