@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from app import defaults, readahead
 from app.texts import tr
 from jingxiang import console, models, places, ports
+from jingxiang.compiled import SHAPE
 from jingxiang.digest import sha256_bytes
 from jingxiang.errors import JingxiangError, UsageError
 
@@ -26,7 +27,6 @@ PRODUCER = "jingxiang"  # where labels are wanted, and nobody has said who offer
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (asked for, and with a password)
 HERE = Path(__file__).resolve().parent
 INTERRUPTED = 130
-SHAPE = ("width", "height", "frames")  # what a model is compiled for
 WARMED = ("standard", "fast")  # unless others are named
 # Before any library reads them: nothing is fetched while the app runs, and their own chatter stays out of the log.
 QUIET = {
@@ -258,7 +258,8 @@ def _verify(arguments: argparse.Namespace) -> None:
 def _doctor(arguments: argparse.Namespace) -> None:
     from app.doctor import Asked, doctor
 
-    doctor(Asked(arguments.model, arguments.models, arguments.outputs), as_json=arguments.json)
+    artifacts = (arguments.artifacts, places.here().baked)
+    doctor(Asked(arguments.model, arguments.models, arguments.outputs, artifacts), as_json=arguments.json)
 
 
 def _logs(arguments: argparse.Namespace) -> None:
@@ -425,7 +426,9 @@ def _parser() -> argparse.ArgumentParser:
     verify = actions.add_parser("verify", parents=[report], help=tr("an image's files against the lists in it"))
     verify.set_defaults(action=_verify)
     verify.add_argument("--folder", type=Path, default=HERE.parent, help=tr("folder of the image (default: the app's)"))
-    doctor = actions.add_parser("doctor", parents=[model, outputs, report], help=tr("what the app finds around it"))
+    doctor = actions.add_parser(
+        "doctor", parents=[model, outputs, stock, report], help=tr("what the app finds around it")
+    )
     doctor.set_defaults(action=_doctor)
     logs = actions.add_parser("logs", parents=[outputs, report], help=tr("what the app has written down"))
     logs.set_defaults(action=_logs)

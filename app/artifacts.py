@@ -32,9 +32,7 @@ class Unusable(JingxiangError):
     """torch does not take an artifact that is whole."""
 
     def __init__(self, key: Key, reason: object) -> None:
-        super().__init__(
-            tr("what was compiled for {shape} cannot be loaded: {reason}", shape=key.shape, reason=reason)
-        )
+        super().__init__(tr("what was compiled for {shape} cannot be loaded: {reason}", shape=key.shape, reason=reason))
 
 
 class Shelf:

@@ -22,6 +22,7 @@ from app.artifacts import Shelf
 from app.jobs.base import Speed
 from app.texts import FOLDER, tr
 from jingxiang import console
+from jingxiang.compiled import SHAPE
 from jingxiang.presets import STANDARD
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from jingxiang.models import Preset
 
 APP = (sys.executable, "-m", "app")
-SHAPE = ("width", "height", "frames")  # what a model is compiled for
 NEEDED_BYTES = 5_500_000_000  # of a GPU, to compile: 5 GB were measured
 LOOK_S = 0.1  # between two looks at whether the child is still wanted
 Told = Callable[[Speed, str], None]

@@ -67,8 +67,8 @@ class NotWanted(UsageError):
 class NotKept(JingxiangError):
     """Artifacts cannot be written where they should go."""
 
-    def __init__(self, folder: Path) -> None:
-        text = tr("{folder}: cannot be written, so nothing that is compiled can be kept", folder=folder)
+    def __init__(self, folder: Path, reason: str) -> None:
+        text = tr("{folder}: what is compiled cannot be kept there: {reason}", folder=folder, reason=reason)
         super().__init__(text, hints=("--artifacts FOLDER",))
 
 
@@ -122,16 +122,17 @@ def _made(
     compiler: Compiler, spec: ModelSpec, folder: Path, preset: Preset, *, shelf: Shelf, key: Key
 ) -> tuple[Artifact, float]:
     """The artifact, and the seconds that it took; 0 if another process has made it meanwhile."""
-    if not shelf.is_writable:
-        raise NotKept(shelf.folder)
     console.line("compile", tr("{title}, {shape}: takes a minute or two", title=spec.title, shape=key.shape))
     start = time.monotonic()
-    with shelf.making(key):
-        if there := shelf.find(key):
-            return there, 0.0
-        with shelf.draft() as into, _bar() as tell:
-            made = compiler.make(spec, folder, preset, dtype=key.dtype, into=into, tell=tell)
-            found = shelf.put(made, into)
+    try:
+        with shelf.making(key):
+            if there := shelf.find(key):
+                return there, 0.0
+            with shelf.draft() as into, _bar() as tell:
+                made = compiler.make(spec, folder, preset, dtype=key.dtype, into=into, tell=tell)
+                found = shelf.put(made, into)
+    except OSError as error:
+        raise NotKept(shelf.folder, error.strerror or str(error)) from error
     _forget_older(shelf, made)
     seconds = time.monotonic() - start
     console.line("compiled", tr("{shape}: {count} files, {size} in {seconds:.0f} s", shape=made.shape,

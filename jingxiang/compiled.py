@@ -1,4 +1,4 @@
-"""Compiled artifacts: parts of a model's pipeline, compiled for one kind of GPU and one size of video, in a folder each.
+"""Compiled artifacts: parts of a model, compiled for one kind of GPU and one size of video, in a folder each.
 
 The folder is called by the digest of its key, and `manifest.json` in it holds the key, and size and SHA-256 of every
 other file. The app makes and uses them (`app.artifacts`), `build-image` puts them into images. They are code: whoever
@@ -22,6 +22,7 @@ FOLDER = "artifacts"  # in the home, and in an image
 MANIFEST = "manifest.json"
 FORMAT = 1
 NAME = re.compile(r"[0-9a-f]{64}")
+SHAPE = ("width", "height", "frames")  # the settings of a preset that a model is compiled for
 ASIDE = ".aside"  # ends the name of the file beside an artifact that is not to be used
 
 

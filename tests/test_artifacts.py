@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,10 +46,10 @@ def names(folder: Path) -> list[str]:
 def test_a_key_has_one_digest_and_every_part_of_it_counts() -> None:
     assert KEY.digest == replace(KEY).digest
     assert compiled.NAME.fullmatch(KEY.digest)
-    others = [
-        replace(KEY, **{name: value + 1 if isinstance(value, int) else f"{value}x"})
-        for name, value in asdict(KEY).items()
+    changes: list[dict[str, Any]] = [
+        {name: value + 1 if isinstance(value, int) else f"{value}x"} for name, value in asdict(KEY).items()
     ]
+    others = [replace(KEY, **each) for each in changes]
     assert len({KEY.digest, *(each.digest for each in others)}) == 1 + len(asdict(KEY))
 
 
@@ -116,7 +117,7 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: manifest(folder, files={"../x": {"bytes": 0, "sha256": "0" * 64}}),
         "manifest.json is none of ours",
     ),
-    "a folder": (lambda folder: (folder / "decoder").unlink() or (folder / "decoder").mkdir(), "decoder is missing"),
+    "renamed": (lambda folder: (folder / "decoder").rename(folder / "decoder2"), "decoder2 is not in its manifest"),
     "everybody's": (lambda folder: (folder / "decoder").chmod(0o666), "everybody may write to it"),
 }
 
@@ -171,9 +172,9 @@ def test_an_artifact_that_torch_does_not_take_is_left_aside_until_it_is_made_ane
     shelf: Shelf, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(shelf)
-    with pytest.raises(Unusable, match="what was compiled for 1024x576x25 cannot be loaded: no such symbol"):
-        with shelf.adopting(KEY):
-            raise Unusable(KEY, "no such symbol")
+    said = "what was compiled for 1024x576x25 cannot be loaded: no such symbol"
+    with pytest.raises(Unusable, match=said), shelf.adopting(KEY):
+        raise Unusable(KEY, "no such symbol")
     assert [shelf.find(KEY), shelf.find(KEY), Shelf(shelf.folder).find(KEY)] == [None] * 3
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2, "once in each process"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,15 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from app import cards, speed, worker
+from app import cards, speed
 from app.adapters.base import Diffusion
 from app.artifacts import Artifact, Key, Shelf, Unusable
 from app.cards import Space
-from app.jobs.base import WorkerStatus
+from app.jobs.base import Speed, WorkerStatus
 from app.worker import Control, Duty, Worker
 from jingxiang.models import Preset
 from tests.peers import compiler
@@ -381,5 +382,6 @@ def test_time_is_given_to_videos_first() -> None:
     assert time.monotonic() - start < 20
 
 
-def test_the_names_of_the_states_are_those_of_the_page() -> None:
-    assert worker.Speed.__args__ == ("", "eager", "compiling", "compiled")  # type: ignore[attr-defined]
+def test_the_page_has_words_for_each_state() -> None:
+    script = (compiler.ROOT / "app" / "page" / "static" / "system.js").read_text(encoding="utf-8")
+    assert ["", *re.findall(r"^  (\w+): \(size\) =>", script, re.MULTILINE)] == list(get_args(Speed))

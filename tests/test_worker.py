@@ -480,7 +480,9 @@ def test_a_card_that_is_lost_ends_the_worker(
 
     monkeypatch.setattr(Diffusion, "generate", broken)
     number, other = office.submit(), office.submit(seed=8)
-    employed = Worker(office.store, office.media, CATALOG, Duty("w1", "smoke", models, Shelf(models / "artifacts"), most=1), Control())
+    employed = Worker(
+        office.store, office.media, CATALOG, Duty("w1", "smoke", models, Shelf(models / "artifacts"), most=1), Control()
+    )
     with pytest.raises(RuntimeError, match="illegal memory access"):
         employed.run()
     assert (office.state(number), office.state(other)) == ("failed", "queued")
@@ -494,7 +496,13 @@ def test_a_mistake_of_ours_does_not_come_back_for_ever(
     number = office.submit()
     for state in ("queued", "failed"):
         with pytest.raises(ZeroDivisionError):
-            Worker(office.store, office.media, CATALOG, Duty("w1", "", models, Shelf(models / "artifacts"), most=1), Control()).run()
+            Worker(
+                office.store,
+                office.media,
+                CATALOG,
+                Duty("w1", "", models, Shelf(models / "artifacts"), most=1),
+                Control(),
+            ).run()
         assert office.state(number) == state
     assert office.job(number).reason == "ZeroDivisionError: division by zero"
 

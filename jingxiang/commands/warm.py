@@ -27,9 +27,7 @@ class NoGpu(UsageError):
         )
 
 
-def warm(
-    places: Places, *, model: str, presets: Sequence[str], mirror: str, profile: str, as_json: bool
-) -> NoReturn:
+def warm(places: Places, *, model: str, presets: Sequence[str], mirror: str, profile: str, as_json: bool) -> NoReturn:
     """Set up the app's environment, fetch the model, and become the app's own command. Without a GPU nothing of that is
     done. Raises `NoGpu`, `UnknownName`."""
     found = gpu.detect()
