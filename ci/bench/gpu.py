@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from diffusers.utils import logging
@@ -39,14 +39,16 @@ from transformers.utils import logging as hub_logging
 
 from app.adapters import gauge, loading
 from app.adapters.gauge import Gauge
-from app.video import Frames
 from ci.bench import report
 from ci.bench.report import Figure
-from ci.bench.speed import card, cases, floor, quality, results, workers
+from ci.bench.speed import card, cases, floor, quality, results
 from ci.bench.speed.cases import Case
 from ci.bench.speed.floor import Work
 from ci.bench.speed.ours import Ours, Workshop
 from ci.bench.speed.stock import Stock, Watch, device, synchronize
+
+if TYPE_CHECKING:
+    from app.video import Frames
 
 STOCK, AUTOCAST, EAGER, OURS = "stock fp32", "autocast", "fp16 eager", "ours"
 WARM = 2  # steps before anything is timed: libraries choose and load their kernels
@@ -126,7 +128,10 @@ class Bench:
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.small and arguments.write:
+        parser.error("--write: figures of tiny models are nothing for docs/benchmarks.md")
     if not (torch.cuda.is_available() or arguments.small):
         sys.stderr.write("error: this bench needs a CUDA GPU; --small tries it with tiny models on any machine\n")
         return 1
@@ -137,6 +142,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-gpu-") as scratch:
         folder = arguments.folder or Path(scratch)
         if arguments.workers:
+            from ci.bench.speed import workers  # needs what a queue and videos need
+
             return workers.main(folder, names[0], tiny=arguments.small, commit=arguments.commit)
         folder.mkdir(parents=True, exist_ok=True)
         bench = Bench(arguments.out, arguments.commit, arguments.limit, names)
@@ -293,6 +300,8 @@ def _tried(bench: Bench, name: str, do: Callable[[], T]) -> T | None:
     except Exception as error:
         gauge.let_go(error)  # what it was working on would stay in memory
         line = (str(error).splitlines() or [""])[0]
+        for place in (str(cases.ROOT), tempfile.gettempdir()):  # notes may be published
+            line = line.replace(place, "…")
         bench.note(f"{name}: {type(error).__name__}: {line}")
         return None
 

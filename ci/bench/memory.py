@@ -40,8 +40,7 @@ from app.adapters.gauge import Gauge
 from ci.bench import report
 from ci.bench.report import Figure
 from ci.bench.speed import card, cases
-from ci.bench.speed.stock import Watch, device, opened
-from ci.bench.speed.timeline import drop_caches
+from ci.bench.speed.stock import Watch, device, drop_caches, opened
 from jingxiang.models import FULL, Memory, ModelSpec, Preset
 
 STEPS = 2

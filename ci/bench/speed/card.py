@@ -29,5 +29,7 @@ def card(commit: str = "") -> dict[str, object]:
 
 def _checked_out() -> str:
     argv = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    try:
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # no git
+        return ""

@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from app import adapters
 from app.adapters.base import Made
 from app.artifacts import Shelf
-from app.video import Frames
 from ci.bench.speed.cases import ROOT, Case
 from ci.bench.speed.stock import device
+
+if TYPE_CHECKING:
+    from app.video import Frames
 
 
 class Ours:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from app.video import Frames
 from ci.bench.speed.stock import device
+
+if TYPE_CHECKING:
+    from app.video import Frames
 
 SAME_DB = 100.0  # what is said of videos without a difference, whose PSNR has no end
 

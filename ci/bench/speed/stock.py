@@ -7,10 +7,11 @@ app hands them, and what the VAE makes of the picture is its most likely value (
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import numpy as np
@@ -19,9 +20,11 @@ import torch
 from app import picture
 from app.adapters.animatediff import SCHEDULE
 from app.adapters.base import Request, without_chance
-from app.video import Frames
 from ci.bench.speed.cases import Case
 from jingxiang.models import ModelSpec
+
+if TYPE_CHECKING:
+    from app.video import Frames
 
 PIPELINES = {
     "i2vgen-xl": "I2VGenXLPipeline",
@@ -56,6 +59,16 @@ def opened(spec: ModelSpec, folder: Path, dtype: torch.dtype) -> Any:
     if spec.pipeline == "i2vgen-xl" and not hasattr(pipe.text_encoder, "text_model"):
         object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)  # see app.adapters.i2vgen_xl
     return pipe
+
+
+def drop_caches() -> bool:
+    """Whether the page cache could be emptied: that takes root, and a kernel that lets it."""
+    try:
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        return False
+    return True
 
 
 class Stock:

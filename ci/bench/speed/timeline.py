@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from ci.bench.report import Figure
 from ci.bench.speed import card, cases
 from ci.bench.speed.cases import Case
 from ci.bench.speed.ours import Workshop
+from ci.bench.speed.stock import drop_caches
 from tests.peers.app import App, serving, wait_for
 
 READY = "/readyz says that all is ready"
@@ -144,16 +144,6 @@ def _logged(app: App, start: float) -> list[Phase]:
         if phase is not None:
             found[entry.process, phase] = entry.time.timestamp()
     return [Phase(round(at - start, 2), process, phase) for (process, phase), at in found.items()]
-
-
-def drop_caches() -> bool:
-    """Whether the page cache could be emptied: that takes root, and a kernel that lets it."""
-    try:
-        os.sync()
-        Path("/proc/sys/vm/drop_caches").write_text("3")
-    except OSError:
-        return False
-    return True
 
 
 def _others(starts: dict[str, Start], name: str) -> dict[str, float]:
