@@ -18,10 +18,11 @@ from PIL import Image
 from transformers.utils import logging as hub_logging
 
 from app import cards, picture
-from app.adapters import gauge, ladder, loading, previews
+from app.adapters import gauge, ladder, loading, previews, reading
 from app.adapters.gauge import Gauge
 from app.adapters.loading import Loading
 from app.adapters.previews import Picture
+from app.adapters.reading import Reading
 from app.texts import tr
 from jingxiang import console
 from jingxiang.errors import JingxiangError
@@ -37,8 +38,6 @@ Look = Callable[[int], Picture | None]
 # stop.
 OnStep = Callable[[int, int, Look], None]
 BLACK = 8  # of 255; a picture without a brighter pixel looks black
-AUTO = "auto"
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 CPU = "cpu"  # the name of the GPU where there is none
 
 
@@ -160,29 +159,26 @@ class Diffusion(abc.ABC):
     were made alone, but for the last digits: arithmetic on larger matrices adds up in another order.
     """
 
-    def __init__(self, spec: ModelSpec, folder: Path, *, dtype: str = AUTO, rung: str = FULL) -> None:
+    def __init__(self, spec: ModelSpec, read: Reading, *, rung: str) -> None:
         logging.disable_progress_bar()
         hub_logging.disable_progress_bar()
         if spec.threads:
             torch.set_num_threads(spec.threads)
         self.spec = spec
-        cuda = torch.cuda.is_available()
-        self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-        self.dtype_name = ("fp16" if cuda else "fp32") if dtype == AUTO else dtype
-        self.dtype = DTYPES[self.dtype_name]
+        self.device = reading.device()
+        self.dtype_name, self.dtype = read.dtype_name, read.dtype
         self.rung = rung
         self._gauge = Gauge(self.device)
-        self.pipe = self._loaded(folder)
-        _without_chance(self.pipe.vae)
+        self.pipe = self._loaded(read)
+        without_chance(self.pipe.vae)
 
-    def _loaded(self, folder: Path) -> Any:
+    def _loaded(self, read: Reading) -> Any:
         """The pipeline on its rung. An error leaves nothing behind: not on the device, and not in its traceback."""
-        home = torch.device("cpu") if self.rung in ladder.OFFLOADED else self.device
         scarce = False
         try:
-            with loading.LOCK:
-                pipe = self._open(Loading(folder, self.dtype, home, self._parts()))
-            if home != self.device:
+            with loading.LOCK, read:
+                pipe = self._open(Loading(read, self._parts()))
+            if read.home != self.device:
                 ladder.place(pipe, self.rung, self.device)
             return pipe
         except Exception as error:  # diffusers raises nearly anything for a folder that is not whole
@@ -193,7 +189,7 @@ class Diffusion(abc.ABC):
         loading.free()
         if scarce:
             raise OutOfMemory(self.spec.rungs[self.rung].weights_bytes(self.dtype.itemsize), self._usable_bytes())
-        raise WeightsMissing(folder, reason)
+        raise WeightsMissing(read.folder, reason)
 
     @abc.abstractmethod
     def _open(self, source: Loading) -> Any:
@@ -364,7 +360,7 @@ def _steps_to(on_step: OnStep, pipe: Any, picture_of: Callable[[Any, int], Pictu
         pipe.maybe_free_model_hooks()  # a pipeline that is stopped does not come to it
 
 
-def _without_chance(vae: Any) -> None:
+def without_chance(vae: Any) -> None:
     """Let samples of what the VAE makes of a picture be their most likely value.
 
     Pipelines draw them from the global random generator, whatever generator they are given: the same seed would give
