@@ -25,7 +25,6 @@ __all__ = ["Artifact", "Damaged", "Key", "Shelf", "Unusable"]
 
 DRAFT = "draft-"  # begins the name of what is being made
 ADOPTING = ".adopting"  # ends the name of what a process holds while it loads an artifact
-WRITABLE_BY_ALL = stat.S_IWOTH
 
 
 class Unusable(JingxiangError):
@@ -211,7 +210,7 @@ def _check_owner(place: Path) -> None:
             found = each.stat()
             if found.st_uid not in (0, os.geteuid()):
                 raise Damaged(place, tr("it belongs to another user ({uid})", uid=found.st_uid))
-            if found.st_mode & WRITABLE_BY_ALL:
+            if found.st_mode & stat.S_IWOTH:
                 raise Damaged(place, tr("everybody may write to it"))
     except OSError as error:
         raise Damaged(place, error.strerror or str(error)) from error

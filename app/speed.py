@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 APP = (sys.executable, "-m", "app")
 NEEDED_BYTES = 5_500_000_000  # of a GPU, to compile: 5 GB were measured
 LOOK_S = 0.1  # between two looks at whether the child is still wanted
+GONE_S = 5.0  # how long is waited for processes that were killed: one that waits for a driver takes a while to die
 Told = Callable[[Speed, str], None]
 Doubt = Literal["writing", "memory"]
 
@@ -59,13 +61,23 @@ class _Child:
             while self.process.poll() is None:
                 if self.unwanted.wait(LOOK_S) or is_draining():
                     self.unwanted.set()
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(self.process.pid, signal.SIGKILL)
-                    self.process.wait()
+                    self._kill()
+            if self.process.returncode:
+                self._kill()  # what it has started, if it died
             self.said.seek(0)
             lines = self.said.read().decode("utf-8", "replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "")
         self.reason = logs.plain(last).strip() or tr("exit code {code}", code=self.process.returncode)
+
+    def _kill(self) -> None:
+        """It, and all that it has started, which give back their memory only when they are gone."""
+        late = time.monotonic() + GONE_S
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            while time.monotonic() < late:
+                os.killpg(self.process.pid, 0)
+                time.sleep(LOOK_S / 10)
 
 
 class Booster:
@@ -196,7 +208,10 @@ class Booster:
             console.warn(tr("{shape}: could not be compiled; videos are made without it: {reason}",
                             shape=child.key.shape, reason=child.reason))  # fmt: skip
             logs.event(logs.TROUBLE, model=child.key.model, reason=child.reason)
-        self._tell("compiled" if child.key in self._adopted else "eager", child.key.shape)
+        if model is None:
+            self._tell("", "")
+        else:
+            self._tell("compiled" if child.key in self._adopted else "eager", child.key.shape)
 
     @property
     def is_compiling(self) -> bool:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from app import cards, defaults
 from app.artifacts import Artifact, Key, Shelf
 from app.texts import tr
-from jingxiang import console
+from jingxiang import console, gpu
 from jingxiang.digest import short
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.models import ModelSpec, Preset
@@ -74,8 +74,7 @@ class NotKept(JingxiangError):
 
 def number(dtype: str) -> str:
     """What the model is to compute in: `auto` is fp16 on a GPU. Raises `NoGpu`, `NotWanted`, `UsageError`."""
-    mode, space = defaults.compiling(), cards.expected()
-    is_gpu = space is not None and space.is_gpu
+    mode, is_gpu = defaults.compiling(), not cards.is_cpu_build() and bool(gpu.detect().cards)
     if mode == "never":
         raise NotWanted
     if not (is_gpu or mode == "always"):

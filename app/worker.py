@@ -385,6 +385,8 @@ class Worker:
                     self._fail([part], error)
         if run.rung == FULL:
             self._booster.follow(model, parts[0].job.order)
+        else:  # memory is short, or ran out
+            self._booster.end()
 
     def _step(self, parts: Sequence[_Part], done: int, look: Look) -> None:
         """Tell of a step; stop when nobody wants any of it. A store that does not answer does not stop a video."""

@@ -88,7 +88,7 @@ def test_json_is_one_object(image: Path, capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(Differs):
         verify(image, as_json=True)
     found = json.loads(capsys.readouterr().out)
-    assert (found["files"], found["differences"]) == (8, [{"path": "app/new.py", "kind": "added"}])
+    assert (found["files"], found["differences"]) == (9, [{"path": "app/new.py", "kind": "added"}])
 
 
 def test_gradio_s_number_and_what_is_outside_of_the_listed_folders_are_no_differences(image: Path) -> None:

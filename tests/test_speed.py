@@ -278,6 +278,34 @@ def test_it_does_not_outlive_a_worker_that_is_killed(bench: Bench, models: Path,
     wait_for(lambda: not any(map(lives, both)))
 
 
+def test_a_model_that_is_idle_is_unloaded_and_compiled_all_the_same(office: Office, models: Path, bench: Bench) -> None:
+    with working(office, models, bench, idle_s=0.01):
+        assert office.ended(office.submit(seed=1)).state == "done"
+        wait_for(lambda: office.status().state == "idle" and office.status().speed == "", 120)
+        assert [each.key for each in bench.shelf.all()] == [key()]
+        assert office.ended(office.submit(seed=2)).state == "done"
+    assert bench.made == [(1, False), (1, True)]
+
+
+def test_a_video_for_which_memory_ran_out_ends_it(
+    office: Office, models: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_COMPILER", "hangs")
+    generate = Diffusion.generate
+
+    def scarce(model: Diffusion, batch: Any, *rest: Any, **more: Any) -> Any:
+        run = generate(model, batch, *rest, **more)
+        return replace(run, rung="frames", retried_from="full") if batch[0].seed == 2 else run
+
+    monkeypatch.setattr(Diffusion, "generate", scarce)
+    with working(office, models, bench):
+        office.ended(office.submit(seed=1))
+        both = pids(tmp_path)
+        office.ended(office.submit(seed=2))
+        wait_for(lambda: not any(map(lives, both)))
+        wait_for(lambda: office.status().speed == "eager")
+
+
 def test_another_model_does_not_wait_for_it(
     office: Office, models: Path, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 from app import cards, warming
 from app.artifacts import Key, Shelf
-from app.cards import Space
 from app.warming import NoGpu, NotKept, NotWanted
 from jingxiang import models as catalog
 from jingxiang import process
@@ -126,14 +125,18 @@ def test_what_an_image_has_needs_no_place_to_write(fake: Fake, shelf: Shelf, tmp
 
 
 def test_without_a_gpu_it_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cards, "expected", lambda: None)
+    nvml.absent(monkeypatch)
+    monkeypatch.setattr(cards, "is_cpu_build", lambda: False)
     with pytest.raises(NoGpu, match="compiling is for NVIDIA GPUs"):
         warming.number("auto")
     monkeypatch.setenv("JINGXIANG_COMPILE", "always")
     assert (warming.number("auto"), warming.number("bf16")) == ("fp32", "bf16")
-    monkeypatch.setattr(cards, "expected", lambda: Space(True, 80, 40))
+    nvml.answers(monkeypatch, [nvml.H200])
     monkeypatch.delenv("JINGXIANG_COMPILE")
     assert warming.number("auto") == "fp16"
+    monkeypatch.setattr(cards, "is_cpu_build", lambda: True)
+    with pytest.raises(NoGpu):
+        warming.number("auto")
     monkeypatch.setenv("JINGXIANG_COMPILE", "never")
     with pytest.raises(NotWanted, match="nothing is compiled"):
         warming.number("auto")
@@ -159,6 +162,21 @@ def test_the_command_makes_the_presets_that_are_named_or_two(models: Path, tmp_p
     assert (found["key"]["width"], found["key"]["height"], found["key"]["frames"]) == (72, 64, 6)
     assert found["key"]["dtype"] == "fp32"
     assert len(Shelf(tmp_path / "a").all()) == 3
+
+
+def test_what_is_baked_into_an_image_is_found_beside_the_volume(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the variables of docker/image.toml: the home is where the image's files are."""
+    monkeypatch.setenv("JINGXIANG_COMPILE", "always")
+    monkeypatch.setenv("JINGXIANG_HOME", str(tmp_path / "opt"))
+    asked = ("--models", str(models), "--preset", "fast")
+    code, out, err = run(*asked, "--artifacts", str(tmp_path / "opt" / "artifacts"))
+    assert code == 0, err
+    code, again, err = run(*asked, JINGXIANG_ARTIFACTS=str(tmp_path / "outputs" / "artifacts"))
+    assert again.split()[:4] == out.split()[:4]
+    assert err == "compiled 64x64x8: there already\n"
+    assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize(

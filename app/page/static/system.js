@@ -11,7 +11,7 @@ const STATES = {
   failed: () => t("could not load its model"),
 };
 
-// What is made in the background, for videos of that size (width x height x frames).
+// How a worker's model runs, for videos of that size (width x height x frames).
 const SPEEDS = {
   eager: (size) => t("not compiled for {size}", { size }),
   compiling: (size) => t("compiling in the background for {size}, the next videos will be faster", { size }),
