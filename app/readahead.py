@@ -9,6 +9,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 
 STEMS = ("diffusion_pytorch_model", "model")  # of files of weights, in diffusers and in transformers
@@ -35,14 +36,14 @@ def begin(model: Path) -> threading.Thread:
 def _ask(files: Iterable[Path]) -> None:
     for file in files:
         with contextlib.suppress(OSError), file.open("rb", buffering=0) as opened:
-            _advise(opened.fileno())
+            _advise(opened)
 
 
-def _advise(descriptor: int) -> None:
+def _advise(file: FileIO) -> None:
     """Let the kernel read all of a file; where it cannot be told, read it for nothing but its cache."""
     try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
     except (AttributeError, OSError):  # no such call, or a file system that does not know it
         place = bytearray(PART_BYTES)
-        while os.readv(descriptor, [place]):
+        while file.readinto(place):
             pass

@@ -78,6 +78,13 @@ def test_a_file_that_is_damaged_is_said_by_whoever_takes_it(folder: Path) -> Non
             read.take("vae")
 
 
+def test_a_link_that_leads_nowhere_is_said_likewise(folder: Path) -> None:
+    (folder / "vae" / "model.safetensors").unlink()
+    (folder / "vae" / "model.safetensors").symlink_to(folder / "gone")
+    with opened(folder) as read, pytest.raises(FileNotFoundError):
+        read.take("vae")
+
+
 @pytest.mark.parametrize("index", ["", "[1]", '{"unet": [], "vae": [[]]}', '{"unet": ["diffusers", "A"]'])
 def test_an_index_that_is_none_is_left_to_whoever_loads_it(folder: Path, index: str) -> None:
     (folder / "model_index.json").write_text(index)

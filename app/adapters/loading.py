@@ -70,8 +70,7 @@ class Loading:
             config = kind.config_class.from_pretrained(str(folder), local_files_only=True)
             made, report = kind.from_pretrained(
                 None, config=config, state_dict=self.read.take(name), dtype=self.read.dtype,
-                device_map={"": self.read.home},
-                output_loading_info=True,
+                device_map={"": self.read.home}, output_loading_info=True,
             )  # fmt: skip
             missing = report["missing_keys"]
         else:

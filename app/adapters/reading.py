@@ -66,7 +66,7 @@ class Reading:
             return
         self._begun[part] = []
         for file in readahead.weights(self.folder / part):
-            shares = max(1, math.ceil(file.stat().st_size / SHARE_BYTES))
+            shares = _shares(file)
             self._begun[part] += [self._pool.submit(self._tensors, file, share, shares) for share in range(shares)]
         for each in self._begun[part]:
             each.add_done_callback(self._tell)
@@ -92,6 +92,14 @@ class Reading:
                 tensor = opened.get_tensor(name)
                 found[name] = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
         return found
+
+
+def _shares(file: Path) -> int:
+    """How many readers a file has. What is wrong with it is said by them."""
+    try:
+        return max(1, math.ceil(file.stat().st_size / SHARE_BYTES))
+    except OSError:
+        return 1
 
 
 def device() -> torch.device:
