@@ -406,12 +406,33 @@ def check(_: Context, mirror: str = "auto") -> None:
     check(here(), mirror=mirror)
 
 
-@task(positional=["name"], help={"name": "which bench, see ci/bench", "json": JSON})
-def bench(_: Context, name: str, json: bool = False) -> None:
+@task(
+    positional=["name"],
+    iterable=["model"],
+    help={
+        "name": "which bench, see ci/bench",
+        "model": "gpu, start --gpu and memory: only this model; may be repeated",
+        "gpu": "start: of a model of full size on this machine's GPU",
+        "workers": "gpu: how much all cards make, against one",
+        "write": "gpu: write docs/benchmarks.md, too",
+        "json": JSON,
+    },
+)
+def bench(
+    _: Context,
+    name: str,
+    model: Optional[Sequence[str]] = None,
+    gpu: bool = False,
+    workers: bool = False,
+    write: bool = False,
+    json: bool = False,
+) -> None:
     """Measure, side by side with peers."""
     from jingxiang.commands.bench import bench
 
-    bench(here(), name=name, as_json=json)
+    flags = {"--gpu": gpu, "--workers": workers, "--write": write, "--json": json}
+    models = [word for each in model or () for word in ("--model", each)]
+    bench(here(), name=name, options=[*models, *(flag for flag, is_set in flags.items() if is_set)])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from app import defaults
+from app import defaults, readahead
 from app.texts import tr
 from jingxiang import console, models, places, ports
 from jingxiang.compiled import SHAPE
@@ -67,6 +67,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         hints = (f"docker run -v FOLDER:{outputs} --user $(id -u):$(id -g) …",) if _in_container() else ()
         raise UsageError(text, (*hints, "--outputs FOLDER")) from error
     host = EVERYWHERE if arguments.public else arguments.host
+    if arguments.workers != "0":
+        readahead.begin(arguments.models / arguments.model)
     catalog = models.load(HERE / "models.toml")
     jobs, media = _jobs(arguments), _media(arguments)
     recruit = Recruit(
@@ -220,6 +222,7 @@ def _make(arguments: argparse.Namespace) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
+    readahead.begin(arguments.models / arguments.model)  # while everything else is imported
     from app import crew, logs, worker
 
     _ensure(_spec(arguments), arguments.models)

@@ -127,6 +127,7 @@ class Booster:
             self._give_up(key, error)
             return
         self._adopted.add(key)
+        logs.event(logs.REACHED, model=key.model, phase="adopted")
         console.line("speed", tr("{shape}: compiled code is used", shape=key.shape))
 
     def _give_up(self, key: Key, error: Exception) -> None:
