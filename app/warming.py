@@ -165,6 +165,15 @@ def _row(found: Artifact, seconds: float) -> dict[str, object]:
             "seconds": round(seconds, 2)}  # fmt: skip
 
 
+def end_tidily() -> None:
+    """SIGTERM ends us as Ctrl-C does: nothing that we have started goes on without us."""
+
+    def asked(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, asked)
+
+
 def stand_back() -> None:
     """Be a worker's child: let videos that are made beside us go first, and end, with all that we have started, when
     the worker does. We are the first process of a group.
