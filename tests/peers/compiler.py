@@ -38,7 +38,10 @@ def make(
     if mode == "hangs":
         own = subprocess.Popen(HANG)
         Path(os.environ["FAKE_COMPILER_PIDS"]).write_text(f"{os.getpid()} {own.pid}")
-        own.wait()
+        try:
+            own.wait()
+        finally:
+            own.kill()
     for number, part in enumerate(PARTS, 1):
         (into / part).write_bytes(f"{part} of {spec.name} in {folder}".encode())
         tell(number, len(PARTS))
