@@ -7,9 +7,10 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -23,12 +24,15 @@ from app.adapters.gauge import Gauge
 from app.adapters.loading import Loading
 from app.adapters.previews import Picture
 from app.adapters.reading import Reading
+from app.artifacts import Unusable
 from app.texts import tr
 from jingxiang import console
 from jingxiang.errors import JingxiangError
 from jingxiang.models import FULL, Limits, ModelSpec, Preset
 
 if TYPE_CHECKING:
+    from app.adapters.compiled import Compiled
+    from app.artifacts import Artifact, Key
     from app.video import Frames
 
 # Gives a small picture of the video of that number in the batch as it stands: 8-bit RGB of shape (height / 8,
@@ -148,6 +152,12 @@ class Model(Protocol):
         `on_step` raises stops it within a step. Whatever is raised, the model can be used again. Raises `OutOfMemory`.
         """
 
+    def compilation(self, preset: Preset, batch: int) -> Key | None:
+        """What a compiled artifact for these must be for; None where nothing is compiled."""
+
+    def adopt(self, artifact: Artifact) -> None:
+        """Load it: it is used from the next `generate` on that it is for. Raises `artifacts.Unusable`."""
+
     def close(self) -> None:
         """Give back all memory. The model cannot be used any more; closing it again does nothing."""
 
@@ -157,7 +167,11 @@ class Diffusion(abc.ABC):
 
     In a batch each video has a random generator of its own and is decoded by itself, so that it is the same as if it
     were made alone, but for the last digits: arithmetic on larger matrices adds up in another order.
+
+    `constant`: parts of the network that denoises whose results are the same in all steps of a video.
     """
+
+    constant: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: ModelSpec, read: Reading, *, rung: str) -> None:
         logging.disable_progress_bar()
@@ -168,7 +182,9 @@ class Diffusion(abc.ABC):
         self.device = reading.device()
         self.dtype_name, self.dtype = read.dtype_name, read.dtype
         self.rung = rung
+        self.folder = read.folder
         self._gauge = Gauge(self.device)
+        self._compiled: Compiled | None = None
         self.pipe = self._loaded(read)
         without_chance(self.pipe.vae)
 
@@ -229,6 +245,8 @@ class Diffusion(abc.ABC):
     def use(self, rung: str) -> None:
         """Bring the weights to where they are on that rung."""
         if rung != self.rung:
+            if self._compiled is not None:
+                self._compiled.forget_graphs()  # they know where weights are
             self.rung = ""  # until it is done: if memory runs out meanwhile, they are here and there
             ladder.place(self.pipe, rung, self.device)
             loading.free()
@@ -244,7 +262,8 @@ class Diffusion(abc.ABC):
                 self.use(attempt)
                 self._gauge.start()
                 start = time.monotonic()
-                made = self._generated(batch, on_step, attempt)
+                with self._as_compiled(preset, len(batch), attempt):
+                    made = self._generated(batch, on_step, attempt)
                 seconds = time.monotonic() - start
                 retried_from = "" if attempt == rung else rung
                 return Outcome(made, attempt, retried_from, self._gauge.peak_bytes(), seconds)
@@ -252,11 +271,35 @@ class Diffusion(abc.ABC):
                 if not gauge.ran_out(error):
                     raise
                 gauge.let_go(error)
+                if self._compiled is not None:
+                    self._compiled.forget_graphs()
             loading.free()  # now that the error is gone, which held the tensors of its frames
         raise OutOfMemory(self.estimate(preset, len(batch), attempts[-1]), self._usable_bytes())
 
+    def compilation(self, preset: Preset, batch: int) -> Key | None:
+        from app.adapters import keys
+
+        return keys.key(self.spec, self.folder, preset, dtype=self.dtype_name, batch=batch)
+
+    def adopt(self, artifact: Artifact) -> None:
+        from app.adapters.compiled import Compiled
+
+        loaded = self._compiled or Compiled(self.pipe, self.device, self.constant)
+        try:
+            loaded.adopt(artifact.key.digest, artifact.folder)
+        except Exception as error:  # torch raises nearly anything for what it does not take
+            raise Unusable(artifact.key, f"{type(error).__name__}: {error}") from error
+        self._compiled = loaded
+
+    def _as_compiled(self, preset: Preset, batch: int, rung: str) -> AbstractContextManager[None]:
+        """Whatever is compiled for these is used meanwhile."""
+        if self._compiled is None:
+            return contextlib.nullcontext()
+        key = self.compilation(preset, batch) if rung == FULL else None
+        return self._compiled.used(key.digest if key else None)
+
     def close(self) -> None:
-        self.pipe = None
+        self.pipe = self._compiled = None
         loading.free()
 
     def _attempts(self, preset: Preset, batch: int, rung: str) -> list[str]:
@@ -281,7 +324,15 @@ class Diffusion(abc.ABC):
                 output_type="latent",
                 **self.spec.parameters,
             )
+            self._make_room(preset, len(batch))
             return [self._made(*each, rung) for each in zip(batch, images, latents, strict=True)]
+
+    def _make_room(self, preset: Preset, batch: int) -> None:
+        """Graphs keep what denoising takes for the next video, unless decoding could need it."""
+        if self._compiled is not None and self.device.type == "cuda":
+            needed = self.estimate(preset, batch) - self.spec.rungs[FULL].weights_bytes(self.dtype.itemsize)
+            if torch.cuda.mem_get_info(self.device)[0] < needed:
+                self._compiled.forget_graphs()
 
     def _picture(self, videos: int, output: Any, number: int) -> Picture | None:
         latents = self._expected(output, videos)[number]

@@ -1,4 +1,4 @@
-"""What was compiled of a pipeline, in use: its networks' parts run it for the sizes that it is for, and else themselves.
+"""What was compiled of a pipeline, in use: parts of its networks run it for the sizes that it is for, else themselves.
 
 A part is a block of a network that denoises, or the decoder. It is found by the shapes of what it is called with, so
 that nothing here knows a model. While it is used, weights lie channels last, as compiled code wants them; whatever else
@@ -25,7 +25,6 @@ import torch
 import torch.utils._pytree as pytree
 from safetensors.torch import load_file
 from torch import Tensor
-from torch._inductor import CompiledArtifact
 
 from app import logs
 
@@ -41,7 +40,7 @@ Signature = tuple[object, ...]
 
 def parts(pipe: Any) -> dict[str, torch.nn.Module]:
     """All that can be compiled of a pipeline, by its name in it."""
-    found = {}
+    found: dict[str, torch.nn.Module] = {}
     for denoiser in DENOISERS:
         network = getattr(pipe, denoiser, None)
         for name in BLOCKS if network is not None else ():
@@ -88,6 +87,8 @@ class Code:
     @classmethod
     def load(cls, file: Path, device: torch.device) -> Code:
         """From a file that `compiling` wrote, and what is beside it. May raise anything."""
+        from torch._inductor import CompiledArtifact  # seconds, for those who need it
+
         about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         beside = file.with_suffix(".safetensors")
         return cls(
@@ -122,6 +123,7 @@ class Compiled:
         self._constant = constant
         self._codes: dict[str, dict[str, dict[Signature, Code]]] = {}
         self._graphs: dict[str, list[_Graph]] = {}
+        self._is_last = False  # whether weights lie channels last now
 
     def adopt(self, digest: str, folder: Path) -> None:
         """Load what is in an artifact's folder. May raise anything; then nothing of it is used."""
@@ -151,14 +153,12 @@ class Compiled:
     def used(self, digest: str | None) -> Iterator[None]:
         """Let the pipeline run it meanwhile; None, or what is not loaded: nothing compiled."""
         codes = self._codes.get(digest or "")
+        self._place(last=codes is not None)
         if codes is None:
             yield
             return
         known = parts(self._pipe)
-        networks = [network for name in (*DENOISERS, "vae") if (network := getattr(self._pipe, name, None)) is not None]
         try:
-            for network in networks:
-                channels_last(network, last=True)
             for name, each in codes.items():
                 known[name].forward = _Dispatch(known[name], each)
             with contextlib.ExitStack() as until:
@@ -168,17 +168,20 @@ class Compiled:
         finally:
             for name in codes:
                 known[name].__dict__.pop("forward", None)
-            for network in networks:
-                channels_last(network, last=False)
+
+    def _place(self, *, last: bool) -> None:
+        """Move weights, if need be: graphs would read them where they were."""
+        if last != self._is_last:
+            self.forget_graphs()
+            for network in _networks(self._pipe).values():
+                channels_last(network, last=last)
+            self._is_last = last
 
     def _use_graphs(self, digest: str, until: contextlib.ExitStack) -> None:
         if digest not in self._graphs:
             self._graphs.clear()  # they keep memory: one size at a time
-            self._graphs[digest] = [
-                _Graph(network, self._constant)
-                for name in DENOISERS
-                if (network := getattr(self._pipe, name, None)) is not None
-            ]
+            networks = _networks(self._pipe)
+            self._graphs[digest] = [_Graph(networks[name], self._constant) for name in DENOISERS if name in networks]
         for graph in self._graphs[digest]:
             until.enter_context(graph.used())
 
@@ -288,6 +291,11 @@ class _Kept:
             self._is_fresh = True
         assert self._result is not None
         return self._result
+
+
+def _networks(pipe: Any) -> dict[str, Any]:
+    found = {name: getattr(pipe, name, None) for name in (*DENOISERS, "vae")}
+    return {name: network for name, network in found.items() if network is not None}
 
 
 def _description(leaf: Any) -> object:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import json
 import os
 import pickle
 import shutil
@@ -26,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
+import torch._inductor.config
 import torch.utils._pytree as pytree
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,15 +35,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from app.adapters import compiled, rewrites
 from app.adapters.compiled import CACHE, DENOISERS, TRITON, Code, Signature
+from app.adapters.keys import key
 from jingxiang.compiled import Key
-from jingxiang.digest import canonical_json, sha256_bytes
+from jingxiang.digest import canonical_json
 from jingxiang.errors import JingxiangError
 from jingxiang.models import ModelSpec, Preset
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-OWN = ("kernels", "rewrites", "compiling", "compiled")  # our own modules that what is compiled depends on
 STEPS = 2  # enough to see what the parts are called with
-# The first that can is taken: cuDNN's is a half faster than FlashAttention's on Hopper, and is not there on older cards.
+# The first that can is taken. On Hopper cuDNN's is half as fast again as FlashAttention's.
 ATTENTION = [
     SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH,
 ]  # fmt: skip
@@ -53,6 +51,9 @@ OFF = 0.02  # how far compiled parts may be off, of the length of all numbers: r
 CORES = 2  # that one compilation keeps busy
 ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": str(CORES)}
 LOOK_S = 0.1
+
+
+__all__ = ["CannotCompile", "key", "make"]
 
 
 class CannotCompile(JingxiangError):
@@ -116,20 +117,6 @@ class Order:
             Shape, filled, (self.arguments, self.named)
         )
         return found
-
-
-def key(spec: ModelSpec, folder: Path, preset: Preset, *, dtype: str, batch: int = 1) -> Key | None:
-    """Of what is compiled for these on this machine; None where nothing is: see JINGXIANG_COMPILE in the README."""
-    wish = os.environ.get("JINGXIANG_COMPILE", "auto")
-    cuda = torch.cuda.is_available()
-    if wish == "never" or (wish != "always" and not cuda):
-        return None
-    number = dtype if dtype != "auto" else "fp16" if cuda else "fp32"
-    major, minor = torch.cuda.get_device_capability() if cuda else (0, 0)
-    return Key(
-        spec.name, f"sm_{major}{minor}" if cuda else "cpu", torch.__version__, torch.version.cuda or "",
-        _code(folder, spec), preset.width, preset.height, preset.frames, batch, number,
-    )  # fmt: skip
 
 
 def make(
@@ -290,28 +277,16 @@ def _shape(given: Tensor) -> Shape:
     return Shape(tuple(given.shape), tuple(stride or torch.empty(given.shape, device="meta").stride()), given.dtype)
 
 
-def _code(folder: Path, spec: ModelSpec) -> str:
-    """What decides how a model is computed, and how that is compiled."""
-    own = {name: Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in OWN}
-    configs = {
-        file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*/config.json"))
-    }
-    about = {"own": own, "configs": configs, "diffusers": diffusers.__version__, "pipeline": spec.pipeline,
-             "decode_chunk": spec.rungs["full"].decode_parts(64)}  # fmt: skip
-    return sha256_bytes(canonical_json(about))
-
-
 def main(what: str, file: str) -> None:
     """In the process of one part."""
     path = Path(file)
-    order: Order = pickle.loads(path.read_bytes())  # ours, of a moment ago
+    order: Order = pickle.loads(path.read_bytes())  # noqa: S301 (ours, of a moment ago)
     if what == "check":
         _check(order)
         return
     _make(order)
-    env = {
-        **os.environ, CACHE: str(path.parent / TRITON), "TORCHINDUCTOR_CACHE_DIR": str(path.parent / "inductor-of-check")
-    }  # fmt: skip
+    inductor = str(path.parent / "inductor-of-check")
+    env = {**os.environ, CACHE: str(path.parent / TRITON), "TORCHINDUCTOR_CACHE_DIR": inductor}
     (path.parent / TRITON).mkdir()
     argv = [sys.executable, "-m", "app.adapters.compiling", "check", file]
     sys.exit(subprocess.run(argv, env=env, check=False).returncode)

@@ -318,7 +318,7 @@ def _after(attention: Node) -> Any:
 
 
 def _joined(attention: Node) -> Node | None:
-    """The projection whose result has queries, keys and values of an attention side by side, as `one_projection` does."""
+    """The projection whose result has what an attention is given side by side, as `one_projection` has it."""
     sources = []
     for node in attention.args[:3]:
         while node.target in VIEWS:
