@@ -41,7 +41,7 @@ from app.adapters import gauge, loading
 from app.adapters.gauge import Gauge
 from ci.bench import report
 from ci.bench.report import Figure
-from ci.bench.speed import card, cases, floor, quality, results
+from ci.bench.speed import alone, card, cases, floor, quality, results
 from ci.bench.speed.cases import Case
 from ci.bench.speed.floor import Work
 from ci.bench.speed.ours import Ours, Workshop
@@ -97,6 +97,7 @@ class Bench:
     names: list[str]
     start: float = field(default_factory=time.monotonic)
     results: list[Result] = field(default_factory=list)
+    starts: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rate: float = 0.0
 
@@ -118,12 +119,12 @@ class Bench:
         shown = {name: asdict(cases.PRESETS[name]) for name in self.names if name in cases.PRESETS}
         return {
             "machine": card.card(self.commit), "rate_tflops": round(self.rate / 1e12, 1), "presets": shown,
-            "results": [asdict(each) for each in self.results],
+            "results": [asdict(each) for each in self.results], "starts": self.starts,
         }  # fmt: skip
 
     def keep(self) -> None:
         if self.out is not None:
-            found = report.result("gpu", figures(self.results), self.notes, **self.details())
+            found = report.result("gpu", figures(self.results, self.starts), self.notes, **self.details())
             self.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
@@ -148,9 +149,9 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         bench = Bench(arguments.out, arguments.commit, arguments.limit, names)
         run(bench, folder, tiny=arguments.small)
-    report.show("gpu", figures(bench.results), bench.notes, **bench.details())
+    report.show("gpu", figures(bench.results, bench.starts), bench.notes, **bench.details())
     if arguments.write:
-        results.write([report.result("gpu", figures(bench.results), bench.notes, **bench.details())])
+        results.write([report.result("gpu", figures(bench.results, bench.starts), bench.notes, **bench.details())])
     return 0
 
 
@@ -175,6 +176,16 @@ def run(bench: Bench, folder: Path, *, tiny: bool) -> None:
             else:
                 _tried(bench, f"{case.name}, {name}", measure)
             loading.free()
+    for case in every[:1]:
+        for cache in ("first", "again"):  # the second time everything is in the page cache
+            found = (
+                None
+                if bench.is_late
+                else _tried(bench, f"{case.name}, start", lambda case=case: alone.measured(case, folder / "artifacts"))
+            )
+            if found is not None:
+                bench.starts[cache] = found
+                _say({"model": case.name, "start": cache, **found})
     if any(not each.is_whole for each in bench.results):
         bench.note(f"{STOCK} and {AUTOCAST}: {cases.FEW} steps were timed, and a video is reckoned from them")
 
@@ -256,7 +267,7 @@ def timed(make: Callable[[int, Callable[[], None]], T], steps: int, *, of: int) 
     return timing, made
 
 
-def figures(found: Sequence[Result]) -> list[Figure]:
+def figures(found: Sequence[Result], starts: dict[str, dict[str, float]] | None = None) -> list[Figure]:
     """As they are named everywhere; without a value where something was not measured."""
     by = {(each.model, each.way): each for each in found}
     first = "smoke" if ("smoke", EAGER) in by else "i2vgen-xl"
@@ -282,6 +293,16 @@ def figures(found: Sequence[Result]) -> list[Figure]:
         against("svd_vs_fp16_eager", "svd-xt", EAGER, 1.6),
         against("animatediff_vs_fp16_eager", "animatediff", EAGER, 1.6),
         Figure("psnr_db", min(ours, default=None), "dB", 40, "higher", near),
+        *_starts(starts or {}),
+    ]
+
+
+def _starts(found: dict[str, dict[str, float]]) -> list[Figure]:
+    """Of a worker alone, everything being in the page cache."""
+    again, first = found.get("again", {}), found.get("first", {})
+    return [
+        Figure(name, again.get(name), "s", bar, peers={"the time before": first[name]} if name in first else {})
+        for name, bar in ((alone.READY, 10), (alone.VIDEO, 30))
     ]
 
 
