@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -127,7 +128,7 @@ def _made(
         with shelf.making(key):
             if there := shelf.find(key):
                 return there, 0.0
-            with shelf.draft() as into, _bar() as tell:
+            with shelf.draft() as into, _scratch(into.parent), _bar() as tell:
                 made = compiler.make(spec, folder, preset, dtype=key.dtype, into=into, tell=tell)
                 found = shelf.put(made, into)
     except OSError as error:
@@ -146,6 +147,16 @@ def _forget_older(shelf: Shelf, key: Key) -> None:
         if each.folder.parent == shelf.folder and each.key != key and replace(each.key, code=key.code) == key:
             shelf.remove(each.key)
             console.line("removed", tr("{digest}, which was made from older code", digest=short(each.key.digest)))
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    """Temporary files go there meanwhile: with the draft they are gone also if we are killed."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager

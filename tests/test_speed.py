@@ -238,6 +238,7 @@ def test_draining_ends_it_at_once(
         assert office.ended(office.submit()).state == "done"
         both = pids(tmp_path)
         assert all(map(lives, both))
+        assert [len(list(draft.iterdir())) for draft in bench.shelf.folder.glob("draft-*")] == [2], "scratch, too"
         assert office.status().speed == "compiling"
     wait_for(lambda: not any(map(lives, both)))
     assert "could not be compiled" not in capsys.readouterr().err, "nothing went wrong"
