@@ -36,6 +36,7 @@ LAYERS = {
     "jingxiang.mirrors": 1,
     "jingxiang.models": 1,
     "jingxiang.places": 1,
+    "jingxiang.targets": 1,
     "jingxiang.conda_locks": 2,
     "jingxiang.images": 2,
     "jingxiang.fetch.artifacts": 2,
