@@ -9,7 +9,7 @@ from pathlib import Path
 from jingxiang import console, findings, image_definition, models, profiles, remotes, sinks, targets, weights
 from jingxiang.commands import build_image, engines, image_parts
 from jingxiang.commands.image_parts import Recipe
-from jingxiang.deploy_plan import AUTO, Deployed, NotReady, Order, Status, has_problem
+from jingxiang.deploy_plan import AUTO, Deployed, Front, NotReady, Order, Status, has_problem
 from jingxiang.errors import UsageError
 from jingxiang.gpu import Gpus
 from jingxiang.images import Image
@@ -31,8 +31,8 @@ def order(
     passwords = Path(password_file).absolute() if password_file else None
     if passwords is not None and not os.access(passwords, os.R_OK):
         raise UsageError(tr("{file}: cannot be read", file=password_file))
-    port = port or (TLS if public else PAGE)
-    return Order(strategy, transfer, registry, port, public, domain, passwords, timeout, break_lock, yes)
+    front = Front(port or (TLS if public else PAGE), public, domain)
+    return Order(strategy, transfer, registry, front, passwords, timeout, break_lock, yes)
 
 
 @dataclass(frozen=True)
