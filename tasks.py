@@ -288,8 +288,8 @@ def build_image(
         "base": BASE,
         "mirror": MIRROR,
         "plan": "only say what would be done",
-        "strategy": "bluegreen (both versions at once, no gap), recreate (one after the other), or auto: by what the GPU"
-        " has free (default: auto)",
+        "strategy": "bluegreen (both versions at once, no gap), recreate (one after the other), or auto: by what the "
+        "GPU has free (default: auto)",
         "transfer": "ssh (only what the host lacks), registry, or auto (default: auto, the registry if there is one)",
         "registry": REGISTRY,
         "port": "port of the page on the host (default: 7860; with --public: 443)",

@@ -32,8 +32,8 @@ SERVES = "Jingxiang-Version"  # a header of each answer: which version the proxy
 FIRST = re.compile(r"# serving (\S*)")
 LOG = {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "5"}}
 # Both languages: whoever sees it may be anybody.
-MAINTENANCE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>jingxiang</title><meta http-equiv="refresh" content="2">
+MAINTENANCE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>jingxiang</title><meta http-equiv="refresh" content="2">
 <style>body{font:16px system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif}
 p{margin:20vh auto;max-width:30em;text-align:center}</style>
 <p>正在更新，页面会自动恢复，排队的任务不会丢失。<br>

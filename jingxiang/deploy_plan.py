@@ -9,6 +9,7 @@ from typing import Any
 
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.findings import PROBLEM, Finding
+from jingxiang.gpu import Gpus
 from jingxiang.language import tr
 
 AUTO = "auto"
@@ -139,3 +140,16 @@ class NotReady(DeployError):
 
 def has_problem(findings: Sequence[Finding]) -> bool:
     return any(each.state == PROBLEM for each in findings)
+
+
+def strategy(asked: str, gpus: Gpus, needed_bytes: int) -> tuple[str, str]:
+    """Blue/green where each card has room for a second copy of the model; else recreate. With why."""
+    if asked != AUTO:
+        return asked, tr("as asked for")
+    if not needed_bytes:
+        return BLUE_GREEN, tr("no GPU memory is needed")
+    free = min((card.free_bytes for card in gpus.cards), default=0)
+    fields = {"free": f"{free / 2**30:.1f}", "needed": f"{needed_bytes / 2**30:.1f}"}
+    if free >= needed_bytes:
+        return BLUE_GREEN, tr("{free} GiB of GPU memory free, {needed} needed", **fields)
+    return RECREATE, tr("{free} GiB of GPU memory free, {needed} needed for a second copy", **fields)

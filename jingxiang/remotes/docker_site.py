@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 import time
@@ -135,8 +136,11 @@ class DockerSite:
             if f"/{container_plan.FAILED}" not in each["Names"]:
                 found.append(
                     Version(
-                        labels[container_plan.VERSION], labels[container_plan.IMAGE],
-                        Settings.of(labels[container_plan.SETTINGS]), each["State"] == "running", int(each["Created"]),
+                        labels[container_plan.VERSION],
+                        labels[container_plan.IMAGE],
+                        Settings.of(labels[container_plan.SETTINGS]),
+                        each["State"] == "running",
+                        int(each["Created"]),
                     )  # fmt: skip
                 )
         return sorted(found, key=lambda each: each.created, reverse=True)
@@ -201,10 +205,8 @@ class DockerSite:
 
     def remove_image(self, image_id: str) -> None:
         """Unless something runs from it."""
-        try:
+        with contextlib.suppress(EngineRefused):
             self._unless_gone(lambda client: api(client).remove_image(image_id, force=True))
-        except EngineRefused:
-            pass
 
     def remove_volume(self, name: str) -> None:
         self._unless_gone(lambda client: api(client).remove_volume(name, force=True))
@@ -256,7 +258,7 @@ class DockerSite:
 
     def _has_served(self, version: str) -> bool:
         found = self._inspect(container_plan.container(version))
-        return bool(found) and found["HostConfig"]["RestartPolicy"]["Name"] != "no"
+        return found is not None and bool(found["HostConfig"]["RestartPolicy"]["Name"] != "no")
 
     def _run_proxy(self) -> None:
         """Start the proxy, or have it read its configuration again."""

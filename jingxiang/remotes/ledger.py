@@ -21,12 +21,12 @@ from jingxiang.remotes.ssh import Connection, Unreachable
 
 FOLDER = ".jingxiang/deploy"
 KEPT = 50  # releases in the list
-TAKE = f'umask 077; mkdir -p ~/{FOLDER} && mkdir ~/{FOLDER}/lock 2>/dev/null || exit 9; cat > ~/{FOLDER}/lock/owner'
+TAKE = f"umask 077; mkdir -p ~/{FOLDER} && mkdir ~/{FOLDER}/lock 2>/dev/null || exit 9; cat > ~/{FOLDER}/lock/owner"
 HELD = 9
 OWNER = f"cat ~/{FOLDER}/lock/owner 2>/dev/null"
 BREAK = f"rm -rf ~/{FOLDER}/lock"
 READ = f"cat ~/{FOLDER}/releases.json 2>/dev/null"
-WRITE = f"umask 077; mkdir -p ~/{FOLDER} && cat > ~/{FOLDER}/releases.new && mv ~/{FOLDER}/releases.new ~/{FOLDER}/releases.json"
+WRITE = f"umask 077; mkdir -p ~/{FOLDER} && cd ~/{FOLDER} && cat > releases.new && mv releases.new releases.json"
 FORGET = f"rm -rf ~/{FOLDER}; rmdir ~/.jingxiang 2>/dev/null"
 
 

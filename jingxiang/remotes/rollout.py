@@ -181,15 +181,22 @@ def _reason(answer: Answer) -> str:
 
 def _undo(site: Site, step: Step, error: BaseException) -> None:
     """End the new one, have the old one serve. Raises `DeployError` for what is no other kind of end."""
-    problems = [_tried(lambda: site.end(step.new))]
-    serves = ""
-    if step.old:
-        problems += [_tried(lambda: site.start(step.old)), _tried(lambda: site.lead(step.old)),
-                     _tried(lambda: wait_ready(site, step.old, step.ready_s)), _tried(lambda: site.settle(step.old))]  # fmt: skip
-        serves = "" if any(problems[1:]) else step.old
-    if not isinstance(error, JingxiangError):
+    problem = _tried(lambda: _back(site, step))
+    if isinstance(error, JingxiangError):
+        raise failure(step, error, "" if problem else step.old) from error
+
+
+def _back(site: Site, step: Step) -> None:
+    if step.old and site.life(step.old).runs:
+        site.lead(step.old)
+        site.end(step.new)
         return
-    raise failure(step, error, serves) from error
+    site.end(step.new)  # first: there may be no room for both
+    if step.old:
+        site.start(step.old)
+        site.lead(step.old)
+        wait_ready(site, step.old, step.ready_s)
+        site.settle(step.old)
 
 
 def _tried(work: Callable[[], None]) -> str:

@@ -28,8 +28,8 @@ AGAIN_S = 30.0  # how long a lost connection is looked for
 PAUSE_S = 1.0
 # The user's own settings must not make the connection another kind of thing.
 OURS = (
-    "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ServerAliveInterval=5", "ServerAliveCountMax=3", "RemoteCommand=none",
-    "RequestTTY=no", "ClearAllForwardings=yes", "StreamLocalBindUnlink=yes", "PermitLocalCommand=no", "ForkAfterAuthentication=no",
+    "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ServerAliveInterval=5", "ServerAliveCountMax=3",
+    "RemoteCommand=none", "RequestTTY=no", "ClearAllForwardings=yes", "PermitLocalCommand=no",
 )  # fmt: skip
 LOST = 255  # what ssh ends with when it is not the command that failed
 
@@ -134,7 +134,7 @@ class Connection:
         self._open.close()
         self._socket.unlink(missing_ok=True)
         options = [*OURS, *_strict(self.login)]
-        argv = ["ssh", "-M", "-S", self._socket, *(word for each in options for word in ("-o", each)), "-T"]
+        argv = ["ssh", "-M", "-S", str(self._socket), *(word for each in options for word in ("-o", each)), "-T"]
         # `cat` ends when our end of the pipe does: so does the connection, then.
         beside = process.beside(
             [*argv, *self.login.words, "cat"], until=self._socket.exists, timeout_s=4 * CONNECT_S, held=True
