@@ -134,15 +134,10 @@ class DockerSite:
         for each in self.ask(lambda client: api(client).containers(all=True, filters=wanted)):
             labels = each["Labels"]
             if f"/{container_plan.FAILED}" not in each["Names"]:
-                found.append(
-                    Version(
-                        labels[container_plan.VERSION],
-                        labels[container_plan.IMAGE],
-                        Settings.of(labels[container_plan.SETTINGS]),
-                        each["State"] == "running",
-                        int(each["Created"]),
-                    )  # fmt: skip
-                )
+                settings = Settings.of(labels[container_plan.SETTINGS])
+                runs, created = each["State"] == "running", int(each["Created"])
+                version, image = labels[container_plan.VERSION], labels[container_plan.IMAGE]
+                found.append(Version(version, image, settings, runs, created))
         return sorted(found, key=lambda each: each.created, reverse=True)
 
     def serving(self) -> str:
