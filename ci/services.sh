@@ -223,17 +223,26 @@ CONFIG
 start_machine() {
   local net more=(--net --uts)
   net=198.18.$((${cgroup##*-} % 250))
-  mkdir -p "$dir/machine/data" "$dir/machine/home"
+  mkdir -p "$dir/machine/data" "$dir/machine/home" "$dir/machine/bin"
   truncate --size 8G "$dir/machine/disk"
   mkfs.ext4 -q -m 0 "$dir/machine/disk"
   ssh-keygen -q -t ed25519 -N '' -C jingxiang-test -f "$dir/machine/host_key"
   sed -e "s#^ListenAddress .*#ListenAddress $net.2#" -e "s#$dir/ssh/host_key#$dir/machine/host_key#" \
-    -e "s#^SetEnv .*#SetEnv DOCKER_HOST=unix://$dir/machine/docker.sock HOME=$dir/machine/home#" \
+    -e "s#$dir/ssh/authorized_keys#$dir/machine/authorized_keys#" \
+    -e "s#^SetEnv .*#SetEnv DOCKER_HOST=unix://$dir/machine/docker.sock HOME=$dir/machine/home PATH=$dir/machine/bin:$PATH#" \
     "$dir/ssh/sshd_config" >"$dir/machine/sshd_config"
+  # Whoever comes with the second key is nobody, and in no group.
+  ssh-keygen -q -t ed25519 -N '' -C jingxiang-test -f "$dir/machine/guest"
+  {
+    cat "$dir/ssh/id.pub"
+    # shellcheck disable=SC2016  # for the shell there
+    printf 'command="setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \\"$SSH_ORIGINAL_COMMAND\\"" %s\n' \
+      "$(cat "$dir/machine/guest.pub")"
+  } >"$dir/machine/authorized_keys"
   echo '{"insecure-registries": ["198.18.0.0/15"]}' >"$dir/machine/daemon.json"
   # As a file, so that tests can end the engine and start it again.
   cat >"$dir/machine/dockerd" <<SCRIPT
-dockerd --config-file $dir/machine/daemon.json --log-level warn --host unix://$dir/machine/docker.sock \\
+PATH=$dir/machine/bin:\$PATH dockerd --config-file $dir/machine/daemon.json --log-level warn --host unix://$dir/machine/docker.sock \\
   --pidfile /run/dockerd.pid --data-root $dir/machine/data --exec-root /run/docker-exec --bip 172.31.77.1/24 \\
   --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /$cgroup </dev/null >>$dir/machine/dockerd.log 2>&1 &
 SCRIPT
