@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -174,7 +173,7 @@ def test_ctrl_c_brings_the_old_one_back_and_stays_ctrl_c() -> None:
             raise KeyboardInterrupt
         return READY
 
-    site.readiness: Callable[[str], Answer] = interrupted  # type: ignore[method-assign]
+    site.readiness = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         roll(site, step(), RECREATE)
     assert (site.leads, site.versions["old"].runs) == ("old", True)

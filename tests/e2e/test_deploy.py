@@ -9,10 +9,9 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from jingxiang.container_plan import OUTPUTS
 from jingxiang.host_check import PROXY
 from tests.peers import base_image, checkout, remote_machine, system
 from tests.peers.checkout import Checkout, Done
+from tests.peers.crowd import ENDS, Crowd, job, post
 from tests.peers.remote_machine import Machine, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -31,8 +31,6 @@ PYTHON = getattr(sys, "_base_executable", sys.executable)
 BASE = "tests/debian:bookworm"
 TARGET = "ssh://gpu-2"
 PORT = 7860
-ENDS = ("done", "failed", "cancelled")
-CLIENTS = 20
 LITTLE = 100_000_000
 L20 = """#!/bin/sh
 case "$*" in
@@ -167,61 +165,8 @@ def photo() -> bytes:
     return packed.getvalue()
 
 
-def post(url: str, photo: bytes, **form: object) -> str:
-    """Hand in a job; gives its number."""
-    data = {name: str(value) for name, value in ({"prompt": "a cat", "preset": "fast"} | form).items()}
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as asked:
-        answer = asked.post("/api/jobs", files={"image": ("photo.jpg", photo)}, data=data)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
-
-
-def job(url: str, number: str) -> dict[str, Any]:
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as asked:
-        found: dict[str, Any] = asked.get(f"/api/jobs/{number}").json()
-    return found
-
-
 def videos(machine: Machine) -> list[str]:
     return machine.run(f"ls {machine.data}/volumes/{OUTPUTS}/_data/videos").split()
-
-
-@dataclass
-class Crowd:
-    """Clients that each follow a job, as a browser does: one event stream, opened again when it has ended early."""
-
-    url: str
-    numbers: list[str]
-    errors: list[str] = field(default_factory=list)
-    ended: Counter[str] = field(default_factory=Counter)
-    opened: int = 0
-
-    def follow(self, number: str) -> None:
-        with httpx.Client(base_url=self.url, timeout=60, trust_env=False) as asked:
-            state = ""
-            while state not in ENDS:
-                self.opened += 1
-                try:
-                    with asked.stream("GET", f"/api/jobs/{number}/events") as answer:
-                        if answer.status_code != 200:
-                            self.errors.append(f"{answer.status_code}")
-                            return
-                        for line in answer.iter_lines():
-                            if line.startswith("data: {"):
-                                state = json.loads(line.removeprefix("data: "))["state"]
-                except httpx.HTTPError as problem:
-                    self.errors.append(repr(problem))
-                    return
-            self.ended[state] += 1
-
-    def start(self) -> list[threading.Thread]:
-        threads = [
-            threading.Thread(target=self.follow, args=(self.numbers[each % len(self.numbers)],))
-            for each in range(CLIENTS)
-        ]
-        for thread in threads:
-            thread.start()
-        return threads
 
 
 def test_a_check_says_everything_and_changes_nothing(client: Client) -> None:
@@ -293,13 +238,12 @@ def test_a_change_goes_live_under_load_without_one_error(client: Client, tunnel:
     before = client.serving()
     numbers = [post(tunnel, photo, seed=each, steps=60) for each in range(3)]
     crowd = Crowd(tunnel, numbers)
-    threads = crowd.start()
+    crowd.start()
     with client.changed("# changed"):
         said = good(client.deploy())
-    for thread in threads:
-        thread.join(120)
+    crowd.join()
     assert (said["strategy"], crowd.errors) == ("bluegreen", [])
-    assert crowd.ended == {"done": CLIENTS}
+    assert crowd.ended == {"done": crowd.count}
     assert 0 < said["sent_bytes"] < 10_000_000
     assert client.serving() == said["version"] != before
     assert client.machine.containers("--filter", "label=jingxiang.role=app") == [f"jingxiang-{said['version']}"]
@@ -387,7 +331,8 @@ def test_whoever_was_killed_leaves_a_lock_and_the_next_one_tidies_up(client: Cli
 def test_recreate_finishes_the_running_job_and_loses_none_that_waits(client: Client, tunnel: str, photo: bytes) -> None:
     numbers = [post(tunnel, photo, seed=10 + each, steps=60) for each in range(3)]
     wait_until(lambda: job(tunnel, numbers[0])["step"] >= 1)
-    states, over = set(), threading.Event()
+    states: set[str] = set()
+    over = threading.Event()
 
     def watch() -> None:
         while not over.wait(0.05):
@@ -396,7 +341,7 @@ def test_recreate_finishes_the_running_job_and_loses_none_that_waits(client: Cli
             except httpx.HTTPError:
                 states.add("broken")
             else:
-                states.add("waits" if "正在更新" in answer.text else answer.status_code)
+                states.add("waits" if "正在更新" in answer.text else str(answer.status_code))
 
     thread = threading.Thread(target=watch)
     thread.start()
