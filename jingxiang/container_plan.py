@@ -16,6 +16,7 @@ from jingxiang.deploy_plan import Front
 from jingxiang.image_definition import Definition
 
 NETWORK = "jingxiang"
+REPOSITORY = "jingxiang"  # what images of deployments are called on a host
 FAILED = "jingxiang-failed"  # the container of the last version that did not get ready
 ROLE, VERSION, IMAGE, SETTINGS, PORT = (
     f"jingxiang.{name}" for name in ("role", "version", "image", "settings", "port")
@@ -126,7 +127,8 @@ def proxy(image_id: str, front: Front, definition: Definition) -> dict[str, Any]
             # A new volume takes over whom the folder belongs to, and this is the one that is not root's.
             **_guarded({PROXY_DATA: folder}),
             "PortBindings": ports,
-            "RestartPolicy": {"Name": "unless-stopped"},
+            # Always: the engine takes the signal to read the configuration again for one to stop, and remembers it.
+            "RestartPolicy": {"Name": "always"},
         },
     }
 

@@ -13,6 +13,7 @@ from jingxiang.gpu import Gpus
 from jingxiang.language import tr
 
 AUTO = "auto"
+GIB = 1 << 30
 BLUE_GREEN, RECREATE = "bluegreen", "recreate"
 REGISTRY, SSH = "registry", "ssh"
 STRATEGIES, TRANSFERS = (AUTO, BLUE_GREEN, RECREATE), (AUTO, REGISTRY, SSH)
@@ -148,8 +149,8 @@ def strategy(asked: str, gpus: Gpus, needed_bytes: int) -> tuple[str, str]:
         return asked, tr("as asked for")
     if not needed_bytes:
         return BLUE_GREEN, tr("no GPU memory is needed")
-    free = min((card.free_bytes for card in gpus.cards), default=0)
-    fields = {"free": f"{free / 2**30:.1f}", "needed": f"{needed_bytes / 2**30:.1f}"}
-    if free >= needed_bytes:
-        return BLUE_GREEN, tr("{free} GiB of GPU memory free, {needed} needed", **fields)
-    return RECREATE, tr("{free} GiB of GPU memory free, {needed} needed for a second copy", **fields)
+    free, needed = min((card.free_bytes for card in gpus.cards), default=0) / GIB, needed_bytes / GIB
+    if free >= needed:
+        return BLUE_GREEN, tr("{free:.1f} GiB of GPU memory free, {needed:.1f} needed", free=free, needed=needed)
+    return RECREATE, tr("{free:.1f} GiB of GPU memory free, {needed:.1f} needed for a second copy", free=free,
+                        needed=needed)  # fmt: skip

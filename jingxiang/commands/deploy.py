@@ -6,10 +6,22 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jingxiang import console, findings, image_definition, models, profiles, remotes, sinks, targets, weights
+from jingxiang import (
+    base_images,
+    console,
+    findings,
+    image_definition,
+    models,
+    profiles,
+    remotes,
+    sinks,
+    targets,
+    weights,
+)
 from jingxiang.commands import build_image, engines, image_parts
 from jingxiang.commands.image_parts import Recipe
 from jingxiang.deploy_plan import AUTO, Deployed, Front, NotReady, Order, Status, has_problem
+from jingxiang.digest import short
 from jingxiang.errors import UsageError
 from jingxiang.gpu import Gpus
 from jingxiang.images import Image
@@ -67,10 +79,12 @@ class Source:
         return build_image.send(sink, image, held).size_bytes
 
     def push(self, image: Image, repository: str) -> str:
-        with build_image.open_sink(self.places, sinks.Address(sinks.REGISTRY, repository), "", "") as sink:
+        group = base_images.reference(repository).group
+        to = sinks.Address(sinks.REGISTRY, f"{group}:{short(image.digest.removeprefix('sha256:'))}")
+        with build_image.open_sink(self.places, to, "", "") as sink:
             sink.check()
             self.put(image, sink)
-        return f"{repository}@{image.digest}"
+        return f"{group}@{image.digest}"
 
     @property
     def _catalog(self) -> Catalog:
@@ -139,7 +153,10 @@ def _deployed(done: Deployed, *, as_json: bool) -> None:
 
 
 def _serving(found: Status) -> str:
-    parts = [found.version, tr(found.state)]
+    states = {
+        "ready": tr("ready"), "loading": tr("loading"), "stopped": tr("stopped"), "absent": tr("nothing is deployed"),
+    }  # fmt: skip
+    parts = [found.version, states.get(found.state, found.state)]
     if found.running is not None:
         parts.append(tr("{running} running, {queued} waiting", running=found.running, queued=found.queued))
     return ", ".join(filter(None, parts))

@@ -6,7 +6,7 @@ import contextlib
 import io
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -202,6 +202,13 @@ class DockerSite:
         """Unless something runs from it."""
         with contextlib.suppress(EngineRefused):
             self._unless_gone(lambda client: api(client).remove_image(image_id, force=True))
+
+    def remove_images(self, kept: Collection[str] = ()) -> None:
+        """Those that were deployed, but some, and but what runs."""
+        listed = self.ask(lambda client: api(client).images(name=container_plan.REPOSITORY))
+        for each in listed:
+            if each["Id"] not in kept:
+                self.remove_image(each["Id"])
 
     def remove_volume(self, name: str) -> None:
         self._unless_gone(lambda client: api(client).remove_volume(name, force=True))

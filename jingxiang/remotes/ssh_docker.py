@@ -46,7 +46,6 @@ from jingxiang.targets import SshTarget
 
 KEPT = 3  # versions, with the one that serves
 SENDINGS = 3  # a transfer that breaks off goes on from the layers that are there
-REPOSITORY = "jingxiang"
 FROM_HERE_S = 10.0
 
 
@@ -160,8 +159,7 @@ class SshDocker:
             for name in (PROXY, container_plan.FAILED, *(container_plan.container(each.name) for each in versions)):
                 site.remove(name)
             site.remove_network()
-            for image in {each.image for each in versions}:
-                site.remove_image(image)
+            site.remove_images()
             for volume in (container_plan.PROXY_DATA, container_plan.SECRETS):
                 site.remove_volume(volume)
             if volumes:
@@ -220,7 +218,7 @@ class SshDocker:
 
     def _send(self, site: DockerSite, facts: Facts, image: Image, source: Images, order: Order) -> int:
         """Have the image on the host, under its own digest; gives the bytes that were sent."""
-        tag = f"{REPOSITORY}:{short(image.id.removeprefix('sha256:'))}"
+        tag = f"{container_plan.REPOSITORY}:{short(image.id.removeprefix('sha256:'))}"
         sink = DockerLoad(site.url, tag, name=self.login.host)
         needed = sink.room(image.layers, sink.held(image.layers)).needed_bytes
         if needed > facts.free_bytes:
@@ -342,8 +340,7 @@ class SshDocker:
         for each in versions:
             if each.name not in kept:
                 site.remove(container_plan.container(each.name))
-                if each.image not in images:
-                    site.remove_image(each.image)
+        site.remove_images(images)
 
     def _url(self, front: Front) -> str:
         if not front.public:
