@@ -1,19 +1,18 @@
-"""Containers of a deployment as the docker engine's API takes them, and the configuration of the proxy in front.
+"""Containers of a deployment as the docker engine's API takes them.
 
 https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
-https://caddyserver.com/docs/caddyfile
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jingxiang import proxy_plan
 from jingxiang.deploy_plan import Front
 from jingxiang.image_definition import Definition
+from jingxiang.proxy_plan import Doors
 
 NETWORK = "jingxiang"
 REPOSITORY = "jingxiang"  # what images of deployments are called on a host
@@ -25,21 +24,11 @@ APP_ROLE, PROXY_ROLE = "app", "proxy"
 OUTPUTS, SECRETS, PROXY_DATA = "jingxiang-outputs", "jingxiang-secrets", "jingxiang-proxy"
 SECRETS_FOLDER, PASSWORDS = "/secrets", "passwords"
 CONFIG = "Caddyfile"
-INSIDE_HTTP, INSIDE_TLS = 8080, 8443  # whoever is not root may listen there
-INSIDE_SIGN = 8079  # says which version is led to, and nothing else
+SIGN = 8079
+DOORS = Doors(8080, 8443, f":{SIGN}")  # whoever is not root may listen there
 DRAIN_S = 600  # as the app has it; the engine waits a little longer before it kills
 GRACE_S = 30
-SERVES = "Jingxiang-Version"  # a header of each answer: which version the proxy leads to
-FIRST = re.compile(r"# serving (\S*)")
 LOG = {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "5"}}
-# Both languages: whoever sees it may be anybody.
-MAINTENANCE = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>jingxiang</title><meta http-equiv="refresh" content="2">
-<style>body{font:16px system-ui,"PingFang SC","Microsoft YaHei","Noto Sans CJK SC",sans-serif}
-p{margin:20vh auto;max-width:30em;text-align:center}</style>
-<p>正在更新，页面会自动恢复，排队的任务不会丢失。<br>
-Being updated: this page comes back by itself, and no waiting job is lost.</p></html>"""
-BUSY = '{"error": "being updated: try again in a moment / 正在更新：请稍后再试", "hints": []}'
 
 
 @dataclass(frozen=True)
@@ -113,7 +102,7 @@ def proxy(image_id: str, front: Front, definition: Definition) -> dict[str, Any]
         f"{inside}/tcp": [{"HostIp": address, "HostPort": str(outside)}]
         for inside, address, outside in published(front)
     }
-    ports[f"{INSIDE_SIGN}/tcp"] = [{"HostIp": "127.0.0.1", "HostPort": ""}]
+    ports[f"{SIGN}/tcp"] = [{"HostIp": "127.0.0.1", "HostPort": ""}]
     folder = definition.outputs
     return {
         "Image": image_id,
@@ -136,82 +125,10 @@ def proxy(image_id: str, front: Front, definition: Definition) -> dict[str, Any]
 def published(front: Front) -> list[tuple[int, str, int]]:
     """Port of the proxy, address and port of the host. With a domain, port 80 leads on, and proves whose it is."""
     if not front.public:
-        return [(INSIDE_HTTP, "127.0.0.1", front.port)]
+        return [(DOORS.http, "127.0.0.1", front.port)]
     everywhere = "0.0.0.0"  # noqa: S104 (asked for, and with a password)
-    found = [(INSIDE_TLS, everywhere, front.port)]
-    return [*found, (INSIDE_HTTP, everywhere, 80)] if front.domain and front.port == 443 else found
-
-
-def caddyfile(name: str, upstream: str, front: Front, host: str) -> str:
-    """Lead to one version, or (no `name`) to the page that says to wait. `upstream`: HOST:PORT; `host`: what the page
-    is called without a domain."""
-    site = front.domain or (f"[{host}]" if ":" in host else host)
-    options = ["admin off", "persist_config off", f"http_port {INSIDE_HTTP}", f"https_port {INSIDE_TLS}"]
-    if front.public:
-        options += ["skip_install_trust", f"default_sni {front.domain or host}"]
-        options += [] if len(published(front)) > 1 else ["auto_https disable_redirects"]
-    else:
-        options += ["auto_https off"]
-    begin = [f"https://{site} {{"] if front.public else [f"http://:{INSIDE_HTTP} {{"]
-    if front.public and not is_domain(front.domain):
-        begin.append("\ttls internal")
-    if not front.public:
-        # A name that only leads to loopback since a page was loaded: a browser would take us for that page's site.
-        begin += ["\t@foreign not host localhost 127.0.0.1 [::1]", "\trespond @foreign 421"]
-    lines = [
-        f"# serving {name}",
-        "{",
-        *(f"\t{line}" for line in options),
-        "\tservers {\n\t\tprotocols h1 h2\n\t}",
-        "\tlog {\n\t\tlevel WARN\n\t}",
-        "}",
-        f"http://:{INSIDE_SIGN} {{",
-        f'\theader {SERVES} "{name}"',
-        "\trespond 204",
-        "}",
-        *begin,
-        f'\theader {SERVES} "{name}"',
-        *([_reverse_proxy(upstream)] if name else ["\terror 503"]),
-        _waiting(),
-        "}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def serving(config: str) -> str:
-    """Which version a configuration leads to; empty if none."""
-    found = FIRST.match(config)
-    return found[1] if found else ""
-
-
-def is_domain(name: str) -> bool:
-    """Whether a public authority would certify it: no address, and with a dot."""
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return "." in name
-    return False
-
-
-def _reverse_proxy(upstream: str) -> str:
-    """Events are handed on at once; a moment without an answer is waited for."""
-    return (
-        f"\treverse_proxy {upstream} {{\n\t\tflush_interval -1\n\t\tlb_try_duration 2s\n"
-        "\t\ttransport http {\n\t\t\tdial_timeout 2s\n\t\t}\n\t}"
-    )
-
-
-def _waiting() -> str:
-    """What is said while no version answers: to programs in their own way."""
-    return (
-        "\thandle_errors 502 503 504 {\n"
-        "\t\theader Retry-After 2\n\t\theader Cache-Control no-store\n"
-        "\t\t@program path /api/* /metrics /healthz /readyz\n"
-        "\t\thandle @program {\n\t\t\theader Content-Type application/json\n"
-        f"\t\t\trespond `{BUSY}` 503\n\t\t}}\n"
-        '\t\thandle {\n\t\t\theader Content-Type "text/html; charset=utf-8"\n'
-        f"\t\t\trespond `{MAINTENANCE}` 503\n\t\t}}\n\t}}"
-    )
+    found = [(DOORS.tls, everywhere, front.port)]
+    return [*found, (DOORS.http, everywhere, proxy_plan.HTTP)] if proxy_plan.leads_on(front) else found
 
 
 def _guarded(volumes: Mapping[str, str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -75,45 +74,3 @@ def test_the_proxy_listens_on_loopback_unless_others_may_reach_it(
     assert ports == {**bound, "8079/tcp": ("127.0.0.1", "")}
     assert made["Entrypoint"] == ["/opt/jingxiang/environment/bin/caddy"]
     assert Front.of(made["Labels"]["jingxiang.settings"]) == front
-
-
-def test_on_loopback_the_proxy_answers_to_no_other_name() -> None:
-    config = container_plan.caddyfile("7c1d09e2", "jingxiang-7c1d09e2:7860", LOOPBACK, "gpu-1")
-    assert "@foreign not host localhost 127.0.0.1 [::1]\n\trespond @foreign 421" in config
-    assert "http://:8080 {" in config
-    assert "auto_https off" in config
-    assert "tls internal" not in config
-
-
-@pytest.mark.parametrize(
-    ("front", "host", "there", "absent"),
-    [
-        (PUBLIC, "203.0.113.7", "https://203.0.113.7 {\n\ttls internal", "@foreign"),
-        (PUBLIC, "2001:db8::7", "https://[2001:db8::7] {\n\ttls internal", "@foreign"),
-        (NAMED, "203.0.113.7", "https://video.example.com {\n\theader", "tls internal"),
-    ],
-)
-def test_what_others_reach_has_tls_from_an_authority_where_there_is_a_domain(
-    front: Front, host: str, there: str, absent: str
-) -> None:
-    config = container_plan.caddyfile("7c1d09e2", "jingxiang-7c1d09e2:7860", front, host)
-    assert there in config
-    assert absent not in config
-
-
-def test_a_configuration_says_which_version_it_leads_to() -> None:
-    config = container_plan.caddyfile("7c1d09e2", "jingxiang-7c1d09e2:7860", LOOPBACK, "gpu-1")
-    assert container_plan.serving(config) == "7c1d09e2"
-    assert container_plan.serving("") == ""
-
-
-def test_what_programs_are_told_meanwhile_is_json() -> None:
-    assert json.loads(container_plan.BUSY)["hints"] == []
-
-
-@pytest.mark.parametrize(
-    ("name", "is_one"),
-    [("video.example.com", True), ("203.0.113.7", False), ("[::1]", False), ("gpu-1", False), ("", False)],
-)
-def test_an_address_is_no_domain(name: str, is_one: bool) -> None:
-    assert container_plan.is_domain(name) == is_one

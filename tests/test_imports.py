@@ -44,6 +44,7 @@ LAYERS = {
     "jingxiang.host_check": 2,
     "jingxiang.images": 2,
     "jingxiang.profiles": 2,
+    "jingxiang.proxy_plan": 2,
     "jingxiang.fetch.artifacts": 2,
     "jingxiang.fetch.faults": 2,
     "jingxiang.fetch.ranges": 2,

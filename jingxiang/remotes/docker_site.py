@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jingxiang import container_plan
+from jingxiang import container_plan, proxy_plan
 from jingxiang.container_plan import Settings
 from jingxiang.deploy_plan import Front
 from jingxiang.errors import JingxiangError
@@ -111,7 +111,7 @@ class DockerSite:
 
     def lead(self, version: str) -> None:
         upstream = f"{container_plan.container(version)}:{self.definition.port}"
-        config = container_plan.caddyfile(version, upstream, self.front, self.host)
+        config = proxy_plan.caddyfile(version, upstream, self.front, self.host, container_plan.DOORS)
         self.put(PROXY, self.definition.outputs, container_plan.CONFIG, config.encode(), 0o644)
         self._run_proxy()
         end = time.monotonic() + SWITCH_S
@@ -143,7 +143,7 @@ class DockerSite:
     def serving(self) -> str:
         """The version that the proxy leads to; empty if there is none."""
         config = self.read(PROXY, f"{self.definition.outputs}/{container_plan.CONFIG}")
-        return container_plan.serving(config.decode(errors="replace"))
+        return proxy_plan.serving(config.decode(errors="replace"))
 
     def present_front(self) -> Front | None:
         """Where the proxy that is there answers."""
@@ -191,7 +191,7 @@ class DockerSite:
         config = self.read(PROXY, f"{self.definition.outputs}/{container_plan.CONFIG}")
         self.remove(PROXY)
         self.create(PROXY, container_plan.proxy(image_id, self.front, self.definition))
-        served = container_plan.serving(config.decode(errors="replace"))
+        served = proxy_plan.serving(config.decode(errors="replace"))
         if served:
             self.lead(served)
 
@@ -274,8 +274,8 @@ class DockerSite:
         self.ask(work)
 
     def _sign(self) -> str:
-        near = self._port(PROXY, container_plan.INSIDE_SIGN)
-        return self._get(near, "/").headers.get(container_plan.SERVES.lower(), "") if near else ""
+        near = self._port(PROXY, container_plan.SIGN)
+        return self._get(near, "/").headers.get(proxy_plan.SERVES.lower(), "") if near else ""
 
     def _port(self, name: str, inside: int) -> str:
         """Where a port of a container is on the host: HOST:PORT."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from http.client import HTTPException, HTTPSConnection
 
-from jingxiang import console, container_plan, findings, host_check, image_definition, images
+from jingxiang import console, container_plan, findings, host_check, image_definition, images, proxy_plan
 from jingxiang.container_plan import Settings
 from jingxiang.deploy_plan import (
     AUTO,
@@ -358,7 +358,7 @@ class SshDocker:
         if not front.public:
             status = get(site.link.forward(f"127.0.0.1:{front.port}"), "/healthz").status
         else:
-            own = "" if container_plan.is_domain(front.domain) else site.certificate()
+            own = "" if proxy_plan.is_domain(front.domain) else site.certificate()
             status = _over_tls(front.domain or hostname(self.login), front.port, own)
         if status != 200:
             console.warn(

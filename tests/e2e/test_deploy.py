@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from jingxiang import container_plan
+from jingxiang import container_plan, proxy_plan
 from jingxiang.container_plan import OUTPUTS
 from jingxiang.host_check import PROXY
 from tests.peers import base_image, checkout, remote_machine, system
@@ -223,7 +223,7 @@ def test_the_first_one_survives_a_cut_and_only_this_host_reaches_it(
     assert (first["strategy"], first["url"]) == ("first", f"http://127.0.0.1:{PORT}")
     assert 0 < first["sent_bytes"] < first["size_bytes"], "layers that were there were not sent again"
     answer = httpx.get(f"{tunnel}/readyz", trust_env=False)
-    assert (answer.status_code, answer.headers[container_plan.SERVES]) == (200, first["version"])
+    assert (answer.status_code, answer.headers[proxy_plan.SERVES]) == (200, first["version"])
     assert "<html" in httpx.get(tunnel, trust_env=False, timeout=30).text
     assert httpx.get(tunnel, headers={"Host": "rebound.example"}, trust_env=False).status_code == 421
     with pytest.raises(httpx.ConnectError):
