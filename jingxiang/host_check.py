@@ -153,6 +153,14 @@ def findings(host: str, found: Facts, need: Need, order: Order) -> tuple[Finding
     )
 
 
+def summary(found: Facts) -> str:
+    """One line for people."""
+    engine = [f"docker {found.version}"] if found.version else []
+    cards = [found.gpus.cards[0].name] if found.gpus.cards else []
+    free = tr("{size} of disk free", size=console.size(found.free_bytes))
+    return ", ".join((found.system, *engine, *cards, free))
+
+
 def probed(found: str) -> Finding:
     """What came of running `nvidia-smi -L` in a container with all GPUs; its last line is `rc CODE`."""
     *lines, last = found.strip().splitlines()

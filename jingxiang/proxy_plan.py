@@ -38,9 +38,9 @@ class Doors:
 def caddyfile(name: str, upstream: str, front: Front, host: str, doors: Doors) -> str:
     """Lead to one version. `upstream`: HOST:PORT; `host`: what the page is called without a domain."""
     site = front.domain or (f"[{host}]" if ":" in host else host)
-    options = ["admin off", "persist_config off", f"http_port {doors.http}", f"https_port {doors.tls}"]
+    options = ["admin off", "persist_config off", f"http_port {doors.http}"]
     if front.public:
-        options += ["skip_install_trust", f"default_sni {front.domain or host}"]
+        options += [f"https_port {doors.tls}", "skip_install_trust", f"default_sni {front.domain or host}"]
         options += [] if leads_on(front) else ["auto_https disable_redirects"]
         begin = [f"https://{site} {{", *([] if is_domain(front.domain) else ["\ttls internal"])]
     else:

@@ -6,8 +6,8 @@ import contextlib
 import io
 import tarfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jingxiang import container_plan, proxy_plan
@@ -19,6 +19,7 @@ from jingxiang.image_definition import Definition
 from jingxiang.language import tr
 from jingxiang.remotes.rollout import LOOK_S, SWITCH_S, TAIL, Life
 from jingxiang.remotes.ssh import Answer, Connection, get
+from jingxiang.remotes.ssh_host import Version
 from jingxiang.sinks import docker_engine
 from jingxiang.sinks.docker_engine import EngineUnavailable
 
@@ -35,19 +36,8 @@ class EngineRefused(JingxiangError):
     """The engine did not do what it was asked for; its own words."""
 
 
-@dataclass(frozen=True)
-class Version:
-    """One that the host has. `created`: seconds since 1970."""
-
-    name: str
-    image: str
-    settings: Settings
-    runs: bool
-    created: int
-
-
 class DockerSite:
-    """`front` and `host`: where the page answers, and what the host is called. See `rollout.Site`."""
+    """`front` and `host`: where the page answers, and what the host is called. See `ssh_host.HostSite`."""
 
     def __init__(self, link: Connection, endpoint: str, definition: Definition, front: Front, host: str) -> None:
         self.link = link
@@ -96,7 +86,7 @@ class DockerSite:
         return self._get(near, "/readyz") if near else Answer(0, {}, b"")
 
     def words(self, version: str) -> list[str]:
-        return self.log(container_plan.container(version), TAIL)
+        return self.log(version, TAIL)
 
     def finish(self, version: str) -> None:
         self._unless_gone(lambda client: self._signal(client, container_plan.container(version), "SIGTERM"))
@@ -106,7 +96,7 @@ class DockerSite:
         name = container_plan.container(version)
         self._unless_gone(lambda client: api(client).stop(name, timeout=5))
         if self.life(version).code is not None and not self._has_served(version):
-            self.remove(container_plan.FAILED)
+            self._remove(container_plan.FAILED)
             self._unless_gone(lambda client: api(client).rename(name, container_plan.FAILED))
 
     def lead(self, version: str) -> None:
@@ -117,7 +107,7 @@ class DockerSite:
         end = time.monotonic() + SWITCH_S
         while self._sign() != version:
             if time.monotonic() > end:
-                words = self.log(PROXY, TAIL)
+                words = self._log(PROXY, TAIL)
                 raise EngineRefused(tr("the proxy does not lead to it: {reason}", reason=words[-1] if words else "?"))
             time.sleep(LOOK_S)
 
@@ -159,15 +149,17 @@ class DockerSite:
         """Of the authority that the proxy has made for itself."""
         return self.read(PROXY, f"{self.definition.outputs}/{ROOT_CERTIFICATE}").decode(errors="replace")
 
-    def log(self, name: str, lines: int) -> list[str]:
+    def log(self, version: str, lines: int) -> list[str]:
+        return self._log(_named(version), lines)
+
+    def _log(self, name: str, lines: int) -> list[str]:
         text = self.ask(lambda client: self._logs(client, name, lines))
         return text.decode(errors="replace").splitlines()
 
-    def follow(self, name: str) -> Iterator[str]:
-        """Its log as it grows."""
+    def follow(self, version: str) -> Iterator[str]:
         with docker_engine.at(self.url) as client:
             rest = b""
-            for block in api(client).logs(name, stream=True, follow=True, tail=TAIL):
+            for block in api(client).logs(_named(version), stream=True, follow=True, tail=TAIL):
                 *whole, rest = (rest + block).split(b"\n")
                 yield from (line.decode(errors="replace") for line in whole)
 
@@ -184,18 +176,21 @@ class DockerSite:
 
         self.ask(make)
 
-    def proxy(self, image_id: str) -> None:
-        """Have the proxy of this front; another front needs another container."""
+    def proxy(self, version: Version) -> None:
+        """Another front needs another container."""
         if self.present_front() == self.front:
             return
         config = self.read(PROXY, f"{self.definition.outputs}/{container_plan.CONFIG}")
-        self.remove(PROXY)
-        self.create(PROXY, container_plan.proxy(image_id, self.front, self.definition))
+        self._remove(PROXY)
+        self.create(PROXY, container_plan.proxy(version.image, self.front, self.definition))
         served = proxy_plan.serving(config.decode(errors="replace"))
         if served:
             self.lead(served)
 
-    def remove(self, name: str) -> None:
+    def remove(self, version: str) -> None:
+        self._remove(container_plan.container(version))
+
+    def _remove(self, name: str) -> None:
         self._unless_gone(lambda client: api(client).remove_container(name, force=True, v=True))
 
     def remove_image(self, image_id: str) -> None:
@@ -203,18 +198,22 @@ class DockerSite:
         with contextlib.suppress(EngineRefused):
             self._unless_gone(lambda client: api(client).remove_image(image_id, force=True))
 
-    def remove_images(self, kept: Collection[str] = ()) -> None:
-        """Those that were deployed, but some, and but what runs."""
-        listed = self.ask(lambda client: api(client).images(name=container_plan.REPOSITORY))
-        for each in listed:
-            if each["Id"] not in kept:
+    def tidy(self, kept: list[Version]) -> None:
+        """Images that were deployed, but for those that are kept, or that something runs from."""
+        images = {each.image for each in kept}
+        for each in self.ask(lambda client: api(client).images(name=container_plan.REPOSITORY)):
+            if each["Id"] not in images:
                 self.remove_image(each["Id"])
 
-    def remove_volume(self, name: str) -> None:
-        self._unless_gone(lambda client: api(client).remove_volume(name, force=True))
-
-    def remove_network(self) -> None:
+    def clear(self, *, volumes: bool) -> str:
+        for name in (PROXY, container_plan.FAILED):
+            self._remove(name)
         self._unless_gone(lambda client: api(client).remove_network(container_plan.NETWORK))
+        self.tidy([])
+        gone = [container_plan.PROXY_DATA, container_plan.SECRETS, *([container_plan.OUTPUTS] if volumes else [])]
+        for volume in gone:
+            self._unless_gone(partial(_remove_volume, volume))
+        return container_plan.OUTPUTS
 
     def run(self, config: Mapping[str, Any]) -> str:
         """What a container prints that ends by itself, and `rc CODE`."""
@@ -319,3 +318,11 @@ class DockerSite:
 def api(client: DockerClient) -> Any:
     """The part of the SDK that answers with what the engine says; its types are unfinished."""
     return client.api
+
+
+def _named(version: str) -> str:
+    return container_plan.container(version) if version else container_plan.FAILED
+
+
+def _remove_volume(name: str, client: DockerClient) -> None:
+    api(client).remove_volume(name, force=True)
