@@ -57,6 +57,10 @@ say disk; df -Pk "${root:-/}" 2>/dev/null | tail -n 1
 say rotates; device=$(df -P "${root:-/}" 2>/dev/null | tail -n 1 | cut -d' ' -f1); lsblk -dno ROTA "$device" 2>/dev/null
 say port; have ss && ss -ltnpH "sport = :$1" 2>/dev/null
 say memory; sed -n 's/^MemAvailable: *//p' /proc/meminfo
+say python; python3 -c 'import ensurepip, venv, sys; print("%d.%d venv" % sys.version_info[:2])' 2>/dev/null ||
+  python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+say homedisk; df -Pk "$HOME" 2>/dev/null | tail -n 1
+say bundle; ls ~/.jingxiang/app/bundle/bundle.json 2>/dev/null
 say outbound; if [ -n "$2" ]; then
   if have curl; then curl -sS -o /dev/null -m 4 -w '%{http_code}' "https://$2/v2/" 2>&1 ||
     curl -sS -o /dev/null -m 4 -w '%{http_code}' "http://$2/v2/" 2>&1
@@ -89,6 +93,9 @@ class Facts:
     port_owner: str
     memory_bytes: int
     outbound: str
+    python: str
+    home_free_bytes: int
+    has_bundle: bool
 
     @property
     def is_serving(self) -> bool:
@@ -114,7 +121,6 @@ def facts(output: str, *, now_s: float) -> Facts:
     found, problem = _docker(docker)
     server = found.get("Server") or {}
     listed = (json.loads(line) for line in sections.get("ours", "").splitlines() if line.startswith("{"))
-    disk = sections.get("disk", "").split()
     memory = re.match(r"(\d+) kB", sections.get("memory", ""))
     clock = sections.get("clock", "")
     return Facts(
@@ -132,11 +138,14 @@ def facts(output: str, *, now_s: float) -> Facts:
         gpu_users=tuple(line.strip() for line in sections.get("users", "").splitlines() if line[:1].isdigit()),
         has_image=bool(sections.get("image")),
         probe=sections.get("probe") or None,
-        free_bytes=int(disk[3]) * 1024 if len(disk) > 3 and disk[3].isdigit() else 0,
+        free_bytes=_free_of(sections.get("disk", "")),
         rotates={"0": False, "1": True}.get(sections.get("rotates", "").strip()),
         port_owner=_owner(sections.get("port", "")),
         memory_bytes=int(memory[1]) * 1024 if memory else 0,
         outbound=sections.get("outbound", "").strip(),
+        python=sections.get("python", "").strip(),
+        home_free_bytes=_free_of(sections.get("homedisk", "")),
+        has_bundle=bool(sections.get("bundle", "").strip()),
     )
 
 
@@ -148,6 +157,19 @@ def findings(host: str, found: Facts, need: Need, order: Order) -> tuple[Finding
         *_engine(found),
         *_gpu(found, need),
         *_disk(found, need),
+        _port(found, order),
+        *_rest(found, order),
+    )
+
+
+def bare_findings(host: str, found: Facts, need: Need, order: Order) -> tuple[Finding, ...]:
+    """The same for a host without docker: the environment is made there, and needs a Python to begin with."""
+    return (
+        Finding("ssh", OK, tr("{host}: lets us in", host=host)),
+        _system(found),
+        _python(found),
+        *(each for each in _gpu(found, need) if each.subject != "container"),
+        _home(found, need),
         _port(found, order),
         *_rest(found, order),
     )
@@ -226,6 +248,12 @@ def _mib(text: str) -> int:
     return int(text) << 20 if text.isdigit() else 0
 
 
+def _free_of(line: str) -> int:
+    """Bytes that `df -Pk` calls free."""
+    parts = line.split()
+    return int(parts[3]) * 1024 if len(parts) > 3 and parts[3].isdigit() else 0
+
+
 def _owner(said: str) -> str:
     """Who listens, as `ss -ltnp` has it: users:(("caddy",pid=3,fd=7)); without rights it names nobody."""
     if not said.strip():
@@ -258,6 +286,25 @@ def _engine(found: Facts) -> Iterator[Finding]:
         if "/snap/" in str(found.info.get("DockerRootDir", "")) and found.gpus.cards:
             yield Finding("docker", PROBLEM, tr("it comes from snap, which keeps GPUs from containers"),
                           "sudo snap remove docker && sudo apt-get install docker.io")  # fmt: skip
+
+
+def _python(found: Facts) -> Finding:
+    """`setup` begins with whatever Python 3 the host has, if that can make environments."""
+    version, _, state = found.python.partition(" ")
+    if state == "venv" and (3, 10) <= tuple(int(part) for part in version.split(".")) <= (3, 13):
+        return Finding("python", OK, version)
+    text = tr("{version}: needed is 3.10 to 3.13, with venv", version=found.python or "-")
+    return Finding("python", PROBLEM, text, "sudo apt-get install python3 python3-venv")
+
+
+def _home(found: Facts, need: Need) -> Finding:
+    """Bundle and environment, each once; hard links otherwise."""
+    needed = 2 * (ENVIRONMENT_BYTES[need.profile or "cpu"] + need.weights_bytes)
+    text = tr("{folder}: {free} free", folder=found.home, free=console.size(found.home_free_bytes))
+    if found.has_bundle or found.home_free_bytes >= needed:
+        return Finding("disk", OK, text)
+    text += ", " + tr("{needed} needed", needed=console.size(needed))
+    return Finding("disk", PROBLEM, text, tr("make room there, or choose a larger disk"))
 
 
 def _gpu(found: Facts, need: Need) -> Iterator[Finding]:

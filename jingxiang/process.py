@@ -109,6 +109,25 @@ def beside(
                 child.stdin.close()
 
 
+@contextlib.contextmanager
+def fed(argv: Sequence[str | Path], *, name: str) -> Iterator[IO[bytes]]:
+    """Write what a program reads. Raises `ProcessFailed` if it then does not end with 0, or ends before."""
+    words = [str(word) for word in argv]
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said) as child:
+            assert child.stdin is not None
+            try:
+                with contextlib.suppress(BrokenPipeError):  # its own words say more
+                    yield child.stdin
+                    child.stdin.close()
+            except BaseException:
+                child.kill()
+                raise
+        said.seek(0)
+        if child.returncode:
+            raise ProcessFailed(name, Finished(child.returncode, "", said.read()))
+
+
 def replace(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> NoReturn:
     """Become another program: it gets our terminal, our signals and our exit code."""
     words = [str(word) for word in argv]

@@ -41,6 +41,7 @@ LAYERS = {
     "jingxiang.conda_locks": 2,
     "jingxiang.container_plan": 2,
     "jingxiang.deploy_plan": 2,
+    "jingxiang.env_plan": 2,
     "jingxiang.host_check": 2,
     "jingxiang.images": 2,
     "jingxiang.profiles": 2,

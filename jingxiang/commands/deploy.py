@@ -10,6 +10,7 @@ from jingxiang import (
     base_images,
     console,
     findings,
+    image_contents,
     image_definition,
     models,
     profiles,
@@ -18,7 +19,7 @@ from jingxiang import (
     targets,
     weights,
 )
-from jingxiang.commands import build_image, engines, image_parts
+from jingxiang.commands import build_image, bundle, engines, image_parts
 from jingxiang.commands.image_parts import Recipe
 from jingxiang.deploy_plan import AUTO, Deployed, Front, NotReady, Order, Status, has_problem
 from jingxiang.digest import short
@@ -28,11 +29,12 @@ from jingxiang.images import Image
 from jingxiang.language import tr
 from jingxiang.models import Catalog
 from jingxiang.places import Places
-from jingxiang.remotes.base import Choice, Remote
+from jingxiang.remotes.base import Choice, Pack, Remote
 from jingxiang.sinks.base import Sink
 
 ALLOCATOR = 1.9  # times the memory that a model computes with is what it takes at most, see `models.Memory.peak_bytes`
 PAGE, TLS = 7860, 443
+TOOLS = ("tasks.py", "mirrors.toml", "envs", "docker")  # what `setup` needs besides the code
 
 
 def order(
@@ -72,6 +74,20 @@ class Source:
         spec = self._catalog.model(choice.model)
         recipe = Recipe(definition, (spec,), self.base or definition.base, choice.profile, self.engine, self.mirror)
         return image_parts.made(self.places, recipe)[1]
+
+    def pack(self, choice: Choice) -> Pack:
+        root, folder = self.places.root, self.places.home / "deploy" / choice.profile
+        spec = self._catalog.model(choice.model)
+        engine = bundle.write(
+            self.places, folder, mirror=self.mirror, profile=choice.profile, engine=self.engine,
+            models=[spec.name] if spec.weights else [],
+        )  # fmt: skip
+        tools = [root / name for name in TOOLS]
+        listed = [path for each in tools for path in (each.rglob("*") if each.is_dir() else [each]) if path.is_file()]
+        code, others = (
+            {path.relative_to(root).as_posix(): path for path in found} for found in (image_contents.code(root), listed)
+        )
+        return Pack(folder, code, others, engine)
 
     def put(self, image: Image, sink: Sink) -> int:
         held = sink.held(image.layers)

@@ -88,11 +88,15 @@ class Connection:
 
     def run(self, script: str, *arguments: str, given: str = "", timeout_s: float = COMMAND_S) -> Finished:
         """Run a script of a POSIX shell there. Raises `Unreachable`; what the script ends with is the caller's."""
-        line = shlex.join(["sh", "-c", script, "sh", *arguments])
-        done = process.run([*self._client, "-T", "--", self.login.host, line], given=given, timeout_s=timeout_s)
+        done = process.run(self.command(script, *arguments), given=given, timeout_s=timeout_s)
         if done.code == LOST and not self.is_alive:
             raise Unreachable(tr("{host}: the connection was lost", host=self.login.host))
         return done
+
+    def command(self, script: str, *arguments: str) -> list[str]:
+        """The same, for whoever starts it by himself."""
+        line = shlex.join(["sh", "-c", script, "sh", *arguments])
+        return [*self._client, "-T", "--", self.login.host, line]
 
     def forward(self, far: str) -> Path:
         """A socket here that leads to a socket's path or HOST:PORT there."""

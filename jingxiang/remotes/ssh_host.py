@@ -6,6 +6,7 @@ What a version is there, and how it comes there, the kinds of hosts say (`ssh_do
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import ssl
 import time
@@ -170,7 +171,8 @@ class SshHost(ABC):
                 done = self._serve(site, looked, order, brought.version)
             times.append(time.monotonic())
         names = ("check_s", "make_s", "send_s", "serve_s")
-        seconds = {name: round(end - start, 2) for name, start, end in zip(names, times, times[1:], strict=True)}
+        pairs = zip(names, itertools.pairwise(times), strict=True)
+        seconds = {name: round(end - start, 2) for name, (start, end) in pairs}
         return replace(done, sent_bytes=brought.sent_bytes, size_bytes=brought.size_bytes, figures=seconds)
 
     def status(self) -> Status:
