@@ -209,7 +209,8 @@ class DockerSite:
         for name in (PROXY, container_plan.FAILED):
             self._remove(name)
         self._unless_gone(lambda client: api(client).remove_network(container_plan.NETWORK))
-        self.tidy([])
+        if volumes:  # else the next deployment finds the layers of the models
+            self.tidy([])
         gone = [container_plan.PROXY_DATA, container_plan.SECRETS, *([container_plan.OUTPUTS] if volumes else [])]
         for volume in gone:
             self._unless_gone(partial(_remove_volume, volume))

@@ -218,9 +218,11 @@ class SshHost(ABC):
                 site.remove(each.name)
             left = site.clear(volumes=volumes)
             if volumes:
-                console.line("removed", tr("{count} versions, and all pictures and videos", count=len(versions)))
+                console.line(
+                    "removed", tr("{count} versions, and all pictures, videos and models", count=len(versions))
+                )
             else:
-                console.line("removed", tr("{count} versions; pictures and videos stay: {volume}", count=len(versions),
+                console.line("removed", tr("{count} versions; pictures, videos and models stay: {volume}", count=len(versions),
                                            volume=left))  # fmt: skip
             ledger.forget(link)
 
