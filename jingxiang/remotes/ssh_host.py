@@ -217,13 +217,13 @@ class SshHost(ABC):
                 rollout.let_finish(site, each.name, FINISH_S)
                 site.remove(each.name)
             left = site.clear(volumes=volumes)
-            if volumes:
-                console.line(
-                    "removed", tr("{count} versions, and all pictures, videos and models", count=len(versions))
-                )
-            else:
-                console.line("removed", tr("{count} versions; pictures, videos and models stay: {volume}", count=len(versions),
-                                           volume=left))  # fmt: skip
+            count = len(versions)
+            text = (
+                tr("{count} versions, and all pictures, videos and models", count=count)
+                if volumes
+                else tr("{count} versions; pictures, videos and models stay: {volume}", count=count, volume=left)
+            )
+            console.line("removed", text)
             ledger.forget(link)
 
     # --- steps ---
