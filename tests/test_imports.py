@@ -39,6 +39,7 @@ LAYERS = {
     "jingxiang.targets": 1,
     "jingxiang.conda_locks": 2,
     "jingxiang.images": 2,
+    "jingxiang.manifests": 2,
     "jingxiang.fetch.artifacts": 2,
     "jingxiang.fetch.faults": 2,
     "jingxiang.fetch.ranges": 2,
