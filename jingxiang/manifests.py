@@ -27,7 +27,7 @@ BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL",
 SECRETS_FOLDER = "/run/secrets/jingxiang"
 MEDIA = "/media"  # where the volume is that several pods share
 EDITION = f"{NAME}/secrets"  # changes with the Secret, so that pods are made again that have read it
-# What `status` and `rollback` read; Kubernetes keeps them with each version that it keeps. APPLIED: the manifest itself.
+# What `status` and `rollback` read, kept by Kubernetes with each version. APPLIED: the manifest itself.
 IMAGE, BY, AT, HOW, APPLIED = (f"{NAME}/{word}" for word in ("image", "by", "at", "how", "applied"))
 KEDA = "keda.sh/v1alpha1"
 # Pinned by its major version alone: it gets security fixes, and its files stay as they are.
