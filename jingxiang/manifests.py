@@ -19,7 +19,7 @@ Manifest: TypeAlias = dict[str, Any]
 
 NAME = "jingxiang"
 APP, WEB, WORKER, DATABASE = "app", "web", "worker", "database"
-SECRET = f"{NAME}-secrets"
+SECRET, FAILED = f"{NAME}-secrets", f"{NAME}-failed"  # FAILED: a ConfigMap with the log of what did not get ready
 # What the Secret holds: the file of those who may log in, the address of the job store, the database's own password,
 # and what a bucket is opened with.
 PASSWORDS, JOBS, DATABASE_PASSWORD = "passwords", "JINGXIANG_JOBS", "POSTGRES_PASSWORD"
@@ -87,6 +87,11 @@ def stages(cluster: Cluster) -> tuple[Stage, ...]:
     return (*first, Stage((_worker(cluster), *scaled)), Stage((_service(WEB), _web(cluster))))
 
 
+def strategy(cluster: Cluster) -> str:
+    """How versions follow each other, as Kubernetes calls it."""
+    return "RollingUpdate" if cluster.is_shared else "Recreate"
+
+
 def secret(values: Mapping[str, str], edition: str) -> Manifest:
     """The Secret. Values go into it and nowhere else."""
     return {
@@ -125,13 +130,13 @@ def shown(cluster: Cluster, names: Sequence[str]) -> str:
 def _app(cluster: Cluster) -> Manifest:
     """Page and worker in one pod; another one cannot have the same card, nor the same SQLite."""
     pod = _pod(cluster, APP, [])
-    return _deployment(cluster, APP, pod, strategy={"type": "Recreate"}, replicas=1)
+    return _deployment(cluster, APP, pod, rollout={"type": "Recreate"}, replicas=1)
 
 
 def _web(cluster: Cluster) -> Manifest:
     pod = _pod(cluster, WEB, ["serve", "--workers", "0"])
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
-    return _deployment(cluster, WEB, pod, strategy=rolling, replicas=1)
+    return _deployment(cluster, WEB, pod, rollout=rolling, replicas=1)
 
 
 def _worker(cluster: Cluster) -> Manifest:
@@ -139,10 +144,10 @@ def _worker(cluster: Cluster) -> Manifest:
     pod = _pod(cluster, WORKER, ["worker"])
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
     replicas = None if cluster.has_keda else cluster.target.gpus
-    return _deployment(cluster, WORKER, pod, strategy=rolling, replicas=replicas)
+    return _deployment(cluster, WORKER, pod, rollout=rolling, replicas=replicas)
 
 
-def _deployment(cluster: Cluster, role: str, pod: Manifest, *, strategy: Manifest, replicas: int | None) -> Manifest:
+def _deployment(cluster: Cluster, role: str, pod: Manifest, *, rollout: Manifest, replicas: int | None) -> Manifest:
     found = _head("apps/v1", "Deployment", _name(role), role)
     found["metadata"]["annotations"] = {IMAGE: cluster.image, **(cluster.notes or {})}
     labels = {**_labels(role), "app.kubernetes.io/version": cluster.version}
@@ -155,7 +160,7 @@ def _deployment(cluster: Cluster, role: str, pod: Manifest, *, strategy: Manifes
             "progressDeadlineSeconds": cluster.ready_s,
             # A worker has nothing to be asked by: it counts when it has not ended for so long.
             "minReadySeconds": 0 if role != WORKER else 10,
-            "strategy": strategy,
+            "strategy": rollout,
             "selector": {"matchLabels": _labels(role)},
             "template": template,
         },
@@ -306,7 +311,7 @@ def _database(cluster: Cluster) -> Manifest:
         "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts],
     }
     claim: Manifest = {
-        "metadata": {"name": "data"},
+        "metadata": {"name": "data", "labels": {"app.kubernetes.io/managed-by": NAME}},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": DATABASE_SIZE}}},
     }
     pod = {

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jingxiang import console, findings, image_definition, models, profiles, remotes, sinks, targets, weights
+from jingxiang import console, findings, image_definition, mirrors, models, profiles, remotes, sinks, targets, weights
 from jingxiang.commands import build_image, engines, image_parts
 from jingxiang.commands.image_parts import Recipe
 from jingxiang.deploy_plan import AUTO, Deployed, NotReady, Order, Status, has_problem
@@ -15,7 +15,7 @@ from jingxiang.gpu import Gpus
 from jingxiang.images import Image
 from jingxiang.language import tr
 from jingxiang.models import Catalog
-from jingxiang.places import Places
+from jingxiang.places import Places, here
 from jingxiang.remotes.base import Choice, Remote
 from jingxiang.sinks.base import Sink
 
@@ -127,7 +127,12 @@ def destroy(address: str, order: Order, *, volumes: bool = False) -> None:
 
 
 def _remote(address: str) -> Remote:
-    return remotes.of(targets.parse(address), address)
+    places = here()
+
+    def tools(name: str) -> Path:
+        return engines.tools(places, mirrors.chosen(places.root, mirrors.AUTO), mirror=mirrors.AUTO, name=name)
+
+    return remotes.of(targets.parse(address), address, tools)
 
 
 def _deployed(done: Deployed, *, as_json: bool) -> None:
