@@ -288,8 +288,8 @@ def build_image(
         "base": BASE,
         "mirror": MIRROR,
         "plan": "only say what would be done",
-        "strategy": "bluegreen (both versions at once, no gap), recreate (one after the other), or auto: by what the GPU"
-        " has free (default: auto)",
+        "strategy": "bluegreen (both versions at once, no gap), recreate (one after the other), or auto: by what the "
+        "GPU has free (default: auto)",
         "transfer": "ssh (only what the host lacks), registry, or auto (default: auto, the registry if there is one)",
         "registry": REGISTRY,
         "port": "port of the page on the host (default: 7860; with --public: 443)",
@@ -362,22 +362,22 @@ def deploy_logs(_: Context, target: str, f: bool = False, failed: bool = False) 
 
 
 @task(
-    positional=["target", "version"],
+    positional=["target"],
     help={
         "target": TARGET,
-        "version": "which one of those that deploy-status lists (default: the one before)",
+        "to": "version, one of those that deploy-status lists (default: the one before)",
         "timeout": READY_S,
         "break-lock": BREAK_LOCK,
         "json": JSON,
     },
 )
 def deploy_rollback(
-    _: Context, target: str, version: str = "", timeout: int = 600, break_lock: bool = False, json: bool = False
+    _: Context, target: str, to: str = "", timeout: int = 600, break_lock: bool = False, json: bool = False
 ) -> None:
     """Serve a version again that the target has kept."""
     from jingxiang.commands.deploy import order, rollback
 
-    rollback(target, order(timeout=timeout, break_lock=break_lock), version=version, as_json=json)
+    rollback(target, order(timeout=timeout, break_lock=break_lock), version=to, as_json=json)
 
 
 @task(

@@ -9,9 +9,11 @@ from typing import Any
 
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.findings import PROBLEM, Finding
+from jingxiang.gpu import Gpus
 from jingxiang.language import tr
 
 AUTO = "auto"
+GIB = 1 << 30
 BLUE_GREEN, RECREATE = "bluegreen", "recreate"
 REGISTRY, SSH = "registry", "ssh"
 STRATEGIES, TRANSFERS = (AUTO, BLUE_GREEN, RECREATE), (AUTO, REGISTRY, SSH)
@@ -20,17 +22,34 @@ BAD_CHECK, NOT_SENT, RESTORED, DOWN, LOCKED = 2, 3, 4, 5, 6
 
 
 @dataclass(frozen=True)
+class Front:
+    """Where a host answers: its port; `public`: on all addresses over TLS, as `domain` or by the host's own name; else
+    on loopback alone."""
+
+    port: int
+    public: bool = False
+    domain: str = ""
+
+    @property
+    def text(self) -> str:
+        """For a label."""
+        return f"{self.port},{'public' if self.public else 'loopback'},{self.domain}"
+
+    @classmethod
+    def of(cls, text: str) -> Front:
+        port, reach, domain = text.split(",", 2)
+        return cls(int(port), reach == "public", domain)
+
+
+@dataclass(frozen=True)
 class Order:
-    """What was asked for. `registry`: HOST/NAME where the image goes on its way; `port`: of the page on the host;
-    `public`: others can reach it, as `domain` or by the host's own name; `timeout_s`: for a new version to get ready;
-    `breaks_lock`: whoever deploys now does not any more; `agrees`: no question about money is asked."""
+    """What was asked for. `registry`: HOST/NAME where the image goes on its way; `timeout_s`: for a new version to
+    get ready; `breaks_lock`: whoever deploys now does not any more; `agrees`: no question about money is asked."""
 
     strategy: str = AUTO
     transfer: str = AUTO
     registry: str = ""
-    port: int = 7860
-    public: bool = False
-    domain: str = ""
+    front: Front = Front(7860)
     passwords: Path | None = None
     timeout_s: int = 600
     breaks_lock: bool = False
@@ -43,12 +62,12 @@ class Order:
             raise UnknownName("transfer", self.transfer, TRANSFERS)
         if self.transfer == REGISTRY and not self.registry:
             raise UsageError(tr("--transfer registry needs one: --registry HOST/NAME"))
-        if self.public and self.passwords is None:
+        if self.front.public and self.passwords is None:
             raise UsageError(
                 tr("--public needs a password: an open page is a free GPU for anyone"),
                 hints=(tr("--password-file FILE, with lines NAME:PASSWORD"),),
             )
-        if self.domain and not self.public:
+        if self.front.domain and not self.front.public:
             raise UsageError(tr("--domain needs --public"))
 
 
@@ -122,3 +141,16 @@ class NotReady(DeployError):
 
 def has_problem(findings: Sequence[Finding]) -> bool:
     return any(each.state == PROBLEM for each in findings)
+
+
+def strategy(asked: str, gpus: Gpus, needed_bytes: int) -> tuple[str, str]:
+    """Blue/green where each card has room for a second copy of the model; else recreate. With why."""
+    if asked != AUTO:
+        return asked, tr("as asked for")
+    if not needed_bytes:
+        return BLUE_GREEN, tr("no GPU memory is needed")
+    free, needed = min((card.free_bytes for card in gpus.cards), default=0) / GIB, needed_bytes / GIB
+    if free >= needed:
+        return BLUE_GREEN, tr("{free:.1f} GiB of GPU memory free, {needed:.1f} needed", free=free, needed=needed)
+    return RECREATE, tr("{free:.1f} GiB of GPU memory free, {needed:.1f} needed for a second copy", free=free,
+                        needed=needed)  # fmt: skip

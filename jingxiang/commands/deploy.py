@@ -6,21 +6,36 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jingxiang import console, findings, image_definition, mirrors, models, profiles, remotes, sinks, targets, weights
-from jingxiang.commands import build_image, engines, image_parts
+from jingxiang import (
+    base_images,
+    console,
+    findings,
+    image_contents,
+    image_definition,
+    mirrors,
+    models,
+    profiles,
+    remotes,
+    sinks,
+    targets,
+    weights,
+)
+from jingxiang.commands import build_image, bundle, engines, image_parts
 from jingxiang.commands.image_parts import Recipe
-from jingxiang.deploy_plan import AUTO, Deployed, NotReady, Order, Status, has_problem
+from jingxiang.deploy_plan import AUTO, Deployed, Front, NotReady, Order, Status, has_problem
+from jingxiang.digest import short
 from jingxiang.errors import UsageError
 from jingxiang.gpu import Gpus
 from jingxiang.images import Image
 from jingxiang.language import tr
 from jingxiang.models import Catalog
 from jingxiang.places import Places, here
-from jingxiang.remotes.base import Choice, Remote
+from jingxiang.remotes.base import Choice, Pack, Remote
 from jingxiang.sinks.base import Sink
 
 ALLOCATOR = 1.9  # times the memory that a model computes with is what it takes at most, see `models.Memory.peak_bytes`
 PAGE, TLS = 7860, 443
+TOOLS = ("tasks.py", "mirrors.toml", "envs", "docker")  # what `setup` needs besides the code
 
 
 def order(
@@ -31,8 +46,8 @@ def order(
     passwords = Path(password_file).absolute() if password_file else None
     if passwords is not None and not os.access(passwords, os.R_OK):
         raise UsageError(tr("{file}: cannot be read", file=password_file))
-    port = port or (TLS if public else PAGE)
-    return Order(strategy, transfer, registry, port, public, domain, passwords, timeout, break_lock, yes)
+    front = Front(port or (TLS if public else PAGE), public, domain)
+    return Order(strategy, transfer, registry, front, passwords, timeout, break_lock, yes)
 
 
 @dataclass(frozen=True)
@@ -61,16 +76,32 @@ class Source:
         recipe = Recipe(definition, (spec,), self.base or definition.base, choice.profile, self.engine, self.mirror)
         return image_parts.made(self.places, recipe)[1]
 
+    def pack(self, choice: Choice) -> Pack:
+        root, folder = self.places.root, self.places.home / "deploy" / choice.profile
+        spec = self._catalog.model(choice.model)
+        engine = bundle.write(
+            self.places, folder, mirror=self.mirror, profile=choice.profile, engine=self.engine,
+            models=[spec.name] if spec.weights else [],
+        )  # fmt: skip
+        tools = [root / name for name in TOOLS]
+        listed = [path for each in tools for path in (each.rglob("*") if each.is_dir() else [each]) if path.is_file()]
+        code, others = (
+            {path.relative_to(root).as_posix(): path for path in found} for found in (image_contents.code(root), listed)
+        )
+        return Pack(folder, code, others, engine)
+
     def put(self, image: Image, sink: Sink) -> int:
         held = sink.held(image.layers)
         sink.room(image.layers, held).check(sink.name)
         return build_image.send(sink, image, held).size_bytes
 
     def push(self, image: Image, repository: str) -> str:
-        with build_image.open_sink(self.places, sinks.Address(sinks.REGISTRY, repository), "", "") as sink:
+        group = base_images.reference(repository).group
+        to = sinks.Address(sinks.REGISTRY, f"{group}:{short(image.digest.removeprefix('sha256:'))}")
+        with build_image.open_sink(self.places, to, "", "") as sink:
             sink.check()
             self.put(image, sink)
-        return f"{repository}@{image.digest}"
+        return f"{group}@{image.digest}"
 
     @property
     def _catalog(self) -> Catalog:
@@ -144,7 +175,10 @@ def _deployed(done: Deployed, *, as_json: bool) -> None:
 
 
 def _serving(found: Status) -> str:
-    parts = [found.version, tr(found.state)]
+    states = {
+        "ready": tr("ready"), "loading": tr("loading"), "stopped": tr("stopped"), "absent": tr("nothing is deployed"),
+    }  # fmt: skip
+    parts = [found.version, states.get(found.state, found.state)]
     if found.running is not None:
         parts.append(tr("{running} running, {queued} waiting", running=found.running, queued=found.queued))
     return ", ".join(filter(None, parts))

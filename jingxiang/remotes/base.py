@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -28,6 +28,17 @@ class Choice:
     weights_bytes: int
 
 
+@dataclass(frozen=True)
+class Pack:
+    """What a host without docker is set up from: a folder that is a mirror; the code by its path; what `setup` needs
+    besides; and the engine that is to make the environment."""
+
+    bundle: Path
+    code: Mapping[str, Path]
+    tools: Mapping[str, Path]
+    engine: str
+
+
 class Images(Protocol):
     """Where images come from. It lies above the remotes, which only know that they get one."""
 
@@ -36,6 +47,9 @@ class Images(Protocol):
 
     def make(self, choice: Choice) -> Image:
         """Fetch and make what is missing for it."""
+
+    def pack(self, choice: Choice) -> Pack:
+        """The same without an image."""
 
     def put(self, image: Image, sink: Sink) -> int:
         """Send what a sink lacks of it, and show how that goes; gives the bytes."""

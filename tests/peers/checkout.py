@@ -46,6 +46,11 @@ class Checkout:
         return Done(done.returncode, done.stdout, done.stderr)
 
 
+def path() -> str:
+    """PATH as it is here."""
+    return os.environ.get("PATH", os.defpath)
+
+
 def copy(folder: Path, env: Mapping[str, str] = EMPTY) -> Checkout:
     """Copy every file that git knows or would take."""
     listed = subprocess.run(

@@ -1,0 +1,408 @@
+"""What a host must have before an image can run on it: one script that looks, and what follows from its answers.
+
+The script runs on the host as whoever logs in there, needs nothing but a POSIX shell, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jingxiang import console, profiles
+from jingxiang.deploy_plan import REGISTRY, Order
+from jingxiang.findings import NOTE, OK, PROBLEM, Finding
+from jingxiang.gpu import Gpu, Gpus
+from jingxiang.language import tr
+
+SECTION = "\x1e"  # ASCII record separator: no output holds one
+PROXY = "jingxiang-proxy"
+LEAST_API = (1, 41)  # docker 20.10
+CLOCK_S = 300.0  # certificates and signed requests are refused when clocks differ by more
+NVIDIA = re.compile(r"nvidia\.com/gpu|nvidia")
+# What an environment takes on a disk, by profile; a layer is unpacked beside the ones that are there.
+ENVIRONMENT_BYTES = {"cpu": 1_700_000_000, "cuda12": 7_500_000_000, "cuda13": 7_500_000_000}
+UPDATE_BYTES = 500_000_000
+# Reported as "No devices were found" and "couldn't communicate with the NVIDIA driver" without a number of its own.
+SMI_FAILED = ("NVIDIA-SMI has failed", "No devices were found", "Failed to initialize NVML")
+
+# $1: the port; $2: HOST[:PORT] of a registry, or nothing.
+SCRIPT = r"""
+export LC_ALL=C
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+say() { printf '\036%s\n' "$1"; }
+have() { command -v "$1" >/dev/null 2>&1; }
+say system; (. /etc/os-release 2>/dev/null; echo "${PRETTY_NAME:-$(uname -sr)}")
+say arch; uname -m
+say clock; date +%s
+say home; echo "$HOME"
+say endpoint; docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null ||
+  echo "${DOCKER_HOST:-unix:///var/run/docker.sock}"
+say docker; if have docker; then docker version --format '{{json .}}' 2>&1; else echo absent; fi
+say info; info=$(docker info --format '{{json .}}' 2>/dev/null); echo "$info"
+say ours; docker ps --all --no-trunc --filter label=jingxiang.role --format '{{json .}}' 2>/dev/null
+say gpu; if have nvidia-smi; then nvidia-smi \
+  --query-gpu=name,driver_version,memory.total,memory.free,compute_cap --format=csv,noheader,nounits 2>&1
+else echo absent; fi
+say users; have nvidia-smi && nvidia-smi --query-compute-apps=pid,used_memory,process_name --format=csv,noheader,nounits
+image=$(docker images --quiet --filter label=jingxiang.profile 2>/dev/null | head -n 1)
+say image; echo "$image"
+say probe; if [ -n "$image" ] && have nvidia-smi; then
+  docker run --rm --network none --gpus all --entrypoint nvidia-smi "$image" -L 2>&1; echo "rc $?"
+fi
+root=$(docker info --format '{{.DockerRootDir}}' 2>/dev/null)
+say disk; df -Pk "${root:-/}" 2>/dev/null | tail -n 1
+say rotates; device=$(df -P "${root:-/}" 2>/dev/null | tail -n 1 | cut -d' ' -f1); lsblk -dno ROTA "$device" 2>/dev/null
+say port; have ss && ss -ltnpH "sport = :$1" 2>/dev/null
+say memory; sed -n 's/^MemAvailable: *//p' /proc/meminfo
+say python; python3 -c 'import ensurepip, venv, sys; print("%d.%d venv" % sys.version_info[:2])' 2>/dev/null ||
+  python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+say homedisk; df -Pk "$HOME" 2>/dev/null | tail -n 1
+say bundle; ls ~/.jingxiang/app/bundle/bundle.json 2>/dev/null
+say outbound; if [ -n "$2" ]; then
+  if have curl; then curl -sS -o /dev/null -m 4 -w '%{http_code}' "https://$2/v2/" 2>&1 ||
+    curl -sS -o /dev/null -m 4 -w '%{http_code}' "http://$2/v2/" 2>&1
+  else echo unknown; fi
+fi
+"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the script found. `ours`: containers of earlier deployments, by name; `skew_s`: how far the clock is ahead
+    of ours; `rotates`: None where the disk does not say."""
+
+    system: str
+    arch: str
+    skew_s: float
+    home: str
+    endpoint: str
+    version: str
+    api: tuple[int, ...]
+    docker_problem: str
+    info: Mapping[str, Any]
+    ours: Mapping[str, Mapping[str, str]]
+    gpus: Gpus
+    gpu_users: tuple[str, ...]
+    has_image: bool
+    probe: str | None
+    free_bytes: int
+    rotates: bool | None
+    port_owner: str
+    memory_bytes: int
+    outbound: str
+    python: str
+    home_free_bytes: int
+    has_bundle: bool
+
+    @property
+    def is_serving(self) -> bool:
+        return any(each["state"] == "running" for name, each in self.ours.items() if name != PROXY)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What an image asks of a host: its profile (None: none fits, and `problem` says why), the GPU memory that its
+    model takes, and what its weights take on a disk."""
+
+    profile: str | None
+    needed_bytes: int = 0
+    weights_bytes: int = 0
+    problem: str = ""
+    fix: str = ""
+
+
+def facts(output: str, *, now_s: float) -> Facts:
+    """What the answers of the script say. `now_s`: our own clock when it ran."""
+    sections = dict(_sections(output))
+    docker = sections.get("docker", "")
+    found, problem = _docker(docker)
+    server = found.get("Server") or {}
+    listed = (json.loads(line) for line in sections.get("ours", "").splitlines() if line.startswith("{"))
+    memory = re.match(r"(\d+) kB", sections.get("memory", ""))
+    clock = sections.get("clock", "")
+    return Facts(
+        system=sections.get("system", ""),
+        arch=sections.get("arch", ""),
+        skew_s=float(clock) - now_s if clock.isdigit() else 0.0,
+        home=sections.get("home", ""),
+        endpoint=sections.get("endpoint", ""),
+        version=str(server.get("Version", "")),
+        api=tuple(int(part) for part in str(server.get("ApiVersion", "0")).split(".") if part.isdigit()),
+        docker_problem=problem,
+        info=_json(sections.get("info", "")),
+        ours={each["Names"]: {"state": each["State"], "labels": each["Labels"]} for each in listed},
+        gpus=_gpus(sections.get("gpu", "absent")),
+        gpu_users=tuple(line.strip() for line in sections.get("users", "").splitlines() if line[:1].isdigit()),
+        has_image=bool(sections.get("image")),
+        probe=sections.get("probe") or None,
+        free_bytes=_free_of(sections.get("disk", "")),
+        rotates={"0": False, "1": True}.get(sections.get("rotates", "").strip()),
+        port_owner=_owner(sections.get("port", "")),
+        memory_bytes=int(memory[1]) * 1024 if memory else 0,
+        outbound=sections.get("outbound", "").strip(),
+        python=sections.get("python", "").strip(),
+        home_free_bytes=_free_of(sections.get("homedisk", "")),
+        has_bundle=bool(sections.get("bundle", "").strip()),
+    )
+
+
+def findings(host: str, found: Facts, need: Need, order: Order) -> tuple[Finding, ...]:
+    """All at once, in the order in which they would be met."""
+    return (
+        Finding("ssh", OK, tr("{host}: lets us in", host=host)),
+        _system(found),
+        *_engine(found),
+        *_gpu(found, need),
+        *_disk(found, need),
+        _port(found, order),
+        *_rest(found, order),
+    )
+
+
+def bare_findings(host: str, found: Facts, need: Need, order: Order) -> tuple[Finding, ...]:
+    """The same for a host without docker: the environment is made there, and needs a Python to begin with."""
+    return (
+        Finding("ssh", OK, tr("{host}: lets us in", host=host)),
+        _system(found),
+        _python(found),
+        *(each for each in _gpu(found, need) if each.subject != "container"),
+        _home(found, need),
+        _port(found, order),
+        *_rest(found, order),
+    )
+
+
+def summary(found: Facts) -> str:
+    """One line for people."""
+    engine = [f"docker {found.version}"] if found.version else []
+    cards = [found.gpus.cards[0].name] if found.gpus.cards else []
+    free = tr("{size} of disk free", size=console.size(found.free_bytes))
+    return ", ".join((found.system, *engine, *cards, free))
+
+
+def probed(found: str) -> Finding:
+    """What came of running `nvidia-smi -L` in a container with all GPUs; its last line is `rc CODE`."""
+    *lines, last = found.strip().splitlines()
+    said = [line for line in lines if line.strip()]
+    if last.split() == ["rc", "0"] and any(line.startswith("GPU ") for line in said):
+        count = sum(line.startswith("GPU ") for line in said)
+        return Finding("container", OK, tr("a container has {count} GPUs", count=count))
+    text = said[-1] if said else last
+    toolkit = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+    fix = toolkit
+    if "unsatisfied condition" in found:
+        text = next(line for line in said if "unsatisfied condition" in line)
+        fix = tr("a newer NVIDIA driver, or --profile cuda12")
+    elif "could not select device driver" in found:
+        text = tr("docker cannot give GPUs to containers: {reason}", reason="could not select device driver")
+        fix = f"sudo apt-get install nvidia-container-toolkit && {toolkit}"
+    return Finding("container", PROBLEM, text, fix)
+
+
+def _sections(output: str) -> Iterator[tuple[str, str]]:
+    for part in output.split(SECTION)[1:]:
+        name, _, body = part.partition("\n")
+        yield name.strip(), body.strip("\n")
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _docker(said: str) -> tuple[dict[str, Any], str]:
+    """What `docker version` says, and why it says nothing of the engine. It may say both on lines of their own."""
+    found: dict[str, Any] = {}
+    words = []
+    for line in said.splitlines():
+        if line.startswith("{"):
+            found = _json(line)
+        elif line.strip():
+            words.append(line.strip())
+    if found.get("Server"):
+        return found, ""
+    return found, " ".join(words) or "absent"
+
+
+def _gpus(said: str) -> Gpus:
+    """The cards as `nvidia-smi` lists them."""
+    if said == "absent":
+        return Gpus(())
+    cards = []
+    for line in said.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) == 5 and re.fullmatch(r"[\d.]+", parts[1]):
+            name, driver, total, free, architecture = parts
+            cards.append(Gpu(name, driver, _mib(total), _mib(free), architecture))
+    return Gpus(tuple(cards)) if cards else Gpus((), said.strip().splitlines()[0] if said.strip() else "nvidia-smi")
+
+
+def _mib(text: str) -> int:
+    """Cards that share the memory of the CPU say [N/A]."""
+    return int(text) << 20 if text.isdigit() else 0
+
+
+def _free_of(line: str) -> int:
+    """Bytes that `df -Pk` calls free."""
+    parts = line.split()
+    return int(parts[3]) * 1024 if len(parts) > 3 and parts[3].isdigit() else 0
+
+
+def _owner(said: str) -> str:
+    """Who listens, as `ss -ltnp` has it: users:(("caddy",pid=3,fd=7)); without rights it names nobody."""
+    if not said.strip():
+        return ""
+    named = re.search(r'\("([^"]+)",pid=(\d+)', said)
+    return f"{named[1]} ({named[2]})" if named else "?"
+
+
+def _system(found: Facts) -> Finding:
+    text = f"{found.system}, {found.arch}"
+    if found.arch == "x86_64":
+        return Finding("system", OK, text)
+    return Finding("system", PROBLEM, text, tr("use a host with an x86-64 processor"))
+
+
+def _engine(found: Facts) -> Iterator[Finding]:
+    problem = found.docker_problem
+    if problem == "absent":
+        yield Finding("docker", PROBLEM, tr("is not installed"), tr("sudo apt-get install docker.io; or ssh+env://…"))
+    elif "permission denied" in problem:
+        fix = tr("sudo usermod -aG docker $USER there, then log in again")
+        yield Finding("docker", PROBLEM, tr("does not let this user in"), fix)
+    elif problem:
+        yield Finding("docker", PROBLEM, problem, "sudo systemctl enable --now docker")
+    elif found.api < LEAST_API:
+        text = tr("engine {version} is too old; needed is 20.10", version=found.version)
+        yield Finding("docker", PROBLEM, text, "sudo apt-get install --only-upgrade docker.io")
+    else:
+        yield Finding("docker", OK, tr("engine {version}", version=found.version))
+        if "/snap/" in str(found.info.get("DockerRootDir", "")) and found.gpus.cards:
+            yield Finding("docker", PROBLEM, tr("it comes from snap, which keeps GPUs from containers"),
+                          "sudo snap remove docker && sudo apt-get install docker.io")  # fmt: skip
+
+
+def _python(found: Facts) -> Finding:
+    """`setup` begins with whatever Python 3 the host has, if that can make environments."""
+    version, _, state = found.python.partition(" ")
+    if state == "venv" and (3, 10) <= tuple(int(part) for part in version.split(".")) <= (3, 13):
+        return Finding("python", OK, version)
+    text = tr("{version}: needed is 3.10 to 3.13, with venv", version=found.python or "-")
+    return Finding("python", PROBLEM, text, "sudo apt-get install python3 python3-venv")
+
+
+def _home(found: Facts, need: Need) -> Finding:
+    """Bundle and environment, each once; hard links otherwise."""
+    needed = 2 * (ENVIRONMENT_BYTES[need.profile or "cpu"] + need.weights_bytes)
+    text = tr("{folder}: {free} free", folder=found.home, free=console.size(found.home_free_bytes))
+    if found.has_bundle or found.home_free_bytes >= needed:
+        return Finding("disk", OK, text)
+    text += ", " + tr("{needed} needed", needed=console.size(needed))
+    return Finding("disk", PROBLEM, text, tr("make room there, or choose a larger disk"))
+
+
+def _gpu(found: Facts, need: Need) -> Iterator[Finding]:
+    if found.gpus.problem:
+        yield Finding(
+            "gpu", PROBLEM, found.gpus.problem, tr("reinstall or load the NVIDIA driver, then try: nvidia-smi")
+        )
+        return
+    if need.profile is None:
+        yield Finding("gpu", PROBLEM, need.problem, need.fix)
+        return
+    if not found.gpus.cards or not need.needed_bytes:
+        wanted = profiles.PROFILES[need.profile].oldest_driver
+        if wanted:
+            yield Finding("gpu", PROBLEM, tr("no NVIDIA GPU, which {profile} needs", profile=need.profile),
+                          "--profile cpu")  # fmt: skip
+        else:
+            text = tr("none is used: {profile}", profile=need.profile)
+            yield Finding("gpu", OK if not found.gpus.cards else NOTE, text)
+        return
+    card = found.gpus.cards[0]
+    text = tr("{name}, {free:.1f} of {total:.1f} GiB free, driver {driver}: {profile}", name=card.name,
+              free=card.free_bytes / 2**30, total=card.memory_bytes / 2**30, driver=card.driver,
+              profile=need.profile)  # fmt: skip
+    yield Finding("gpu", OK, text)
+    yield from _memory(found, need)
+    if found.probe is not None:
+        yield probed(found.probe)
+    elif not found.docker_problem and not _lists_nvidia(found.info):
+        text = tr("docker lists no way to give GPUs to containers; it is tried with the image")
+        yield Finding("container", NOTE, text, "sudo apt-get install nvidia-container-toolkit")
+
+
+def _memory(found: Facts, need: Need) -> Iterator[Finding]:
+    smallest = min(found.gpus.cards, key=lambda card: card.memory_bytes)
+    if smallest.memory_bytes and smallest.memory_bytes < need.needed_bytes:
+        text = tr("{needed:.1f} GiB wanted, {total:.1f} there: it runs in less memory, and slower",
+                  needed=need.needed_bytes / 2**30, total=smallest.memory_bytes / 2**30)  # fmt: skip
+        yield Finding("vram", NOTE, text)
+    elif not found.is_serving and _free(found.gpus) < min(need.needed_bytes, smallest.memory_bytes):
+        held = "; ".join(found.gpu_users[:3])
+        text = tr("{needed:.1f} GiB wanted, {free:.1f} free; held by (number, MiB, program): {who}",
+                  needed=need.needed_bytes / 2**30, free=_free(found.gpus) / 2**30, who=held or "?")  # fmt: skip
+        yield Finding("vram", PROBLEM, text, tr("end that program, or choose another card or host"))
+    else:
+        yield Finding("vram", OK, tr("{needed:.1f} GiB wanted", needed=need.needed_bytes / 2**30))
+
+
+def _free(gpus: Gpus) -> int:
+    return min((card.free_bytes for card in gpus.cards), default=0)
+
+
+def _lists_nvidia(info: Mapping[str, Any]) -> bool:
+    """A runtime of NVIDIA's, or devices in the form of CDI; the option --gpus needs neither to be listed."""
+    return bool(NVIDIA.search(json.dumps([info.get("Runtimes"), info.get("DiscoveredDevices")])))
+
+
+def _disk(found: Facts, need: Need) -> Iterator[Finding]:
+    if found.docker_problem:
+        return
+    whole = 2 * (ENVIRONMENT_BYTES[need.profile or "cpu"] + need.weights_bytes)
+    needed = UPDATE_BYTES if found.has_image else whole
+    root = str(found.info.get("DockerRootDir", ""))
+    text = tr("{folder}: {free} free", folder=root, free=console.size(found.free_bytes))
+    if found.free_bytes < needed:
+        text += ", " + tr("{needed} needed", needed=console.size(needed))
+        yield Finding(
+            "disk", PROBLEM, text, tr("docker system prune there, or a larger disk for {folder}", folder=root)
+        )
+    else:
+        yield Finding("disk", OK, text)
+    if found.rotates:
+        yield Finding(
+            "disk", NOTE, tr("the disk says that it turns: models load slowly (virtual disks may only say so)")
+        )
+
+
+def _port(found: Facts, order: Order) -> Finding:
+    running = found.ours.get(PROXY, {}).get("state") == "running"
+    if found.port_owner and not (
+        running and f"jingxiang.port={order.front.port}" in found.ours[PROXY]["labels"].split(",")
+    ):
+        text = tr("{port} is taken by {owner}", port=order.front.port, owner=found.port_owner)
+        return Finding("port", PROBLEM, text, tr("--port with another number"))
+    return Finding("port", OK, str(order.front.port))
+
+
+def _rest(found: Facts, order: Order) -> Iterator[Finding]:
+    if abs(found.skew_s) > CLOCK_S:
+        text = tr("the clock is {seconds:.0f} s off", seconds=found.skew_s)
+        yield Finding("clock", PROBLEM if order.front.public else NOTE, text, "sudo timedatectl set-ntp true")
+    else:
+        yield Finding("clock", OK, tr("fits"))
+    if found.memory_bytes:
+        yield Finding("memory", OK, tr("{free} free", free=console.size(found.memory_bytes)))
+    if order.registry and order.transfer != "ssh":
+        good = found.outbound.endswith(("200", "401"))
+        state = OK if good else PROBLEM if order.transfer == REGISTRY else NOTE
+        text = order.registry if good else tr("{registry} does not answer there: {reason}", registry=order.registry,
+                                              reason=found.outbound or "?")  # fmt: skip
+        yield Finding("outbound", state, text, "" if good else tr("--transfer ssh, or a registry near the host"))
