@@ -128,6 +128,30 @@ def fed(argv: Sequence[str | Path], *, name: str) -> Iterator[IO[bytes]]:
             raise ProcessFailed(name, Finished(child.returncode, "", said.read()))
 
 
+def lines(argv: Sequence[str | Path], *, name: str, given: str) -> Iterator[str]:
+    """What a program prints, line by line as it does; `given`: what it reads. It is ended when nobody listens any more.
+    Raises `ProcessFailed`, with `name`, when it ends with another code than 0."""
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        words = [str(word) for word in argv]
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, errors="replace"
+        ) as child:
+            assert child.stdin
+            assert child.stdout
+            try:
+                with contextlib.suppress(BrokenPipeError):  # it has ended already; why, it says itself
+                    child.stdin.write(given)
+                    child.stdin.close()
+                for line in child.stdout:
+                    yield line.rstrip("\n")
+            except BaseException:
+                child.terminate()
+                raise
+        if child.returncode:
+            said.seek(0)
+            raise ProcessFailed(name, Finished(child.returncode, "", said.read()))
+
+
 def replace(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> NoReturn:
     """Become another program: it gets our terminal, our signals and our exit code."""
     words = [str(word) for word in argv]

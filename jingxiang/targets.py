@@ -26,6 +26,7 @@ CONTEXT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.:/@+-]*")
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names: RFC 1123 label and subdomain
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/@-]*")
 INFRA = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.:@*-]*(/[A-Za-z0-9_.:@*-]+)*")
 REGION = re.compile(r"[a-z]{2}-[a-z0-9]+(-[a-z0-9]+)*")
 INSTANCE_TYPE = re.compile(r"ecs(\.[a-z0-9-]+){2,3}")
@@ -57,7 +58,8 @@ class KubernetesTarget:
     """A namespace of a cluster, by the context of the user's kubeconfig.
 
     `gpus`: pods with one GPU each; `media`: a bucket for pictures and videos, instead of a volume; `storage`: the class
-    of volumes (empty: the cluster's default); `pull`: the Secret there with which the image is pulled.
+    of volumes (empty: the cluster's default); `pull`: the Secret there with which images are pulled; `database`: the
+    image of PostgreSQL, where several pods need one and none is given.
     """
 
     context: str
@@ -66,6 +68,7 @@ class KubernetesTarget:
     media: str = ""
     storage: str = ""
     pull: str = ""
+    database: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,16 +142,17 @@ def _login(address: str, scheme: str, place: str, options: Mapping[str, str]) ->
 
 
 def _kubernetes(address: str, place: str, options: Mapping[str, str]) -> KubernetesTarget:
-    _only(address, options, ("gpus", "media", "storage", "pull"))
+    _only(address, options, ("gpus", "media", "storage", "pull", "database"))
     # The names of contexts are free: those of EKS and others hold slashes and colons.
     context, _, namespace = unquote(place).rpartition("/")
     _word(address, tr("the context"), context, CONTEXT, SHAPES["k8s"])
     _word(address, tr("the namespace"), namespace, LABEL, SHAPES["k8s"])
     for name in ("storage", "pull"):
         _word(address, name, options.get(name, ""), SUBDOMAIN, SHAPES["k8s"], is_optional=name not in options)
+    _word(address, "database", options.get("database", ""), IMAGE, SHAPES["k8s"], is_optional="database" not in options)
     return KubernetesTarget(
         context, namespace, _count(address, "gpus", options.get("gpus", "1"), MOST), _media(address, options),
-        options.get("storage", ""), options.get("pull", ""),
+        options.get("storage", ""), options.get("pull", ""), options.get("database", ""),
     )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ LAYERS = {
     "jingxiang.env_plan": 2,
     "jingxiang.host_check": 2,
     "jingxiang.images": 2,
+    "jingxiang.manifests": 2,
     "jingxiang.profiles": 2,
     "jingxiang.proxy_plan": 2,
     "jingxiang.fetch.artifacts": 2,

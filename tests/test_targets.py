@@ -24,8 +24,9 @@ ARN = "arn:aws:eks:us-east-1:111122223333:cluster/videos"
         ("k8s://kubernetes-admin@kubernetes/video", KubernetesTarget("kubernetes-admin@kubernetes", "video")),
         (f"k8s://{ARN}/video?gpus=4", KubernetesTarget(ARN, "video", 4)),
         (
-            "k8s://prod/video?gpus=2&media=oss://bucket/videos&storage=nas.cn&pull=acr",
-            KubernetesTarget("prod", "video", 2, "oss://bucket/videos", "nas.cn", "acr"),
+            "k8s://prod/video?gpus=2&media=oss://bucket/videos&storage=nas.cn&pull=acr"
+            "&database=hub.example/postgres:17",
+            KubernetesTarget("prod", "video", 2, "oss://bucket/videos", "nas.cn", "acr", "hub.example/postgres:17"),
         ),
         ("sky://runpod", SkyTarget("runpod", "A100:1", 1)),
         ("sky://aws/us-east-1?gpu=L4", SkyTarget("aws/us-east-1", "L4:1")),
@@ -84,7 +85,8 @@ def test_what_an_address_names(address: str, found: Target) -> None:
         ("k8s://a/b?gpus=1&gpus=2", "k8s://a/b?gpus=1&gpus=2: gpus is there twice"),
         (
             "k8s://a/b?gpu=2",
-            "k8s://a/b?gpu=2: no option named 'gpu'; there is gpus, media, pull, storage (did you mean 'gpus'?)",
+            "k8s://a/b?gpu=2: no option named 'gpu'; there is database, gpus, media, pull, storage (did you mean "
+            "'gpus'?)",
         ),
         (
             "k8s://a/b?media=/mnt",

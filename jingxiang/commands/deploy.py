@@ -12,6 +12,7 @@ from jingxiang import (
     findings,
     image_contents,
     image_definition,
+    mirrors,
     models,
     profiles,
     remotes,
@@ -28,7 +29,7 @@ from jingxiang.gpu import Gpus
 from jingxiang.images import Image
 from jingxiang.language import tr
 from jingxiang.models import Catalog
-from jingxiang.places import Places
+from jingxiang.places import Places, here
 from jingxiang.remotes.base import Choice, Pack, Remote
 from jingxiang.sinks.base import Sink
 
@@ -157,7 +158,12 @@ def destroy(address: str, order: Order, *, volumes: bool = False) -> None:
 
 
 def _remote(address: str) -> Remote:
-    return remotes.of(targets.parse(address), address)
+    places = here()
+
+    def tools(name: str) -> Path:
+        return engines.tools(places, mirrors.chosen(places.root, mirrors.AUTO), mirror=mirrors.AUTO, name=name)
+
+    return remotes.of(targets.parse(address), address, tools)
 
 
 def _deployed(done: Deployed, *, as_json: bool) -> None:

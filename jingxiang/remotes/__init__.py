@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import importlib
 
-from jingxiang.remotes.base import Remote
+from jingxiang.remotes.base import Remote, Tools
 from jingxiang.targets import AliyunTarget, KubernetesTarget, SkyTarget, SshEnvTarget, SshTarget, Target
 
-# By name: the SDK of a cloud is imported when somebody deploys there.
+# By name: what a target needs is imported when somebody deploys there.
 PROVIDERS: dict[type[Target], str] = {
     SshTarget: "ssh_docker:SshDocker",
     SshEnvTarget: "ssh_env:SshEnv",
+}
+# Those with an SDK, which runs in an environment of its own.
+CLOUDS: dict[type[Target], str] = {
     KubernetesTarget: "kubernetes:Kubernetes",
     SkyTarget: "sky:Sky",
     AliyunTarget: "aliyun:Aliyun",
 }
 
 
-def of(target: Target, address: str) -> Remote:
+def of(target: Target, address: str, tools: Tools) -> Remote:
     """The provider of a target. `address`: as it was given, for messages."""
-    module, _, name = PROVIDERS[type(target)].partition(":")
-    provider: Remote = getattr(importlib.import_module(f"{__name__}.{module}"), name)(target, address)
+    is_cloud = type(target) in CLOUDS
+    module, _, name = (CLOUDS if is_cloud else PROVIDERS)[type(target)].partition(":")
+    made = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    provider: Remote = made(target, address, tools) if is_cloud else made(target, address)
     return provider

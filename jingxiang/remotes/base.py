@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from jingxiang.deploy_plan import Deployed, Order, Status
 from jingxiang.findings import Finding
 from jingxiang.gpu import Gpus
 from jingxiang.images import Image
 from jingxiang.sinks.base import Sink
+
+# The Python of a tool environment by its name (envs/NAME.in), made if it is not there: SDKs live in their own.
+Tools: TypeAlias = Callable[[str], Path]
 
 
 @dataclass(frozen=True)
