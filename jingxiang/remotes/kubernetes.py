@@ -278,13 +278,13 @@ class Kubernetes:
 
     def _deployed(self, order: Order, version: str, strategy: str) -> Deployed:
         words = ["kubectl", "--context", self.target.context, "-n", self.target.namespace, "port-forward",
-                 f"service/{manifests.NAME}", f"{order.port}:80"]  # fmt: skip
-        return Deployed(version, _url(order.port), strategy, hint=shlex.join(words))
+                 f"service/{manifests.NAME}", f"{order.front.port}:80"]  # fmt: skip
+        return Deployed(version, _url(order.front.port), strategy, hint=shlex.join(words))
 
 
 def _asked(order: Order) -> Iterator[Finding]:
     """What a cluster cannot do, or cannot do without."""
-    if order.public:
+    if order.front.public:
         text = tr("--public is not ours to do here: put an Ingress with TLS in front of the Service jingxiang")
         yield Finding("public", PROBLEM, text)
     if not order.registry:

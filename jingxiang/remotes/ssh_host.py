@@ -230,11 +230,12 @@ class SshHost(ABC):
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Connection]:
-        try:
-            with Connection(self.login) as link:
-                yield link
-        except Unreachable as error:
-            raise DeployError(BAD_CHECK, error.message, error.hints) from error
+        with contextlib.ExitStack() as stack:
+            try:
+                link = stack.enter_context(Connection(self.login))
+            except Unreachable as error:
+                raise DeployError(BAD_CHECK, error.message, error.hints) from error
+            yield link
 
     def _facts(self, link: Connection, order: Order) -> Facts:
         now = time.time()
