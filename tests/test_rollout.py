@@ -148,7 +148,7 @@ def test_in_recreate_the_new_one_is_gone_before_the_old_one_starts_again() -> No
 
 
 def test_when_neither_gets_ready_nothing_serves() -> None:
-    site = MemorySite(old=Version(runs=True, answers=[LOADING]), new=Version(code=1))
+    site = MemorySite(old=Version(runs=True, code=3), new=Version(code=1))
     error = failed(site, RECREATE)
     assert (error.exit_code, "nothing is serving now" in error.message) == (DOWN, True)
 

@@ -21,6 +21,7 @@ from jingxiang.remotes.ssh import Answer, Unreachable
 TIMES = 2  # that it has to say so in a row
 LOOK_S = 0.3
 SWITCH_S = 15.0
+RESTORE_S = 600.0  # what served before has been ready before: it is given time, whatever the new one was given
 TAIL = 20  # lines of a log in a message
 
 
@@ -199,7 +200,7 @@ def _back(site: Site, step: Step) -> None:
     if step.old:
         site.start(step.old)
         site.lead(step.old)
-        wait_ready(site, step.old, step.ready_s)
+        wait_ready(site, step.old, max(step.ready_s, RESTORE_S))
         site.settle(step.old)
 
 
