@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import datetime
-import getpass
 import os
 import secrets
 import shlex
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from jingxiang import console, image_definition, manifests
-from jingxiang.deploy_plan import BAD_CHECK, DOWN, LOCKED, RESTORED, Deployed, DeployError, Order, Release, Status
+from jingxiang import console, findings, image_definition, manifests
+from jingxiang.deploy_plan import (
+    DOWN,
+    LOCKED,
+    RESTORED,
+    Deployed,
+    DeployError,
+    NotReady,
+    Order,
+    Release,
+    Status,
+    has_problem,
+)
 from jingxiang.digest import short
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.findings import NOTE, OK, PROBLEM, Finding
@@ -23,6 +31,7 @@ from jingxiang.language import tr
 from jingxiang.manifests import Cluster
 from jingxiang.places import here
 from jingxiang.profiles import CPU
+from jingxiang.remotes import ledger
 from jingxiang.remotes.base import Images, Tools
 from jingxiang.remotes.sdk import Event, Refused, Sdk
 from jingxiang.targets import KubernetesTarget
@@ -30,7 +39,7 @@ from jingxiang.targets import KubernetesTarget
 MIB = 1 << 20
 # What a card is taken for where no label says what it is: an older driver than most clusters have, so that it fits.
 UNKNOWN = Gpu("NVIDIA GPU", "525", 0, 0, "8.0")
-ADMIN = "user"  # the name that a password is made for
+ADMIN = "jingxiang"  # the name that a password is made for
 POSTGRES = ("postgresql://", "postgresql+psycopg://")
 
 
@@ -43,31 +52,29 @@ class Kubernetes:
     tools: Tools
 
     def check(self, order: Order, images: Images) -> tuple[Finding, ...]:
-        findings = [*_asked(order)]
         try:
             found = self._look
         except Refused as error:
-            return (*findings, Finding("cluster", PROBLEM, *_unreachable(error)))
-        findings += [
-            Finding("cluster", OK, tr("Kubernetes {version}", version=found["server"])),
+            return (*_asked(order), Finding("cluster", PROBLEM, *_unreachable(error)))
+        return (
+            *_asked(order), Finding("cluster", OK, tr("Kubernetes {version}", version=found["server"])),
             *self._rights(found), *self._cards(found), *self._storage(found), *self._queue(found),
-        ]  # fmt: skip
-        return tuple(findings)
+        )  # fmt: skip
 
     def plan(self, order: Order, images: Images) -> str:
         """The manifests. Which digest the image has is known when it has been made."""
-        cluster = self._cluster(order, images, image=f"{order.registry or 'HOST/NAME'}@DIGEST", version="VERSION")
+        try:
+            cluster = self._cluster(order, images, image=f"{order.registry or 'HOST/NAME'}@DIGEST", version="VERSION")
+        except Refused as error:
+            raise self._explained(error) from error
         names = sorted({*self._look["secrets"], *self._values(order)} - {"edition"})
         return manifests.shown(cluster, names).rstrip("\n")
 
     def deploy(self, order: Order, images: Images) -> Deployed:
-        problems = [each for each in self.check(order, images) if each.state == PROBLEM]
-        if problems:
-            text = "\n       ".join(f"{tr(each.subject)}: {each.text}" for each in problems)
-            text = (
-                tr("{address}: to be put right first; nothing was changed", address=self.address) + f"\n       {text}"
-            )
-            raise DeployError(BAD_CHECK, text, tuple(each.fix for each in problems if each.fix))
+        found = self.check(order, images)
+        if has_problem(found):
+            findings.show(found)
+            raise NotReady(self.address, found)
         choice = images.choose(_cards(self._look))
         image = images.make(choice)
         reference = images.push(image, order.registry)
@@ -78,10 +85,10 @@ class Kubernetes:
             cluster = replace(cluster, edition=secrets.token_hex(4))
         secret = manifests.secret(values, cluster.edition) if cluster.edition != self._look["edition"] else None
         stages = [[manifests.recorded(each) for each in stage.manifests] for stage in manifests.stages(cluster)]
-        self._follow("deploy", order, stages=stages, secret=secret, is_new=self._look["namespace"] is False)
-        if made := values.get(manifests.PASSWORDS) if order.passwords is None else None:
-            name, _, password = made.strip().partition(":")
+        if manifests.PASSWORDS in values and order.passwords is None:
+            name, _, password = values[manifests.PASSWORDS].strip().partition(":")
             console.line("login", tr("user {name}, password {password}", name=name, password=password))
+        self._follow("deploy", order, stages=stages, secret=secret, is_new=self._look["namespace"] is False)
         return self._deployed(order, version, manifests.strategy(cluster))
 
     def status(self) -> Status:
@@ -107,7 +114,7 @@ class Kubernetes:
                 yield str(event["text"])
 
     def rollback(self, order: Order, version: str) -> Deployed:
-        done = self._follow("rollback", order, version=version, at=_now())
+        done = self._follow("rollback", order, version=version, at=ledger.now())
         return self._deployed(order, str(done["version"]), "rollback")
 
     def destroy(self, order: Order, *, volumes: bool) -> None:
@@ -127,7 +134,7 @@ class Kubernetes:
         return Cluster(
             self.target, image_definition.load(here().root), image, version, on_gpu=choice.profile != CPU.name,
             ready_s=order.timeout_s, edition=self._look["edition"],
-            notes={manifests.BY: _who(), manifests.AT: _now(), manifests.HOW: "deploy"},
+            notes={manifests.BY: ledger.by(), manifests.AT: ledger.now(), manifests.HOW: "deploy"},
             has_keda=self._look["keda"], owns_database=self._owns_database,
         )  # fmt: skip
 
@@ -239,7 +246,7 @@ class Kubernetes:
         """Show what happens; gives the result. Raises `DeployError` with what failed, and what serves still."""
         failed: Event | None = None
         undone: Event | None = None
-        job |= {"by": _who(), "breaks_lock": order.breaks_lock}
+        job |= {"by": ledger.by(), "breaks_lock": order.breaks_lock}
         job |= {"timeout_s": order.timeout_s} if action != "destroy" else {}
         last: Event = {}
         try:
@@ -278,13 +285,13 @@ class Kubernetes:
 
     def _deployed(self, order: Order, version: str, strategy: str) -> Deployed:
         words = ["kubectl", "--context", self.target.context, "-n", self.target.namespace, "port-forward",
-                 f"service/{manifests.NAME}", f"{order.port}:80"]  # fmt: skip
-        return Deployed(version, _url(order.port), strategy, hint=shlex.join(words))
+                 f"service/{manifests.NAME}", f"{order.front.port}:80"]  # fmt: skip
+        return Deployed(version, _url(order.front.port), strategy, hint=shlex.join(words))
 
 
 def _asked(order: Order) -> Iterator[Finding]:
     """What a cluster cannot do, or cannot do without."""
-    if order.public:
+    if order.front.public:
         text = tr("--public is not ours to do here: put an Ingress with TLS in front of the Service jingxiang")
         yield Finding("public", PROBLEM, text)
     if not order.registry:
@@ -357,11 +364,3 @@ def _release(kept: Mapping[str, Any]) -> Release:
 
 def _url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
-
-
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
