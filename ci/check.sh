@@ -16,7 +16,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # playwright brings along)
 packages=(
   "git git" "ca-certificates" "fonts-noto-cjk" "libatomic1" "docker.io dockerd" "docker-cli docker" "iptables iptables"
-  "docker-registry docker-registry" "openssh-server sshd" "iproute2 ip" "mount mount" "btrfs-progs" "xfsprogs"
+  "docker-registry docker-registry" "openssh-server sshd" "iproute2 ip" "mount mount" "btrfs-progs" "xfsprogs" "e2fsprogs mkfs.ext4"
   "openssl openssl" "tinyproxy tinyproxy" "mmdebstrap mmdebstrap" "postgresql" "patchelf patchelf"
 )
 policy=/usr/sbin/policy-rc.d

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jingxiang import console, profiles
-from jingxiang.deploy_plan import REGISTRY, Order
+from jingxiang.deploy_plan import REGISTRY, Front, Order
 from jingxiang.findings import NOTE, OK, PROBLEM, Finding
 from jingxiang.gpu import Gpu, Gpus
 from jingxiang.language import tr
@@ -60,6 +60,7 @@ say memory; sed -n 's/^MemAvailable: *//p' /proc/meminfo
 say python; python3 -c 'import ensurepip, venv, sys; print("%d.%d venv" % sys.version_info[:2])' 2>/dev/null ||
   python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
 say homedisk; df -Pk "$HOME" 2>/dev/null | tail -n 1
+say front; cat ~/.jingxiang/app/proxy/front 2>/dev/null
 say bundle; ls ~/.jingxiang/app/bundle/bundle.json 2>/dev/null
 say outbound; if [ -n "$2" ]; then
   if have curl; then curl -sS -o /dev/null -m 4 -w '%{http_code}' "https://$2/v2/" 2>&1 ||
@@ -72,7 +73,7 @@ fi
 @dataclass(frozen=True)
 class Facts:
     """What the script found. `ours`: containers of earlier deployments, by name; `skew_s`: how far the clock is ahead
-    of ours; `rotates`: None where the disk does not say."""
+    of ours; `rotates`: None where the disk does not say; `front`: of a deployment without docker, see `Front.text`."""
 
     system: str
     arch: str
@@ -96,10 +97,12 @@ class Facts:
     python: str
     home_free_bytes: int
     has_bundle: bool
+    front: str
 
     @property
     def is_serving(self) -> bool:
-        return any(each["state"] == "running" for name, each in self.ours.items() if name != PROXY)
+        runs = any(each["state"] == "running" for name, each in self.ours.items() if name != PROXY)
+        return runs or bool(self.front)
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ def facts(output: str, *, now_s: float) -> Facts:
         python=sections.get("python", "").strip(),
         home_free_bytes=_free_of(sections.get("homedisk", "")),
         has_bundle=bool(sections.get("bundle", "").strip()),
+        front=sections.get("front", "").strip(),
     )
 
 
@@ -383,13 +387,14 @@ def _disk(found: Facts, need: Need) -> Iterator[Finding]:
 
 
 def _port(found: Facts, order: Order) -> Finding:
-    running = found.ours.get(PROXY, {}).get("state") == "running"
-    if found.port_owner and not (
-        running and f"jingxiang.port={order.front.port}" in found.ours[PROXY]["labels"].split(",")
-    ):
-        text = tr("{port} is taken by {owner}", port=order.front.port, owner=found.port_owner)
+    """Free, or that of the proxy of an earlier deployment."""
+    port, proxy = order.front.port, found.ours.get(PROXY, {"state": "", "labels": ""})
+    is_ours = proxy["state"] == "running" and f"jingxiang.port={port}" in proxy["labels"].split(",")
+    is_ours |= bool(found.front) and Front.of(found.front).port == port and found.port_owner.startswith("caddy")
+    if found.port_owner and not is_ours:
+        text = tr("{port} is taken by {owner}", port=port, owner=found.port_owner)
         return Finding("port", PROBLEM, text, tr("--port with another number"))
-    return Finding("port", OK, str(order.front.port))
+    return Finding("port", OK, str(port))
 
 
 def _rest(found: Facts, order: Order) -> Iterator[Finding]:

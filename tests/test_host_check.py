@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -23,6 +24,8 @@ ENGINE = json.dumps({"Client": {"Version": "27.5.1"}, "Server": {"Version": "27.
 CLIENT_ALONE = json.dumps({"Client": {"Version": "27.5.1"}, "Server": None})
 INFO = json.dumps({"DockerRootDir": "/var/lib/docker", "Runtimes": {"runc": {}, "nvidia": {}}})
 L20 = "NVIDIA L20, 550.90.07, 46068, 45000, 8.9"
+H100 = "NVIDIA H100 80GB HBM3, 580.159.04, 81559, 78505, 9.0"  # recorded, with a program that holds 2 GiB:
+H100_USER = "466, 2566, python3"
 GOOD: Mapping[str, str] = MappingProxyType(
     {
         "system": "Ubuntu 22.04.5 LTS", "arch": "x86_64", "clock": str(NOW + 2), "home": "/root",
@@ -115,6 +118,12 @@ def test_cards_are_read_as_the_driver_lists_them() -> None:
     )
 
 
+def test_the_answers_of_a_real_driver_are_read() -> None:
+    found = facts(gpu=H100, users=H100_USER)
+    assert found.gpus.cards == (Gpu("NVIDIA H100 80GB HBM3", "580.159.04", 81559 << 20, 78505 << 20, "9.0"),)
+    assert found.gpu_users == ("466, 2566, python3",)
+
+
 def test_no_driver_is_no_card_and_a_driver_that_fails_is_a_problem() -> None:
     assert facts(gpu="absent").gpus == Gpus(())
     said = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest"
@@ -194,12 +203,41 @@ def test_a_port_is_free_or_ours_or_has_an_owner() -> None:
 
 
 def test_a_clock_that_is_off_is_a_problem_where_certificates_count() -> None:
-    from pathlib import Path
-
     late = str(NOW - 4000)
     assert found(clock=late)["clock"].state == NOTE
     public = Order(front=Front(443, public=True), passwords=Path("passwords"))
     assert found(order=public, clock=late)["clock"].state == PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("python", "state"),
+    [
+        ("3.11 venv", OK),
+        ("3.13 venv", OK),
+        ("3.11", PROBLEM),
+        ("3.9 venv", PROBLEM),
+        ("3.14 venv", PROBLEM),
+        ("", PROBLEM),
+    ],
+)
+def test_without_docker_a_python_with_venv_is_needed(python: str, state: str) -> None:
+    found = facts(python=python, docker="absent", info="", homedisk="/dev/vda1 1 1 90000000 1% /")
+    states = {each.subject: each.state for each in host_check.bare_findings("gpu-1", found, NEED, Order())}
+    assert states["python"] == state
+    assert "docker" not in states
+    assert states["disk"] == OK
+
+
+def test_without_docker_the_home_folder_has_to_have_room() -> None:
+    full = facts(python="3.11 venv", homedisk="/dev/vda1 1 1 2000000 1% /")
+    states = {each.subject: each.state for each in host_check.bare_findings("gpu-1", full, NEED, Order())}
+    assert states["disk"] == PROBLEM
+
+
+def test_without_docker_the_port_of_our_own_caddy_is_free_for_us() -> None:
+    caddy = 'LISTEN 0 4096 127.0.0.1:7860 0.0.0.0:* users:(("caddy",pid=77,fd=4))'
+    assert found(port=caddy, front="7860,loopback,")["port"].state == OK
+    assert found(port=caddy)["port"].state == PROBLEM
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 TRIES = 3
+CONFLICT = 409
 ANSWER_S = 120  # of the engine; creating a container on a slow disk takes long
 ROOT_CERTIFICATE = "caddy/pki/authorities/local/root.crt"
 T = TypeVar("T")
@@ -56,18 +57,17 @@ class DockerSite:
         from docker.errors import APIError, DockerException
         from requests import RequestException
 
-        for number in range(TRIES):
+        said = ""
+        for _ in range(TRIES):
             try:
                 with docker_engine.at(self.url, timeout_s=ANSWER_S) as client:
                     return work(client)
             except APIError as error:
-                if error.response is None or error.response.status_code != 502:
-                    raise EngineRefused(str(error.explanation or error)) from error
+                raise EngineRefused(str(error.explanation or error)) from error
             except (DockerException, RequestException, EngineUnavailable) as error:
-                if number == TRIES - 1:
-                    raise EngineRefused(str(error)) from error
+                said = str(error)
             self.link.restore()
-        raise EngineRefused("502")
+        raise EngineRefused(said)
 
     # --- rollout.Site ---
 
@@ -166,13 +166,17 @@ class DockerSite:
     # --- what is made and removed ---
 
     def create(self, name: str, config: Mapping[str, Any]) -> None:
-        self.network()
-        self.ask(lambda client: api(client).create_container_from_config(dict(config), name))
+        """No harm if it was made before the connection was lost, and the answer did not come."""
+        from docker.errors import APIError
 
-    def network(self) -> None:
         def make(client: DockerClient) -> None:
             if not api(client).networks(names=[container_plan.NETWORK]):
                 api(client).create_network(container_plan.NETWORK, check_duplicate=True)
+            try:
+                api(client).create_container_from_config(dict(config), name)
+            except APIError as error:
+                if error.response is None or error.response.status_code != CONFLICT:
+                    raise
 
         self.ask(make)
 
@@ -209,7 +213,8 @@ class DockerSite:
         for name in (PROXY, container_plan.FAILED):
             self._remove(name)
         self._unless_gone(lambda client: api(client).remove_network(container_plan.NETWORK))
-        self.tidy([])
+        if volumes:  # else the next deployment finds the layers of the models
+            self.tidy([])
         gone = [container_plan.PROXY_DATA, container_plan.SECRETS, *([container_plan.OUTPUTS] if volumes else [])]
         for volume in gone:
             self._unless_gone(partial(_remove_volume, volume))

@@ -217,22 +217,25 @@ class SshHost(ABC):
                 rollout.let_finish(site, each.name, FINISH_S)
                 site.remove(each.name)
             left = site.clear(volumes=volumes)
-            if volumes:
-                console.line("removed", tr("{count} versions, and all pictures and videos", count=len(versions)))
-            else:
-                console.line("removed", tr("{count} versions; pictures and videos stay: {volume}", count=len(versions),
-                                           volume=left))  # fmt: skip
+            count = len(versions)
+            text = (
+                tr("{count} versions, and all pictures, videos and models", count=count)
+                if volumes
+                else tr("{count} versions; pictures, videos and models stay: {volume}", count=count, volume=left)
+            )
+            console.line("removed", text)
             ledger.forget(link)
 
     # --- steps ---
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Connection]:
-        try:
-            with Connection(self.login) as link:
-                yield link
-        except Unreachable as error:
-            raise DeployError(BAD_CHECK, error.message, error.hints) from error
+        with contextlib.ExitStack() as stack:
+            try:
+                link = stack.enter_context(Connection(self.login))
+            except Unreachable as error:
+                raise DeployError(BAD_CHECK, error.message, error.hints) from error
+            yield link
 
     def _facts(self, link: Connection, order: Order) -> Facts:
         now = time.time()
