@@ -23,7 +23,7 @@ DISK_GB = 150  # environment and weights take up to 30 GB, the system of a machi
 SETUP = """\
 set -e
 python3 tasks.py setup --profile {profile}
-python3 tasks.py fetch {model} --accept-license
+python3 tasks.py fetch {model}
 """
 RUN = f"""\
 set -e

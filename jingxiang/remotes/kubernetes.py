@@ -7,7 +7,6 @@ import secrets
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from jingxiang import console, findings, image_definition, manifests
@@ -32,7 +31,7 @@ from jingxiang.manifests import Cluster
 from jingxiang.places import here
 from jingxiang.profiles import CPU
 from jingxiang.remotes import ledger
-from jingxiang.remotes.base import Images, Tools
+from jingxiang.remotes.base import Choice, Images, Tools
 from jingxiang.remotes.sdk import Event, Refused, Sdk
 from jingxiang.targets import KubernetesTarget
 
@@ -53,9 +52,12 @@ class Kubernetes:
 
     def check(self, order: Order, images: Images) -> tuple[Finding, ...]:
         try:
-            found = self._look
+            found = self._looked()
         except Refused as error:
             return (*_asked(order), Finding("cluster", PROBLEM, *_unreachable(error)))
+        return self._findings(order, found)
+
+    def _findings(self, order: Order, found: Event) -> tuple[Finding, ...]:
         return (
             *_asked(order), Finding("cluster", OK, tr("Kubernetes {version}", version=found["server"])),
             *self._rights(found), *self._cards(found), *self._storage(found), *self._queue(found),
@@ -63,32 +65,31 @@ class Kubernetes:
 
     def plan(self, order: Order, images: Images) -> str:
         """The manifests. Which digest the image has is known when it has been made."""
-        try:
-            cluster = self._cluster(order, images, image=f"{order.registry or 'HOST/NAME'}@DIGEST", version="VERSION")
-        except Refused as error:
-            raise self._explained(error) from error
-        names = sorted({*self._look["secrets"], *self._values(order)} - {"edition"})
+        found = self._ask("look")
+        image = f"{order.registry or 'HOST/NAME'}@DIGEST"
+        cluster = self._cluster(found, order, images.choose(_cards(found)), image=image, version="VERSION")
+        names = sorted({*found["secrets"], *self._values(found, order)} - {"edition"})
         return manifests.shown(cluster, names).rstrip("\n")
 
     def deploy(self, order: Order, images: Images) -> Deployed:
-        found = self.check(order, images)
-        if has_problem(found):
-            findings.show(found)
-            raise NotReady(self.address, found)
-        choice = images.choose(_cards(self._look))
+        found = self._ask("look")
+        if has_problem(report := self._findings(order, found)):
+            findings.show(report)
+            raise NotReady(self.address, report)
+        choice = images.choose(_cards(found))
         image = images.make(choice)
         reference = images.push(image, order.registry)
         version = short(image.digest.removeprefix("sha256:"))
-        values = self._values(order)
-        cluster = self._cluster(order, images, image=reference, version=version)
+        values = self._values(found, order)
+        cluster = self._cluster(found, order, choice, image=reference, version=version)
         if values or not cluster.edition:
             cluster = replace(cluster, edition=secrets.token_hex(4))
-        secret = manifests.secret(values, cluster.edition) if cluster.edition != self._look["edition"] else None
+        secret = manifests.secret(values, cluster.edition) if cluster.edition != found["edition"] else None
         stages = [[manifests.recorded(each) for each in stage.manifests] for stage in manifests.stages(cluster)]
         if manifests.PASSWORDS in values and order.passwords is None:
             name, _, password = values[manifests.PASSWORDS].strip().partition(":")
             console.line("login", tr("user {name}, password {password}", name=name, password=password))
-        self._follow("deploy", order, stages=stages, secret=secret, is_new=self._look["namespace"] is False)
+        self._follow("deploy", order, stages=stages, secret=secret, is_new=found["namespace"] is False)
         return self._deployed(order, version, manifests.strategy(cluster))
 
     def status(self) -> Status:
@@ -125,46 +126,44 @@ class Kubernetes:
 
     # What is sent
 
-    @cached_property
-    def _look(self) -> Event:
-        return self._ask_raw("look")
+    def _looked(self) -> Event:
+        """What is there. Raises `Refused`."""
+        return self._sdk.ask("look", context=self.target.context, namespace=self.target.namespace)
 
-    def _cluster(self, order: Order, images: Images, *, image: str, version: str) -> Cluster:
-        choice = images.choose(_cards(self._look))
+    def _cluster(self, found: Event, order: Order, choice: Choice, *, image: str, version: str) -> Cluster:
         return Cluster(
             self.target, image_definition.load(here().root), image, version, on_gpu=choice.profile != CPU.name,
-            ready_s=order.timeout_s, edition=self._look["edition"],
+            ready_s=order.timeout_s, edition=found["edition"],
             notes={manifests.BY: ledger.by(), manifests.AT: ledger.now(), manifests.HOW: "deploy"},
-            has_keda=self._look["keda"], owns_database=self._owns_database,
+            has_keda=found["keda"], owns_database=self._owns_database(found),
         )  # fmt: skip
 
-    @property
-    def _owns_database(self) -> bool:
+    def _owns_database(self, found: Event) -> bool:
         """Unless the user has one, now or when it was deployed before."""
-        held = self._look["secrets"]
+        held = found["secrets"]
         is_given = bool(os.environ.get(manifests.JOBS)) or (
             manifests.JOBS in held and manifests.DATABASE_PASSWORD not in held
         )
         return self.target.gpus > 1 and not is_given
 
-    def _values(self, order: Order) -> dict[str, str]:
+    def _values(self, found: Event, order: Order) -> dict[str, str]:
         """What the Secret gets anew: what was given, and what is not there yet."""
-        held, found = self._look["secrets"], {}
+        held, values = found["secrets"], {}
         if order.passwords is not None:
-            found[manifests.PASSWORDS] = order.passwords.read_text(encoding="utf-8")
+            values[manifests.PASSWORDS] = order.passwords.read_text(encoding="utf-8")
         elif manifests.PASSWORDS not in held:
-            found[manifests.PASSWORDS] = f"{ADMIN}:{secrets.token_urlsafe(12)}\n"
+            values[manifests.PASSWORDS] = f"{ADMIN}:{secrets.token_urlsafe(12)}\n"
         if self.target.gpus > 1:
             if given := os.environ.get(manifests.JOBS):
-                found[manifests.JOBS] = given
-            elif self._owns_database and manifests.DATABASE_PASSWORD not in held:
+                values[manifests.JOBS] = given
+            elif self._owns_database(found) and manifests.DATABASE_PASSWORD not in held:
                 password = secrets.token_hex(16)  # no character of it needs to be quoted in a URL
                 host = f"{manifests.NAME}-{manifests.DATABASE}"
-                found[manifests.DATABASE_PASSWORD] = password
-                found[manifests.JOBS] = f"postgresql://{manifests.NAME}:{password}@{host}/{manifests.NAME}"
+                values[manifests.DATABASE_PASSWORD] = password
+                values[manifests.JOBS] = f"postgresql://{manifests.NAME}:{password}@{host}/{manifests.NAME}"
         if self.target.media:
-            found |= {name: os.environ[name] for name in manifests.BUCKET_KEYS if os.environ.get(name)}
-        return found
+            values |= {name: os.environ[name] for name in manifests.BUCKET_KEYS if os.environ.get(name)}
+        return values
 
     # What is found
 
@@ -212,7 +211,7 @@ class Kubernetes:
         given = os.environ.get(manifests.JOBS, "")
         if given and not given.startswith(POSTGRES):
             yield Finding("queue", PROBLEM, tr("JINGXIANG_JOBS should begin with postgresql://"))
-        elif self._owns_database:
+        elif self._owns_database(found):
             yield Finding("queue", OK, tr("PostgreSQL in the namespace; another one: JINGXIANG_JOBS=postgresql://…"))
         else:
             yield Finding("queue", OK, tr("PostgreSQL, as JINGXIANG_JOBS says"))
@@ -234,9 +233,6 @@ class Kubernetes:
             yield from self._sdk.events(action, **where, **job)
         except Refused as error:
             raise self._explained(error) from error
-
-    def _ask_raw(self, action: str) -> Event:
-        return self._sdk.ask(action, context=self.target.context, namespace=self.target.namespace)
 
     def _ask(self, action: str) -> Event:
         *_, last = self._events(action)

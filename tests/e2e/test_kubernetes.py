@@ -230,5 +230,5 @@ def test_what_is_in_the_way_is_said_before_anything_is_changed(
     known["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
     broken.write_text(json.dumps(known))
     monkeypatch.setenv("KUBECONFIG", str(broken))
-    (problem,) = [each for each in remote.check(ORDER, Versions()) if each.state == PROBLEM]
+    (problem,) = [each for each in in_namespace("x").check(ORDER, Versions()) if each.state == PROBLEM]
     assert problem.text.startswith("the cluster does not answer")
