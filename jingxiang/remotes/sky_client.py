@@ -147,9 +147,10 @@ def shown(service: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """SkyPilot's errors, which have no class in common."""
+    """SkyPilot's errors, which have no class in common, and those of what it uses."""
     known = vars(sky.exceptions).values()
-    return tuple(each for each in known if isinstance(each, type) and issubclass(each, Exception))
+    own = [each for each in known if isinstance(each, type) and issubclass(each, Exception)]
+    return (*own, requests.RequestException, OSError, RuntimeError, ValueError)
 
 
 def certify(folder: Path) -> None:
@@ -187,7 +188,7 @@ def main(job: dict[str, Any]) -> int:
     except Problem as problem:
         say("error", kind=problem.kind, text=str(problem))
         return 1
-    except (*refusals(), requests.RequestException, OSError, RuntimeError, ValueError) as error:
+    except refusals() as error:
         say("error", kind="refused", text=" ".join(str(error).split()) or type(error).__name__)
         return 1
     return 0

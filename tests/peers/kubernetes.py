@@ -138,7 +138,7 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
     context = {"name": "test", "context": {"cluster": "test", "user": "test"}}
     known = {"users": [user], "clusters": [cluster], "contexts": [context], "current-context": "test"}
     config.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **known}))
-    argvs = (
+    argvs: tuple[list[str | Path], ...] = (
         ["etcd", "--data-dir", folder / "etcd", "--listen-client-urls", store, "--advertise-client-urls", store,
          "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
          "--unsafe-no-fsync"],
