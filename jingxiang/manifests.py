@@ -38,6 +38,7 @@ KEPT = 3  # versions that can be rolled back to
 OUTPUTS_SIZE, DATABASE_SIZE = "30Gi", "5Gi"
 STARTUP_EVERY_S = 10
 MARGIN_S = 30  # between the end of the longest job and being killed
+TCP = {"protocol": "TCP"}  # said, because server-side apply finds an entry by it
 HIDDEN = "(hidden)"
 CONFINED = {
     "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
@@ -181,7 +182,7 @@ def _pod(cluster: Cluster, role: str, args: Sequence[str]) -> Manifest:
         "volumeMounts": mounts,
     }
     if serves:
-        container["ports"] = [{"name": "http", "containerPort": cluster.definition.port}]
+        container["ports"] = [{"name": "http", "containerPort": cluster.definition.port, **TCP}]
         container |= _probes(cluster)
     return {
         # Longer than the longest job: a video that is being made is finished before its pod goes.
@@ -248,7 +249,7 @@ def _get(path: str) -> Manifest:
 def _resources(cluster: Cluster, *, makes_videos: bool) -> Manifest:
     """Requests so that a node is not overbooked; no limit of memory: loading a model takes more for a moment."""
     requests = {"cpu": "1", "memory": "4Gi"} if makes_videos else {"cpu": "250m", "memory": "512Mi"}
-    card = {"limits": {"nvidia.com/gpu": 1}} if makes_videos and cluster.on_gpu else {}
+    card = {"limits": {"nvidia.com/gpu": "1"}} if makes_videos and cluster.on_gpu else {}
     return {"requests": requests, **card}
 
 
@@ -270,7 +271,7 @@ def _pull(target: KubernetesTarget) -> Manifest:
 
 def _service(role: str = APP) -> Manifest:
     """Reached from within the cluster only: whoever wants more puts an Ingress with TLS in front."""
-    spec = {"selector": _labels(role), "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}
+    spec = {"selector": _labels(role), "ports": [{"name": "http", "port": 80, "targetPort": "http", **TCP}]}
     return {**_head("v1", "Service", NAME, role), "spec": {"type": "ClusterIP", **spec}}
 
 
@@ -286,7 +287,7 @@ def _volume_name(cluster: Cluster) -> str:
 
 
 def _database_service() -> Manifest:
-    ports = [{"name": "postgres", "port": 5432, "targetPort": "postgres"}]
+    ports = [{"name": "postgres", "port": 5432, "targetPort": "postgres", **TCP}]
     spec = {"clusterIP": "None", "selector": _labels(DATABASE), "ports": ports}
     return {**_head("v1", "Service", _name(DATABASE), DATABASE), "spec": spec}
 
@@ -304,7 +305,7 @@ def _database(cluster: Cluster) -> Manifest:
             _from_secret(DATABASE_PASSWORD),
             {"name": "PGDATA", "value": f"{data}/pgdata"},  # a volume's own folder may hold lost+found
         ],
-        "ports": [{"name": "postgres", "containerPort": 5432}],
+        "ports": [{"name": "postgres", "containerPort": 5432, **TCP}],
         "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}},
         "readinessProbe": ready,
         "securityContext": CONFINED,

@@ -75,14 +75,15 @@ class KubernetesTarget:
 class SkyTarget:
     """What SkyPilot calls infra: a cloud, perhaps with region and zone, a Kubernetes context or an ssh pool.
 
-    `gpu`: name and count as SkyPilot has them; `most`: replicas that it may scale up to (0: it does not scale);
-    `media`: a bucket for pictures and videos.
+    `gpu`: name and count as SkyPilot has them; `most`: replicas that it may scale up to (0: it does not scale), one for
+    each `qps` requests a second; `media`: a bucket for pictures and videos.
     """
 
     infra: str
     gpu: str = "A100:1"
     replicas: int = 1
     most: int = 0
+    qps: int = 0
     media: str = ""
 
 
@@ -157,7 +158,7 @@ def _kubernetes(address: str, place: str, options: Mapping[str, str]) -> Kuberne
 
 
 def _sky(address: str, place: str, options: Mapping[str, str]) -> SkyTarget:
-    _only(address, options, ("gpu", "replicas", "most", "media"))
+    _only(address, options, ("gpu", "replicas", "most", "qps", "media"))
     infra = unquote(place)
     _word(address, tr("the infra"), infra, INFRA, SHAPES["sky"])
     if not (gpu := GPU.fullmatch(options.get("gpu", SkyTarget.gpu))):
@@ -166,7 +167,10 @@ def _sky(address: str, place: str, options: Mapping[str, str]) -> SkyTarget:
     most = _count(address, "most", options["most"], MOST) if "most" in options else 0
     if most and most < replicas:
         raise _wrong(address, tr("most: {most} is less than replicas: {replicas}", most=most, replicas=replicas))
-    return SkyTarget(infra, f"{gpu[1]}:{gpu[2] or 1}", replicas, most, _media(address, options))
+    if bool(most) != ("qps" in options):
+        raise _wrong(address, tr("most and qps, requests a second for each replica, come together"))
+    qps = _count(address, "qps", options["qps"], 1000) if most else 0
+    return SkyTarget(infra, f"{gpu[1]}:{gpu[2] or 1}", replicas, most, qps, _media(address, options))
 
 
 def _aliyun(address: str, place: str, options: Mapping[str, str]) -> AliyunTarget:

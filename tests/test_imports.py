@@ -47,6 +47,7 @@ LAYERS = {
     "jingxiang.manifests": 2,
     "jingxiang.profiles": 2,
     "jingxiang.proxy_plan": 2,
+    "jingxiang.sky_task": 2,
     "jingxiang.fetch.artifacts": 2,
     "jingxiang.fetch.faults": 2,
     "jingxiang.fetch.ranges": 2,

@@ -31,8 +31,8 @@ ARN = "arn:aws:eks:us-east-1:111122223333:cluster/videos"
         ("sky://runpod", SkyTarget("runpod", "A100:1", 1)),
         ("sky://aws/us-east-1?gpu=L4", SkyTarget("aws/us-east-1", "L4:1")),
         (
-            "sky://k8s/ctx?gpu=A100-80GB:2&replicas=2&most=4&media=s3://b",
-            SkyTarget("k8s/ctx", "A100-80GB:2", 2, 4, "s3://b"),
+            "sky://k8s/ctx?gpu=A100-80GB:2&replicas=2&most=4&qps=3&media=s3://b",
+            SkyTarget("k8s/ctx", "A100-80GB:2", 2, 4, 3, "s3://b"),
         ),
         (
             "aliyun://cn-hangzhou/ecs.gn7i-c8g1.2xlarge",
@@ -95,6 +95,7 @@ def test_what_an_address_names(address: str, found: Target) -> None:
         ("sky://aws?gpu=", "sky://aws?gpu=: gpu: '' should be NAME or NAME:COUNT, such as A100:1"),
         ("sky://aws?gpu=A100:0", "sky://aws?gpu=A100:0: gpu: 'A100:0' should be NAME or NAME:COUNT, such as A100:1"),
         ("sky://aws?replicas=3&most=2", "sky://aws?replicas=3&most=2: most: 2 is less than replicas: 3"),
+        ("sky://aws?most=2", "sky://aws?most=2: most and qps, requests a second for each replica, come together"),
         (
             "aliyun://cn-hangzhou",
             "aliyun://cn-hangzhou: the instance type is missing; it should be aliyun://REGION/INSTANCE-TYPE[?spot=1]",

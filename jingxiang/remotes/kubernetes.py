@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import datetime
-import getpass
 import os
 import secrets
 import shlex
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
-from jingxiang import console, image_definition, manifests
-from jingxiang.deploy_plan import BAD_CHECK, DOWN, LOCKED, RESTORED, Deployed, DeployError, Order, Release, Status
+from jingxiang import console, findings, image_definition, manifests
+from jingxiang.deploy_plan import (
+    DOWN,
+    LOCKED,
+    RESTORED,
+    Deployed,
+    DeployError,
+    NotReady,
+    Order,
+    Release,
+    Status,
+    has_problem,
+)
 from jingxiang.digest import short
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.findings import NOTE, OK, PROBLEM, Finding
@@ -23,14 +30,15 @@ from jingxiang.language import tr
 from jingxiang.manifests import Cluster
 from jingxiang.places import here
 from jingxiang.profiles import CPU
-from jingxiang.remotes.base import Images, Tools
+from jingxiang.remotes import ledger
+from jingxiang.remotes.base import Choice, Images, Tools
 from jingxiang.remotes.sdk import Event, Refused, Sdk
 from jingxiang.targets import KubernetesTarget
 
 MIB = 1 << 20
 # What a card is taken for where no label says what it is: an older driver than most clusters have, so that it fits.
 UNKNOWN = Gpu("NVIDIA GPU", "525", 0, 0, "8.0")
-ADMIN = "user"  # the name that a password is made for
+ADMIN = "jingxiang"  # the name that a password is made for
 POSTGRES = ("postgresql://", "postgresql+psycopg://")
 
 
@@ -43,45 +51,45 @@ class Kubernetes:
     tools: Tools
 
     def check(self, order: Order, images: Images) -> tuple[Finding, ...]:
-        findings = [*_asked(order)]
         try:
-            found = self._look
+            found = self._looked()
         except Refused as error:
-            return (*findings, Finding("cluster", PROBLEM, *_unreachable(error)))
-        findings += [
-            Finding("cluster", OK, tr("Kubernetes {version}", version=found["server"])),
+            return (*_asked(order), Finding("cluster", PROBLEM, *_unreachable(error)))
+        return self._findings(order, found)
+
+    def _findings(self, order: Order, found: Event) -> tuple[Finding, ...]:
+        return (
+            *_asked(order), Finding("cluster", OK, tr("Kubernetes {version}", version=found["server"])),
             *self._rights(found), *self._cards(found), *self._storage(found), *self._queue(found),
-        ]  # fmt: skip
-        return tuple(findings)
+        )  # fmt: skip
 
     def plan(self, order: Order, images: Images) -> str:
         """The manifests. Which digest the image has is known when it has been made."""
-        cluster = self._cluster(order, images, image=f"{order.registry or 'HOST/NAME'}@DIGEST", version="VERSION")
-        names = sorted({*self._look["secrets"], *self._values(order)} - {"edition"})
+        found = self._ask("look")
+        image = f"{order.registry or 'HOST/NAME'}@DIGEST"
+        cluster = self._cluster(found, order, images.choose(_cards(found)), image=image, version="VERSION")
+        names = sorted({*found["secrets"], *self._values(found, order)} - {"edition"})
         return manifests.shown(cluster, names).rstrip("\n")
 
     def deploy(self, order: Order, images: Images) -> Deployed:
-        problems = [each for each in self.check(order, images) if each.state == PROBLEM]
-        if problems:
-            text = "\n       ".join(f"{tr(each.subject)}: {each.text}" for each in problems)
-            text = (
-                tr("{address}: to be put right first; nothing was changed", address=self.address) + f"\n       {text}"
-            )
-            raise DeployError(BAD_CHECK, text, tuple(each.fix for each in problems if each.fix))
-        choice = images.choose(_cards(self._look))
+        found = self._ask("look")
+        if has_problem(report := self._findings(order, found)):
+            findings.show(report)
+            raise NotReady(self.address, report)
+        choice = images.choose(_cards(found))
         image = images.make(choice)
         reference = images.push(image, order.registry)
         version = short(image.digest.removeprefix("sha256:"))
-        values = self._values(order)
-        cluster = self._cluster(order, images, image=reference, version=version)
+        values = self._values(found, order)
+        cluster = self._cluster(found, order, choice, image=reference, version=version)
         if values or not cluster.edition:
             cluster = replace(cluster, edition=secrets.token_hex(4))
-        secret = manifests.secret(values, cluster.edition) if cluster.edition != self._look["edition"] else None
+        secret = manifests.secret(values, cluster.edition) if cluster.edition != found["edition"] else None
         stages = [[manifests.recorded(each) for each in stage.manifests] for stage in manifests.stages(cluster)]
-        self._follow("deploy", order, stages=stages, secret=secret, is_new=self._look["namespace"] is False)
-        if made := values.get(manifests.PASSWORDS) if order.passwords is None else None:
-            name, _, password = made.strip().partition(":")
+        if manifests.PASSWORDS in values and order.passwords is None:
+            name, _, password = values[manifests.PASSWORDS].strip().partition(":")
             console.line("login", tr("user {name}, password {password}", name=name, password=password))
+        self._follow("deploy", order, stages=stages, secret=secret, is_new=found["namespace"] is False)
         return self._deployed(order, version, manifests.strategy(cluster))
 
     def status(self) -> Status:
@@ -107,7 +115,7 @@ class Kubernetes:
                 yield str(event["text"])
 
     def rollback(self, order: Order, version: str) -> Deployed:
-        done = self._follow("rollback", order, version=version, at=_now())
+        done = self._follow("rollback", order, version=version, at=ledger.now())
         return self._deployed(order, str(done["version"]), "rollback")
 
     def destroy(self, order: Order, *, volumes: bool) -> None:
@@ -118,46 +126,44 @@ class Kubernetes:
 
     # What is sent
 
-    @cached_property
-    def _look(self) -> Event:
-        return self._ask_raw("look")
+    def _looked(self) -> Event:
+        """What is there. Raises `Refused`."""
+        return self._sdk.ask("look", context=self.target.context, namespace=self.target.namespace)
 
-    def _cluster(self, order: Order, images: Images, *, image: str, version: str) -> Cluster:
-        choice = images.choose(_cards(self._look))
+    def _cluster(self, found: Event, order: Order, choice: Choice, *, image: str, version: str) -> Cluster:
         return Cluster(
             self.target, image_definition.load(here().root), image, version, on_gpu=choice.profile != CPU.name,
-            ready_s=order.timeout_s, edition=self._look["edition"],
-            notes={manifests.BY: _who(), manifests.AT: _now(), manifests.HOW: "deploy"},
-            has_keda=self._look["keda"], owns_database=self._owns_database,
+            ready_s=order.timeout_s, edition=found["edition"],
+            notes={manifests.BY: ledger.by(), manifests.AT: ledger.now(), manifests.HOW: "deploy"},
+            has_keda=found["keda"], owns_database=self._owns_database(found),
         )  # fmt: skip
 
-    @property
-    def _owns_database(self) -> bool:
+    def _owns_database(self, found: Event) -> bool:
         """Unless the user has one, now or when it was deployed before."""
-        held = self._look["secrets"]
+        held = found["secrets"]
         is_given = bool(os.environ.get(manifests.JOBS)) or (
             manifests.JOBS in held and manifests.DATABASE_PASSWORD not in held
         )
         return self.target.gpus > 1 and not is_given
 
-    def _values(self, order: Order) -> dict[str, str]:
+    def _values(self, found: Event, order: Order) -> dict[str, str]:
         """What the Secret gets anew: what was given, and what is not there yet."""
-        held, found = self._look["secrets"], {}
+        held, values = found["secrets"], {}
         if order.passwords is not None:
-            found[manifests.PASSWORDS] = order.passwords.read_text(encoding="utf-8")
+            values[manifests.PASSWORDS] = order.passwords.read_text(encoding="utf-8")
         elif manifests.PASSWORDS not in held:
-            found[manifests.PASSWORDS] = f"{ADMIN}:{secrets.token_urlsafe(12)}\n"
+            values[manifests.PASSWORDS] = f"{ADMIN}:{secrets.token_urlsafe(12)}\n"
         if self.target.gpus > 1:
             if given := os.environ.get(manifests.JOBS):
-                found[manifests.JOBS] = given
-            elif self._owns_database and manifests.DATABASE_PASSWORD not in held:
+                values[manifests.JOBS] = given
+            elif self._owns_database(found) and manifests.DATABASE_PASSWORD not in held:
                 password = secrets.token_hex(16)  # no character of it needs to be quoted in a URL
                 host = f"{manifests.NAME}-{manifests.DATABASE}"
-                found[manifests.DATABASE_PASSWORD] = password
-                found[manifests.JOBS] = f"postgresql://{manifests.NAME}:{password}@{host}/{manifests.NAME}"
+                values[manifests.DATABASE_PASSWORD] = password
+                values[manifests.JOBS] = f"postgresql://{manifests.NAME}:{password}@{host}/{manifests.NAME}"
         if self.target.media:
-            found |= {name: os.environ[name] for name in manifests.BUCKET_KEYS if os.environ.get(name)}
-        return found
+            values |= {name: os.environ[name] for name in manifests.BUCKET_KEYS if os.environ.get(name)}
+        return values
 
     # What is found
 
@@ -205,7 +211,7 @@ class Kubernetes:
         given = os.environ.get(manifests.JOBS, "")
         if given and not given.startswith(POSTGRES):
             yield Finding("queue", PROBLEM, tr("JINGXIANG_JOBS should begin with postgresql://"))
-        elif self._owns_database:
+        elif self._owns_database(found):
             yield Finding("queue", OK, tr("PostgreSQL in the namespace; another one: JINGXIANG_JOBS=postgresql://…"))
         else:
             yield Finding("queue", OK, tr("PostgreSQL, as JINGXIANG_JOBS says"))
@@ -228,9 +234,6 @@ class Kubernetes:
         except Refused as error:
             raise self._explained(error) from error
 
-    def _ask_raw(self, action: str) -> Event:
-        return self._sdk.ask(action, context=self.target.context, namespace=self.target.namespace)
-
     def _ask(self, action: str) -> Event:
         *_, last = self._events(action)
         return last
@@ -239,7 +242,7 @@ class Kubernetes:
         """Show what happens; gives the result. Raises `DeployError` with what failed, and what serves still."""
         failed: Event | None = None
         undone: Event | None = None
-        job |= {"by": _who(), "breaks_lock": order.breaks_lock}
+        job |= {"by": ledger.by(), "breaks_lock": order.breaks_lock}
         job |= {"timeout_s": order.timeout_s} if action != "destroy" else {}
         last: Event = {}
         try:
@@ -357,11 +360,3 @@ def _release(kept: Mapping[str, Any]) -> Release:
 
 def _url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
-
-
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

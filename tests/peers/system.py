@@ -69,6 +69,13 @@ def machine() -> Path:
     return Path(_service("JINGXIANG_TEST_MACHINE", "machine to deploy to"))
 
 
+def kubernetes() -> Path:
+    """Folder with the programs of a control plane, beside an etcd on PATH."""
+    folder = os.environ.get("JINGXIANG_TEST_KUBERNETES", "")
+    require(folder, "no control plane for tests (JINGXIANG_TEST_KUBERNETES is not set): `ci/kubernetes.sh DIR`")
+    return Path(folder)
+
+
 @functools.cache
 def pythons() -> dict[str, Path]:
     """A Python of each version from 3.6 to 3.14 that this machine has, by version; each has been run."""

@@ -35,9 +35,11 @@ def lock(cluster: Cluster, *, by: str, timeout_s: int, is_broken: bool) -> Itera
     try:
         cluster.create(lease)
     except ApiException as error:
-        if error.status != 409:  # somebody was faster
+        if error.status == 404:  # there is no such namespace
+            raise Problem("absent") from error
+        if error.status != 409:
             raise
-        raise Problem("locked", by="", since="") from error
+        raise Problem("locked", by="", since="") from error  # somebody was faster
     try:
         yield
     finally:

@@ -43,10 +43,19 @@ HOLDS = (("v1", "PersistentVolumeClaim"), ("v1", "Secret"))
 
 
 def deploy(
-    cluster: Cluster, *, stages: Sequence[Sequence[Manifest]], secret: Manifest | None, timeout_s: int, by: str,
+    cluster: Cluster,
+    *,
+    stages: Sequence[Sequence[Manifest]],
+    secret: Manifest | None,
+    timeout_s: int,
+    by: str,
     breaks_lock: bool,
-) -> None:  # fmt: skip
-    """Apply one stage after the other, each when the one before is ready. Whatever goes wrong is undone."""
+    is_new: bool,
+) -> None:
+    """Apply one stage after the other, each when the one before is ready. Whatever goes wrong is undone. `is_new`:
+    the namespace is to be made, too."""
+    if is_new:
+        cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace}})
     with lock(cluster, by=by, timeout_s=timeout_s, is_broken=breaks_lock):
         if secret:
             cluster.apply(with_kept(cluster, secret))
