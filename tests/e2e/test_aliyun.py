@@ -112,13 +112,13 @@ def test_a_lost_answer_does_not_make_a_second_one(ecs: Ecs) -> None:
 
 
 @pytest.mark.parametrize(("answer", "message"), [
-    (("OperationDenied.NoStock", "sold out"), "Aliyun refuses it: OperationDenied.NoStock: code: 400, sold out request id: R"),
-    (("DryRunOperation.Other", "no"), "Aliyun refuses it: DryRunOperation.Other: code: 400, no request id: R"),
+    (("OperationDenied.NoStock", "sold out"), "OperationDenied.NoStock: code: 400, sold out request id: R"),
+    (("DryRunOperation.Other", "no"), "DryRunOperation.Other: code: 400, no request id: R"),
 ])  # fmt: skip
 def test_only_one_code_means_that_a_dry_run_has_passed(ecs: Ecs, answer: tuple[str, str], message: str) -> None:
     ecs.dry_run = answer
     error = deploy(ecs)
-    assert (error.exit_code, error.message) == (BAD_CHECK, f"{ADDRESS}: {message}")
+    assert (error.exit_code, error.message) == (BAD_CHECK, f"{ADDRESS}: Aliyun refuses it: {message}")
     assert actions(ecs).count("RunInstances") == 1
     assert ecs.instances == {}
 
