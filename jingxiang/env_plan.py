@@ -75,15 +75,15 @@ SETTLE = HERE + 'touch "$1/settled" "$1/served"'
 LOG = HERE + 'tail -n "$2" "$1/log" 2>/dev/null || true'
 # $1: the folder; $2: how many bytes of it are known.
 MORE = HERE + 'tail -c "+$(($2 + 1))" "$1/log" 2>/dev/null || true'
-# Of each version: name, image, settings, whether it runs, when it was made.
+# Of each version: name, image, settings, whether it runs, when it was made, whether it has served.
 VERSIONS = (
     HERE
     + RUNS
     + (
         'for each in versions/*/; do [ -d "$each" ] || continue; each=${each%/}; '
         'state=ended; if runs "$each"; then state=runs; fi; '
-        'printf "%s\\t%s\\t%s\\t%s\\t%s\\n" "${each#versions/}" "$(cat "$each/image")" "$(cat "$each/settings")" '
-        '"$state" "$(stat -c %Y "$each/image")"; done'
+        'printf "%s\\t%s\\t%s\\t%s\\t%s\\t%s\\n" "${each#versions/}" "$(cat "$each/image")" "$(cat "$each/settings")" '
+        '"$state" "$(stat -c %Y "$each/image")" "$([ -e "$each/served" ] && echo served)"; done'
     )
 )
 READ = HERE + 'cat "$1" 2>/dev/null || true'

@@ -11,7 +11,7 @@ from jingxiang.deploy_plan import BLUE_GREEN, DOWN, RECREATE, RESTORED, DeployEr
 from jingxiang.errors import JingxiangError
 from jingxiang.remotes import rollout
 from jingxiang.remotes.rollout import Failed, Life, Step, roll
-from jingxiang.remotes.ssh import Answer
+from jingxiang.remotes.ssh import Answer, Unreachable
 
 READY = Answer(200, {}, b'{"status": "ready", "running": 0, "queued": 0}')
 LOADING = Answer(503, {}, b'{"status": "loading", "reason": "no weights"}')
@@ -148,9 +148,21 @@ def test_in_recreate_the_new_one_is_gone_before_the_old_one_starts_again() -> No
 
 
 def test_when_neither_gets_ready_nothing_serves() -> None:
-    site = MemorySite(old=Version(runs=True, answers=[LOADING]), new=Version(code=1))
+    site = MemorySite(old=Version(runs=True, code=3), new=Version(code=1))
     error = failed(site, RECREATE)
     assert (error.exit_code, "nothing is serving now" in error.message) == (DOWN, True)
+
+
+def test_when_the_host_is_gone_nobody_claims_to_know_what_serves() -> None:
+    site = MemorySite(old=running(), new=Version())
+
+    def lost(version: str) -> None:
+        raise Unreachable("the connection was lost")
+
+    site.lead = lost  # type: ignore[method-assign]
+    error = failed(site, BLUE_GREEN)
+    assert "what serves is not known" in error.message
+    assert error.hints[0] == "python3 tasks.py deploy-status ssh://gpu-1"
 
 
 def test_the_first_one_that_fails_leaves_nothing() -> None:

@@ -19,7 +19,7 @@ from jingxiang.image_definition import Definition
 from jingxiang.language import tr
 from jingxiang.remotes.rollout import LOOK_S, SWITCH_S, TAIL, Life
 from jingxiang.remotes.ssh import Answer, Connection, get
-from jingxiang.remotes.ssh_host import Version
+from jingxiang.remotes.ssh_host import Fronts, Version
 from jingxiang.sinks import docker_engine
 from jingxiang.sinks.docker_engine import EngineUnavailable
 
@@ -38,14 +38,14 @@ class EngineRefused(JingxiangError):
 
 
 class DockerSite:
-    """`front` and `host`: where the page answers, and what the host is called. See `ssh_host.HostSite`."""
+    """`host`: what the host is called; see `ssh_host.HostSite`."""
 
     def __init__(self, link: Connection, endpoint: str, definition: Definition, front: Front, host: str) -> None:
         self.link = link
         self.definition = definition
-        self.front = front
+        self.fronts = Fronts(front)
         self.host = host
-        self._endpoint = endpoint.removeprefix("unix://")
+        self._endpoint = endpoint.partition("://")[2]
 
     @property
     def url(self) -> str:
@@ -101,7 +101,9 @@ class DockerSite:
 
     def lead(self, version: str) -> None:
         upstream = f"{container_plan.container(version)}:{self.definition.port}"
-        config = proxy_plan.caddyfile(version, upstream, self.front, self.host, container_plan.DOORS)
+        front = self.fronts.of(version)
+        self._have_proxy(front, version)
+        config = proxy_plan.caddyfile(version, upstream, front, self.host, container_plan.DOORS)
         self.put(PROXY, self.definition.outputs, container_plan.CONFIG, config.encode(), 0o644)
         self._run_proxy()
         end = time.monotonic() + SWITCH_S
@@ -127,7 +129,8 @@ class DockerSite:
                 settings = Settings.of(labels[container_plan.SETTINGS])
                 runs, created = each["State"] == "running", int(each["Created"])
                 version, image = labels[container_plan.VERSION], labels[container_plan.IMAGE]
-                found.append(Version(version, image, settings, runs, created))
+                served = self._has_served(version)
+                found.append(Version(version, image, settings, runs, created, served))
         return sorted(found, key=lambda each: each.created, reverse=True)
 
     def serving(self) -> str:
@@ -180,16 +183,13 @@ class DockerSite:
 
         self.ask(make)
 
-    def proxy(self, version: Version) -> None:
-        """Another front needs another container."""
-        if self.present_front() == self.front:
-            return
-        config = self.read(PROXY, f"{self.definition.outputs}/{container_plan.CONFIG}")
-        self._remove(PROXY)
-        self.create(PROXY, container_plan.proxy(version.image, self.front, self.definition))
-        served = proxy_plan.serving(config.decode(errors="replace"))
-        if served:
-            self.lead(served)
+    def _have_proxy(self, front: Front, version: str) -> None:
+        """The proxy of this front, out of the image of a version. Another front needs another container."""
+        if self.present_front() != front:
+            self._remove(PROXY)
+            found = self._inspect(container_plan.container(version))
+            assert found is not None
+            self.create(PROXY, container_plan.proxy(found["Image"], front, self.definition))
 
     def remove(self, version: str) -> None:
         self._remove(container_plan.container(version))
@@ -205,9 +205,24 @@ class DockerSite:
     def tidy(self, kept: list[Version]) -> None:
         """Images that were deployed, but for those that are kept, or that something runs from."""
         images = {each.image for each in kept}
+        self._renew_proxy(kept)
         for each in self.ask(lambda client: api(client).images(name=container_plan.REPOSITORY)):
             if each["Id"] not in images:
                 self.remove_image(each["Id"])
+
+    def _renew_proxy(self, kept: list[Version]) -> None:
+        """Not from an image that would keep gigabytes which no version shares with it any more."""
+        proxy = self._inspect(PROXY)
+        if proxy is None or not kept:
+            return
+        below = [self._layers(each.image)[:-1] for each in kept]  # the last one is the code
+        if self._layers(proxy["Image"])[:-1] not in below:
+            self._remove(PROXY)
+            self.lead(kept[0].name)
+
+    def _layers(self, image: str) -> list[str]:
+        found = self._unless_gone(lambda client: api(client).inspect_image(image))
+        return list(found["RootFS"]["Layers"]) if found else []
 
     def clear(self, *, volumes: bool) -> str:
         for name in (PROXY, container_plan.FAILED):

@@ -14,7 +14,7 @@ from jingxiang.language import tr
 from jingxiang.proxy_plan import Doors
 from jingxiang.remotes.rollout import LOOK_S, SWITCH_S, TAIL, Life
 from jingxiang.remotes.ssh import Answer, Connection, get
-from jingxiang.remotes.ssh_host import Version
+from jingxiang.remotes.ssh_host import Fronts, Version
 
 PROXY = "proxy"
 SETUP_S = 3600.0  # installing gigabytes on a slow disk
@@ -30,7 +30,7 @@ class EnvSite:
 
     def __init__(self, link: Connection, home: str, front: Front, host: str) -> None:
         self.link = link
-        self.front = front
+        self.fronts = Fronts(front)
         self.host = host
         self.folder = f"{home}/{env_plan.FOLDER}"
 
@@ -66,9 +66,11 @@ class EnvSite:
 
     def lead(self, version: str) -> None:
         upstream = f"127.0.0.1:{self._read(f'{env_plan.version(version)}/port').strip()}"
-        http = proxy_plan.HTTP if self.front.public else self.front.port
-        doors = Doors(http, self.front.port, f"{self.folder}/{PROXY}/sign", loopback=True)
-        config = proxy_plan.caddyfile(version, upstream, self.front, self.host, doors)
+        front = self.fronts.of(version)
+        self._have_proxy(front, version)
+        http = proxy_plan.HTTP if front.public else front.port
+        doors = Doors(http, front.port, f"{self.folder}/{PROXY}/sign", loopback=True)
+        config = proxy_plan.caddyfile(version, upstream, front, self.host, doors)
         self.run(env_plan.WRITE, f"{PROXY}/src/Caddyfile", given=config)
         self.run(env_plan.LEAD)
         end = time.monotonic() + SWITCH_S
@@ -86,8 +88,9 @@ class EnvSite:
     def versions(self) -> list[Version]:
         found = []
         for line in self.run(env_plan.VERSIONS).splitlines():
-            name, image, settings, state, created = line.split("\t")
-            found.append(Version(name, image, Settings.of(settings), state == "runs", float(created)))
+            name, image, settings, state, created, served = line.split("\t")
+            runs = state == "runs"
+            found.append(Version(name, image, Settings.of(settings), runs, float(created), served == "served"))
         return sorted(found, key=lambda each: each.created, reverse=True)
 
     def serving(self) -> str:
@@ -97,18 +100,17 @@ class EnvSite:
         text = self._read(f"{PROXY}/front").strip()
         return Front.of(text) if text else None
 
-    def proxy(self, version: Version) -> None:
+    def _have_proxy(self, front: Front, version: str) -> None:
+        """The proxy of this front, out of the environment of a version."""
         present = self.present_front()
-        if present == self.front:
+        if present == front:
             return
         if present:
             self.run(env_plan.END, PROXY)
         words = [f'XDG_DATA_HOME="{self.folder}/{PROXY}/data"', f'"{self.folder}/{PROXY}/caddy"', "run", "--config",
                  "Caddyfile", "--adapter", "caddyfile"]  # fmt: skip
-        self.run(env_plan.PROXY, version.name, given=env_plan.kept_running(["env", *words]))
-        self.run(env_plan.WRITE, f"{PROXY}/front", given=self.front.text)
-        if served := self.serving():
-            self.lead(served)
+        self.run(env_plan.PROXY, version, given=env_plan.kept_running(["env", *words]))
+        self.run(env_plan.WRITE, f"{PROXY}/front", given=front.text)
 
     def log(self, version: str, lines: int) -> list[str]:
         return self.run(env_plan.LOG, env_plan.version(version), str(lines)).splitlines()
@@ -151,7 +153,7 @@ class EnvSite:
             "app", "serve", "--model", model, "--models", f"{self.folder}/home/models", "--outputs",
             f"{self.folder}/outputs", "--host", "127.0.0.1",
             *(["--password-file", f"{self.folder}/passwords"] if settings.passwords else []),
-            *(["--label", "on"] if self.front.public else []),
+            *(["--label", "on"] if self.fronts.wanted.public else []),
         ]  # fmt: skip
         quoted = [*(shlex.quote(word) for word in words), "--port", '"$(cat port)"']
         self.run(env_plan.CREATE, name, image, settings.text, environment, given=env_plan.kept_running(quoted))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +16,12 @@ from jingxiang.deploy_plan import BLUE_GREEN, DOWN, RESTORED, DeployError
 from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.redaction import redact
-from jingxiang.remotes.ssh import Answer
+from jingxiang.remotes.ssh import Answer, Unreachable
 
 TIMES = 2  # that it has to say so in a row
 LOOK_S = 0.3
 SWITCH_S = 15.0
+RESTORE_S = 600.0  # what served before has been ready before: it is given time, whatever the new one was given
 TAIL = 20  # lines of a log in a message
 
 
@@ -181,9 +181,14 @@ def _reason(answer: Answer) -> str:
 
 def _undo(site: Site, step: Step, error: BaseException) -> None:
     """End the new one, have the old one serve. Raises `DeployError` for what is no other kind of end."""
-    problem = _tried(lambda: _back(site, step))
+    lost: JingxiangError | None = None
+    try:
+        _back(site, step)
+    except JingxiangError as problem:
+        lost = problem
     if isinstance(error, JingxiangError):
-        raise failure(step, error, "" if problem else step.old) from error
+        known = not isinstance(lost, Unreachable)
+        raise failure(step, error, "" if lost else step.old, known=known) from error
 
 
 def _back(site: Site, step: Step) -> None:
@@ -195,27 +200,21 @@ def _back(site: Site, step: Step) -> None:
     if step.old:
         site.start(step.old)
         site.lead(step.old)
-        wait_ready(site, step.old, step.ready_s)
+        wait_ready(site, step.old, max(step.ready_s, RESTORE_S))
         site.settle(step.old)
 
 
-def _tried(work: Callable[[], None]) -> str:
-    """Why it did not work; empty if it did."""
-    try:
-        work()
-    except JingxiangError as error:
-        return error.message
-    return ""
-
-
-def failure(step: Step, error: JingxiangError, serves: str) -> DeployError:
-    """What failed, its last words, what serves, what to try."""
+def failure(step: Step, error: JingxiangError, serves: str, *, known: bool = True) -> DeployError:
+    """What failed, its last words, what serves (unless that is not known), what to try."""
     words = error.words[-TAIL:] if isinstance(error, Failed) else []
     lines = [tr("{version} is not healthy: {reason}", version=step.new, reason=error.message)]
     lines += [f"       {redact(line)}" for line in words]
+    hints = [f"python3 tasks.py deploy-logs {step.address} --failed", *error.hints]
     if serves:
         lines.append("       " + tr("still serving: {version}", version=serves))
-    else:
+    elif known:
         lines.append("       " + tr("nothing is serving now"))
-    hints = [f"python3 tasks.py deploy-logs {step.address} --failed", *error.hints]
+    else:
+        lines.append("       " + tr("the host cannot be reached: what serves is not known"))
+        hints = [f"python3 tasks.py deploy-status {step.address}", tr("then the same command with --break-lock")]
     return DeployError(RESTORED if serves else DOWN, "\n".join(lines), hints)

@@ -30,10 +30,11 @@ from jingxiang.deploy_plan import (
     has_problem,
     strategy,
 )
-from jingxiang.errors import JingxiangError, UnknownName
+from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.findings import OK, PROBLEM, Finding
 from jingxiang.host_check import Facts, Need
 from jingxiang.language import tr
+from jingxiang.profiles import NoneFits
 from jingxiang.remotes import ledger, rollout
 from jingxiang.remotes.base import Choice, Images
 from jingxiang.remotes.rollout import Site, Step
@@ -47,20 +48,35 @@ FINISH_S = DRAIN_S + GRACE_S
 
 @dataclass(frozen=True)
 class Version:
-    """One that the host has. `image`: what it was made from; `created`: seconds since 1970."""
+    """One that the host has. `image`: what it was made from; `created`: seconds since 1970; `served`: it has been
+    ready before."""
 
     name: str
     image: str
     settings: Settings
     runs: bool
     created: float
+    served: bool = False
+
+
+@dataclass
+class Fronts:
+    """Where the page answers: that of `before` as it was, that of all others as it is wanted. So nothing but what was
+    asked for is let out, also when a new version does not get ready."""
+
+    wanted: Front
+    before: str = ""
+    present: Front | None = None
+
+    def of(self, version: str) -> Front:
+        return self.present if self.present and version == self.before else self.wanted
 
 
 class HostSite(Site, Protocol):
-    """What else is asked of a host. `front`: where its page answers."""
+    """What else is asked of a host. `fronts`: where its page answers while a version serves."""
 
-    front: Front
     link: Connection
+    fronts: Fronts
 
     def versions(self) -> list[Version]:
         """The newest first; not one that failed."""
@@ -70,9 +86,6 @@ class HostSite(Site, Protocol):
 
     def present_front(self) -> Front | None:
         """Where the proxy that is there answers."""
-
-    def proxy(self, version: Version) -> None:
-        """Have the proxy of this front, out of what the version was made from."""
 
     def log(self, version: str, lines: int) -> list[str]:
         """Of a version, or (empty) of the last one that failed."""
@@ -185,7 +198,7 @@ class SshHost(ABC):
             answer = site.readiness(serving)
             running, queued = rollout.jobs(answer)
             state = "ready" if answer.status == 200 else "loading" if site.life(serving).runs else "stopped"
-            return Status(self.address, state, serving, self._url(site.front), running, queued, kept, listed)
+            return Status(self.address, state, serving, self._url(site.fronts.wanted), running, queued, kept, listed)
 
     def logs(self, *, follows: bool, failed: bool) -> Iterator[str]:
         with self._connected() as link:
@@ -247,7 +260,7 @@ class SshHost(ABC):
         try:
             choice = images.choose(facts.gpus)
             need = Need(choice.profile, choice.needed_bytes, choice.weights_bytes)
-        except JingxiangError as error:
+        except NoneFits as error:
             choice, need = None, Need(None, problem=error.message, fix=", ".join(error.hints))
         return Looked(facts, choice, self.findings(facts, need, order))
 
@@ -266,20 +279,25 @@ class SshHost(ABC):
         """With the front that is there."""
         order = Order()
         site = self.site(link, self._facts(link, order), order.front)
-        site.front = site.present_front() or site.front
+        site.fronts.wanted = site.present_front() or order.front
         return site
 
     def _serve(self, site: HostSite, looked: Looked, order: Order, wanted: Version, how: str = "deploy") -> Deployed:
         """From what serves to `wanted`."""
-        site.proxy(wanted)
-        old = site.serving()
-        self._stop_strays(site, {old, wanted.name})
+        old, front, present = site.serving(), site.fronts.wanted, site.present_front()
+        if front.public and not wanted.settings.passwords:
+            text = tr("{version} has no password, and the page is public: deploy again instead", version=wanted.name)
+            raise UsageError(text)
+        self._clear_strays(site, {old, wanted.name})
         if old == wanted.name and site.life(old).runs:
             rollout.wait_ready(site, old, order.timeout_s)
+            if present != front:
+                site.lead(old)
             console.line("switch", tr("{version} serves already", version=old))
-            return Deployed(old, self._url(site.front), "none", self._hint(site.front))
+            return Deployed(old, self._url(front), "none", self._hint(front))
         if old == wanted.name or all(each.name != old for each in site.versions()):
             old = ""
+        site.fronts.before, site.fronts.present = old, present
         chosen, reason = strategy(order.strategy, looked.facts.gpus, _needed(wanted, looked))
         if old:
             verb = tr("blue/green") if chosen == BLUE_GREEN else tr("recreate")
@@ -288,13 +306,15 @@ class SshHost(ABC):
         ledger.note(site.link, wanted.name, wanted.image, how)
         self._prune(site, wanted.name)
         self._check_from_here(site)
-        return Deployed(wanted.name, self._url(site.front), chosen if old else "first", self._hint(site.front))
+        return Deployed(wanted.name, self._url(front), chosen if old else "first", self._hint(front))
 
-    def _stop_strays(self, site: HostSite, expected: set[str]) -> None:
-        """A version that runs without being led to: somebody was cut off while deploying it."""
+    def _clear_strays(self, site: HostSite, expected: set[str]) -> None:
+        """Versions of somebody who was cut off while deploying: that run without being led to, or were never ready."""
         for each in site.versions():
-            if each.runs and each.name not in expected:
+            if each.name not in expected:
                 rollout.let_finish(site, each.name, FINISH_S)
+                if not each.served:
+                    site.remove(each.name)
 
     def _before(self, link: Connection, kept: dict[str, Version]) -> Version:
         """The one that served last before the one that serves."""
@@ -320,7 +340,7 @@ class SshHost(ABC):
 
     def _check_from_here(self, site: HostSite) -> None:
         """As whoever opens the page gets there. It is healthy already, so what is in the way lies between."""
-        front = site.front
+        front = site.fronts.wanted
         if not front.public:
             status = get(site.link.forward(f"127.0.0.1:{front.port}"), "/healthz").status
         else:

@@ -368,6 +368,20 @@ def test_the_public_page_is_behind_tls_and_a_password_that_nobody_sees(
     assert good(client.deploy())["url"] == f"http://127.0.0.1:{PORT}"
 
 
+def test_a_public_one_that_fails_lets_nobody_in_to_the_old_one(client: Client, tunnel: str, tmp_path: Path) -> None:
+    """It has no password."""
+    passwords = tmp_path / "passwords"
+    passwords.write_text("li:correct horse battery\n")
+    passwords.chmod(0o600)
+    before = client.serving()
+    with client.changed('raise SystemExit("no")', "app/server.py"):
+        done = client.deploy("--public", "--port", "8443", "--password-file", passwords)
+    assert done.code == 4, done.stderr
+    assert (client.serving(), httpx.get(f"{tunnel}/readyz", trust_env=False).status_code) == (before, 200)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"https://{client.machine.address}:8443", trust_env=False)
+
+
 def test_with_a_registry_the_host_pulls_from_it(client: Client, first: dict[str, Any]) -> None:
     port = system.registry().rpartition(":")[2]
     argv = ["ssh", "-F", str(client.machine.folder / "config"), "-nNT", "-R", f"{port}:127.0.0.1:{port}", "gpu-2"]
