@@ -68,6 +68,7 @@ LAYERS = {
     "jingxiang.process": 3,
     "jingxiang.ranking": 3,
     "jingxiang.remotes.*": 3,
+    "jingxiang.remotes.kubernetes_client.*": 3,
     "jingxiang.samples": 3,
     "jingxiang.simple_index": 3,
     "jingxiang.sinks.*": 3,

@@ -67,8 +67,8 @@ def create(client: Client, *, region: str, order: Mapping[str, Any], token: str)
         try:
             made = client.run_instances(request(region, order, token=token))
             break
-        except requests.RequestException:
-            if number == TRIES - 1:
+        except (TeaException, requests.RequestException) as error:
+            if isinstance(error, AlibabaCloudException) or number == TRIES - 1:
                 raise
             time.sleep(POLL_S)
     (instance,) = made.body.instance_id_sets.instance_id_set
@@ -177,7 +177,12 @@ def found(client: Client, region: str, name: str) -> dict[str, str] | None:
 
 def open_client(region: str, endpoint: str) -> Client:
     elsewhere = {"endpoint": endpoint, "protocol": "http"} if endpoint else {}
-    return Client(Config(credential=Credentials(), region_id=region, **elsewhere))
+    credentials = Credentials()
+    try:
+        credentials.get_credential()
+    except (CredentialException, TeaException) as error:
+        raise Problem("credentials") from error
+    return Client(Config(credential=credentials, region_id=region, **elsewhere))
 
 
 ACTIONS: dict[str, Callable[..., None]] = {"find": find, "prepare": prepare, "create": create, "release": release}
@@ -192,8 +197,6 @@ def main(job: dict[str, Any]) -> int:
         say("error", kind=problem.kind, text=str(problem))
     except AlibabaCloudException as error:
         say("error", kind="refused", code=error.code, text=error.message)
-    except CredentialException as error:
-        say("error", kind="credentials", text=str(error))
     except (TeaException, requests.RequestException) as error:
         say("error", kind="unreachable", text=" ".join(str(error).split())[:300])
     else:

@@ -172,7 +172,7 @@ class Kubernetes:
             yield Finding("namespace", NOTE, tr("{name} is not there yet: it will be made", name=self.target.namespace))
         if found["forbidden"]:
             text = tr("you may not: {verbs}", verbs=", ".join(found["forbidden"]))
-            yield Finding("rights", PROBLEM, text, tr("ask whoever runs the cluster for the role edit in {name}",
+            yield Finding("rights", PROBLEM, text, tr("ask whoever runs the cluster for these rights in {name}",
                                                       name=self.target.namespace))  # fmt: skip
         else:
             yield Finding("rights", OK, tr("all that is needed in {name}", name=self.target.namespace))

@@ -6,7 +6,7 @@ import base64
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 
@@ -15,13 +15,10 @@ from jingxiang.commands import engines
 from jingxiang.deploy_plan import DOWN, LOCKED, RESTORED, DeployError, NotReady, Order
 from jingxiang.errors import UnknownName, UsageError
 from jingxiang.findings import PROBLEM
-from jingxiang.gpu import Gpus
-from jingxiang.images import Image
 from jingxiang.places import here
-from jingxiang.remotes.base import Choice, Images, Pack
 from jingxiang.remotes.kubernetes import Kubernetes
-from jingxiang.sinks.base import Sink
 from tests.peers import kubernetes
+from tests.peers.images import Versions
 from tests.peers.kubernetes import ControlPlane
 
 pytestmark = pytest.mark.e2e
@@ -59,30 +56,6 @@ def in_namespace(name: str, options: str = "") -> Kubernetes:
 
 def namespace(remote: Kubernetes) -> str:
     return remote.target.namespace
-
-
-@dataclass
-class Versions(Images):
-    """Images with nothing in them, one after the other; a real registry is not needed to name them."""
-
-    word: str = "fine"
-    seen: list[Gpus] = field(default_factory=list)
-
-    def choose(self, cards: Gpus) -> Choice:
-        self.seen.append(cards)
-        return Choice("smoke", "cuda12", 1, 0)
-
-    def make(self, choice: Choice) -> Image:
-        return Image((), self.word.encode(), self.word.encode())
-
-    def put(self, image: Image, sink: Sink) -> int:
-        raise AssertionError
-
-    def push(self, image: Image, repository: str) -> str:
-        return f"{repository}/{self.word}@{image.digest}"
-
-    def pack(self, choice: Choice) -> Pack:
-        raise AssertionError
 
 
 def images_there(plane: ControlPlane, remote: Kubernetes) -> dict[str, str]:
