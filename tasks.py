@@ -20,6 +20,14 @@ MODEL = "model, see app/models.toml (default: what this machine can run)"
 PROFILE = "build of PyTorch: auto (what this machine can run), cpu, cuda12 or cuda13 (default: auto)"
 ENGINE = "what brings Python: auto, mamba, rattler (conda packages) or venv (this machine's own) (default: auto)"
 JSON = "print one JSON object on stdout"
+TARGET = "ssh://[USER@]HOST[:PORT], ssh+env://…, k8s://CONTEXT/NAMESPACE, sky://INFRA or aliyun://REGION/TYPE"
+BASE = "image below ours (default: as docker/image.toml says)"
+REGISTRY = "HOST/NAME where the image goes on its way to the target"
+PASSWORDS = "file of lines NAME:PASSWORD for those who may use the app; the first one is in charge"
+PUBLIC = "let others reach the page, over TLS; needs --password-file"
+DOMAIN = "name that leads to the host, with --public (default: the host's own, with a certificate made there)"
+READY_S = "seconds that a new version may take to get ready (default: 600)"
+BREAK_LOCK = "go on although somebody else deploys there, or was cut off while doing it"
 
 
 @task(
@@ -29,7 +37,7 @@ JSON = "print one JSON object on stdout"
         "host": "address to listen on (default: 127.0.0.1, this machine only)",
         "port": "port to listen on; 0 picks a free one (default: 7860)",
         "public": "listen on all addresses; without a password file, a password is made and shown",
-        "password-file": "file of lines NAME:PASSWORD for those who may use the app; the first one is in charge",
+        "password-file": PASSWORDS,
         "open": "open the browser when ready",
         "profile": PROFILE,
     }
@@ -256,7 +264,7 @@ def sbom(_: Context, profile: str = "auto", engine: str = "auto", model: Optiona
         "machine can run)",
         "profile": PROFILE,
         "engine": ENGINE,
-        "base": "image below ours (default: as docker/image.toml says)",
+        "base": BASE,
         "mirror": MIRROR,
         "tag": "NAME:TAG of the image (default: jingxiang/MODEL:DIGEST)",
         "to": "docker (the engine of this machine or DOCKER_HOST), registry://HOST/NAME, oci:FOLDER or rootfs:FOLDER "
@@ -292,6 +300,119 @@ def build_image(
         plan=plan,
         as_json=json,
     )
+
+
+@task(
+    positional=["target"],
+    help={
+        "target": TARGET,
+        "model": MODEL,
+        "profile": "build of PyTorch: auto (what the target can run), cpu, cuda12 or cuda13 (default: auto)",
+        "engine": ENGINE,
+        "base": BASE,
+        "mirror": MIRROR,
+        "plan": "only say what would be done",
+        "strategy": "bluegreen (both versions at once, no gap), recreate (one after the other), or auto: by what the "
+        "GPU has free (default: auto)",
+        "transfer": "ssh (only what the host lacks), registry, or auto (default: auto, the registry if there is one)",
+        "registry": REGISTRY,
+        "port": "port of the page on the host (default: 7860; with --public: 443)",
+        "public": PUBLIC,
+        "domain": DOMAIN,
+        "password-file": PASSWORDS,
+        "timeout": READY_S,
+        "break-lock": BREAK_LOCK,
+        "yes": "do not ask before something that costs money",
+        "json": JSON,
+    },
+)
+def deploy(
+    _: Context,
+    target: str,
+    model: str = "",
+    profile: str = "auto",
+    engine: str = "auto",
+    base: str = "",
+    mirror: str = "auto",
+    plan: bool = False,
+    strategy: str = "auto",
+    transfer: str = "auto",
+    registry: str = "",
+    port: int = 0,
+    public: bool = False,
+    domain: str = "",
+    password_file: str = "",
+    timeout: int = 600,
+    break_lock: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Have a host, a cluster or a cloud serve the app; the address of the page goes to stdout."""
+    from jingxiang.commands.deploy import Source, deploy, order
+
+    asked = order(strategy, transfer, registry, port, public, domain, password_file, timeout, break_lock, yes)
+    deploy(target, Source(here(), model, profile, engine, base, mirror), asked, plan=plan, as_json=json)
+
+
+@task(positional=["target"], help={"target": TARGET, "model": MODEL, "profile": PROFILE, "json": JSON})
+def deploy_check(_: Context, target: str, model: str = "", profile: str = "auto", json: bool = False) -> None:
+    """Look at a target for everything that would be in the way of a deployment; nothing is changed."""
+    from jingxiang.commands.deploy import Source, check
+
+    check(target, Source(here(), model, profile), as_json=json)
+
+
+@task(positional=["target"], help={"target": TARGET, "json": JSON})
+def deploy_status(_: Context, target: str, json: bool = False) -> None:
+    """Say what a target serves, and which versions it keeps."""
+    from jingxiang.commands.deploy import status
+
+    status(target, as_json=json)
+
+
+@task(
+    positional=["target"],
+    help={
+        "target": TARGET,
+        "f": "go on as the log grows, until Ctrl-C",
+        "failed": "of the last version that did not get ready",
+    },
+)
+def deploy_logs(_: Context, target: str, f: bool = False, failed: bool = False) -> None:
+    """Print the log of what a target serves."""
+    from jingxiang.commands.deploy import logs
+
+    logs(target, follows=f, failed=failed)
+
+
+@task(
+    positional=["target"],
+    help={
+        "target": TARGET,
+        "to": "version, one of those that deploy-status lists (default: the one before)",
+        "timeout": READY_S,
+        "break-lock": BREAK_LOCK,
+        "json": JSON,
+    },
+)
+def deploy_rollback(
+    _: Context, target: str, to: str = "", timeout: int = 600, break_lock: bool = False, json: bool = False
+) -> None:
+    """Serve a version again that the target has kept."""
+    from jingxiang.commands.deploy import order, rollback
+
+    rollback(target, order(timeout=timeout, break_lock=break_lock), version=to, as_json=json)
+
+
+@task(
+    positional=["target"],
+    help={"target": TARGET, "volumes": "its pictures, videos and models, too", "break-lock": BREAK_LOCK},
+)
+def deploy_destroy(_: Context, target: str, volumes: bool = False, break_lock: bool = False) -> None:
+    """Remove what was deployed; pictures, videos and models stay."""
+    from jingxiang.commands.deploy import destroy, order
+
+    destroy(target, order(break_lock=break_lock), volumes=volumes)
 
 
 @task()

@@ -16,8 +16,9 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # playwright brings along)
 packages=(
   "git git" "ca-certificates" "fonts-noto-cjk" "libatomic1" "docker.io dockerd" "docker-cli docker" "iptables iptables"
-  "docker-registry docker-registry" "openssh-server sshd" "iproute2 ip" "mount mount" "btrfs-progs" "xfsprogs"
+  "docker-registry docker-registry" "openssh-server sshd" "iproute2 ip" "mount mount" "btrfs-progs" "xfsprogs" "e2fsprogs mkfs.ext4"
   "openssl openssl" "tinyproxy tinyproxy" "mmdebstrap mmdebstrap" "postgresql" "patchelf patchelf"
+  "podman podman" "catatonit" "crun" "golang-go go" "golang-github-modern-go-reflect2-dev" "etcd-server etcd"
 )
 policy=/usr/sbin/policy-rc.d
 child='' python='' failed=() times=()
@@ -179,6 +180,16 @@ start_services() {
   . "$scratch/s/environment"
 }
 
+# Kept from run to run: it takes minutes to build.
+build_cluster() {
+  JINGXIANG_TEST_KUBERNETES=${XDG_CACHE_HOME:-$HOME/.cache}/jingxiang/kubernetes
+  export JINGXIANG_TEST_KUBERNETES
+  bounded 1800 bash ci/kubernetes.sh "$JINGXIANG_TEST_KUBERNETES" >"$scratch/kubernetes.log" 2>&1 || {
+    tail -n 30 "$scratch/kubernetes.log" >&2
+    return 1
+  }
+}
+
 trap finish EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
@@ -186,6 +197,7 @@ trap 'exit 143' TERM
 
 step install install_packages || summary
 step services start_services || summary
+step cluster build_cluster || true
 # `check` leaves out the tests marked e2e, and pytest's -k matches marks and folder names as well as names: together
 # they run every test, and none of the fast ones twice. One may fail without hiding what the other finds.
 step check bounded 3600 "$python" tasks.py check || true

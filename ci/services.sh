@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Real services for the tests, on loopback and in one scratch folder: a docker engine, a registry, an ssh server.
+# Real services for the tests, in one scratch folder: on loopback a docker engine, a registry and an ssh server; and
+# behind a cable of its own a machine with ssh and docker, to deploy to.
 #
-#   ci/services.sh start DIR    start all three, wait until each answers, write DIR/environment (to be sourced)
+#   ci/services.sh start DIR    start all of them, wait until each answers, write DIR/environment (to be sourced)
 #   ci/services.sh stop DIR     stop them and remove what they made; DIR/*.log stay
 #
-# Needs root or sudo, dockerd, docker-registry, sshd and python3 (ci/check.sh installs them). Nothing of the machine is
-# used or changed: no configuration in /etc, no ~/.ssh, no running engine. Several can run at once, each in its own DIR.
+# Needs root or sudo, dockerd, docker-registry, sshd, ip and python3 (ci/check.sh installs them). Nothing of the machine
+# is used or changed: no configuration in /etc, no ~/.ssh, no running engine. Several can run at once, each in its own
+# DIR.
 #
 # Each service is the only program of a process and a mount namespace. When the first process of the namespace ends,
 # however it ends, the kernel ends all others and drops the mounts: containers, ssh sessions and what was started
 # through them cannot be left behind. A command sent by ssh sees its own process numbers, as on another machine.
 set -euo pipefail
 
-services=(docker registry ssh)
+services=(docker registry ssh machine)
 self=$(realpath -- "${BASH_SOURCE[0]}")
 
 die() {
@@ -58,13 +60,33 @@ watch() {
   done
 }
 
+# machine: a network, a disk, an ssh server and an engine; root may end the last two by the numbers in /run/*.pid. Ends
+# when told to, and everything in it ends with it.
+machine() {
+  exec >&2
+  nsenter --mount=/proc/self/ns/mnt mount --make-rslave /
+  ip link set lo up
+  until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
+  ip addr add "$1.2/30" dev eth0
+  ip link set eth0 up
+  hostname gpu-2
+  mkdir -p /run/sshd
+  # What is full is this disk, and not the one below it.
+  mount -o loop "$dir/machine/disk" "$dir/machine/data"
+  "$(command -v sshd)" -D -e -f "$dir/machine/sshd_config" &
+  echo $! >/run/sshd.pid
+  bash "$dir/machine/dockerd"
+  trap 'kill $(jobs -p); exit' TERM
+  while true; do sleep 1; done
+}
+
 # --- Outside ---------------------------------------------------------------------------------------------------------
 
 # launch NAME HIDDEN COMMAND…: start it in namespaces of its own, in which the folders HIDDEN are empty.
 launch() {
   local name=$1
   rm -f "$dir/$name.pid" "$dir/$name.born"
-  setsid "${sudo[@]}" unshare --pid --mount --propagation unchanged --fork --kill-child \
+  setsid "${sudo[@]}" unshare --pid --mount --propagation unchanged --fork --kill-child "${more[@]}" \
     bash "$self" enter "$dir" "$@" </dev/null >"$dir/$name.log" 2>&1 &
   launched[$name]=$!
 }
@@ -197,6 +219,45 @@ CONFIG
   timeout 20 ssh -F "$dir/ssh/config" -o BatchMode=yes -o ConnectTimeout=10 gpu-1 true </dev/null || failed ssh
 }
 
+# Another host in all that matters: own network, own names, own processes, root's own folder, a disk of 8 GB.
+start_machine() {
+  local net more=(--net --uts)
+  net=198.18.$((${cgroup##*-} % 250))
+  mkdir -p "$dir/machine/data" "$dir/machine/home" "$dir/machine/bin"
+  truncate --size 8G "$dir/machine/disk"
+  mkfs.ext4 -q -m 0 "$dir/machine/disk"
+  ssh-keygen -q -t ed25519 -N '' -C jingxiang-test -f "$dir/machine/host_key"
+  sed -e "s#^ListenAddress .*#ListenAddress $net.2#" -e "s#$dir/ssh/host_key#$dir/machine/host_key#" \
+    -e "s#$dir/ssh/authorized_keys#$dir/machine/authorized_keys#" \
+    -e "s#^SetEnv .*#SetEnv DOCKER_HOST=unix://$dir/machine/docker.sock HOME=$dir/machine/home PATH=$dir/machine/bin:$PATH#" \
+    "$dir/ssh/sshd_config" >"$dir/machine/sshd_config"
+  # Whoever comes with the second key is nobody, and in no group.
+  ssh-keygen -q -t ed25519 -N '' -C jingxiang-test -f "$dir/machine/guest"
+  {
+    cat "$dir/ssh/id.pub"
+    # shellcheck disable=SC2016  # for the shell there
+    printf 'command="setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \\"$SSH_ORIGINAL_COMMAND\\"" %s\n' \
+      "$(cat "$dir/machine/guest.pub")"
+  } >"$dir/machine/authorized_keys"
+  echo '{"insecure-registries": ["198.18.0.0/15"]}' >"$dir/machine/daemon.json"
+  # As a file, so that tests can end the engine and start it again.
+  cat >"$dir/machine/dockerd" <<SCRIPT
+PATH=$dir/machine/bin:\$PATH dockerd --config-file $dir/machine/daemon.json --log-level warn --host unix://$dir/machine/docker.sock \\
+  --pidfile /run/dockerd.pid --data-root $dir/machine/data --exec-root /run/docker-exec --bip 172.31.77.1/24 \\
+  --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /$cgroup </dev/null >>$dir/machine/dockerd.log 2>&1 &
+SCRIPT
+  launch machine "/run" bash "$self" machine "$dir" "$net"
+  await machine 30 test -s "$dir/machine.pid" || failed machine
+  "${sudo[@]}" ip link add "jx${cgroup##*-}" type veth peer name eth0 netns "$(cat "$dir/machine.pid")"
+  "${sudo[@]}" ip addr add "$net.1/30" dev "jx${cgroup##*-}"
+  "${sudo[@]}" ip link set "jx${cgroup##*-}" up
+  echo "$net.2 $(cut -d' ' -f1,2 "$dir/machine/host_key.pub")" >"$dir/machine/known_hosts"
+  sed -e "s/^Host .*/Host gpu-2/" -e "s/HostName .*/HostName $net.2/" -e "s/ Port .*/ Port 22/" -e "s/ User .*/ User root/" \
+    -e "s#$dir/ssh/known_hosts#$dir/machine/known_hosts#" "$dir/ssh/config" >"$dir/machine/config"
+  await machine 30 timeout 20 ssh -F "$dir/machine/config" -o BatchMode=yes -o ConnectTimeout=2 gpu-2 true </dev/null ||
+    failed machine
+}
+
 start() {
   local name
   [[ $dir =~ ^[A-Za-z0-9/._+-]+$ ]] || die "$dir: only letters, digits and ._+-/ may be in the name"
@@ -207,7 +268,7 @@ start() {
   for name in "${services[@]}"; do
     ! alive "$name" || die "$name runs in $dir already; first: ci/services.sh stop $dir"
   done
-  for name in dockerd docker-registry sshd ssh ssh-keygen unshare setsid; do
+  for name in dockerd docker-registry sshd ssh ssh-keygen unshare setsid ip mkfs.ext4; do
     command -v "$name" >/dev/null || die "$name is not installed; ci/check.sh shows the packages"
   done
   for python in python3 /usr/bin/python3 ''; do
@@ -224,15 +285,18 @@ start() {
   start_docker
   start_registry
   start_ssh
+  start_machine
   await registry 30 registry_address >/dev/null || failed registry
   local registry
   registry=$(registry_address)
   await registry 30 answers "$registry" /v2/ || failed registry
   await docker 90 answers "$dir/docker.sock" /_ping || failed docker
+  await machine 90 answers "$dir/machine/docker.sock" /_ping || failed machine
   {
     echo "export JINGXIANG_TEST_DOCKER_HOST=unix://$dir/docker.sock"
     echo "export JINGXIANG_TEST_REGISTRY=$registry"
     echo "export JINGXIANG_TEST_SSH_CONFIG=$dir/ssh/config"
+    echo "export JINGXIANG_TEST_MACHINE=$dir/machine"
   } >"$dir/environment"
 }
 
@@ -285,13 +349,13 @@ shift 2
 cgroup=jingxiang-$(cksum <<<"$dir" | cut -d' ' -f1)
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # a user's PATH lacks them on Debian, and dockerd and sshd live there
 declare -A launched=()
-sudo=() as_me=()
+sudo=() as_me=() more=()
 if [ "$(id -u)" != 0 ]; then
   sudo=(sudo -n)
   as_me=(setpriv --reuid="$(id -u)" --regid="$(id -g)" --init-groups)
   sudo -n true || die "needs root, or sudo without a password"
 fi
 case $action in
-  start | stop | enter | watch) "$action" "$@" ;;
+  start | stop | enter | watch | machine) "$action" "$@" ;;
   *) die "no such action: $action (start or stop)" ;;
 esac

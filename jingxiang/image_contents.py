@@ -167,7 +167,7 @@ def app(
     `models`: digests by path below our folder; `kept`: where bytecode is, for the next time.
     """
     folder = definition.folder.lstrip("/")
-    sources = {path.relative_to(root).as_posix(): path.read_bytes() for path in _code(root)}
+    sources = {path.relative_to(root).as_posix(): path.read_bytes() for path in code(root)}
     compiled = _compiled(sources, environment, kept)
     files = {**sources, **compiled}
     texts = {
@@ -276,7 +276,8 @@ def _listed(files: Iterable[tuple[str, str]]) -> bytes:
     return "".join(f"{digest}  {path}\n" for path, digest in sorted(files)).encode("utf-8", "surrogateescape")
 
 
-def _code(root: Path) -> Iterator[Path]:
+def code(root: Path) -> Iterator[Path]:
+    """The files of app and toolkit that run."""
     for top in CODE:
         for path in sorted((root / top).rglob("*")):
             inside = path.relative_to(root).parts

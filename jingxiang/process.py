@@ -49,8 +49,9 @@ def run(
     cwd: Path | None = None,
     show: bool = False,
     timeout_s: float | None = None,
+    given: str = "",
 ) -> Finished:
-    """Run to the end. `show` sends both of its outputs to our stderr instead of keeping them.
+    """Run to the end. `show` sends both of its outputs to our stderr instead of keeping them; `given`: what it reads.
 
     A program that cannot be started, or outlasts `timeout_s`, counts as ended with 127 or 124, as in a shell.
     """
@@ -58,8 +59,8 @@ def run(
     words = [str(word) for word in argv]
     try:
         done = subprocess.run(
-            words, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True,
-            errors="replace", timeout=timeout_s, check=False,
+            words, env=env, cwd=cwd, input=given, stdout=pipe, stderr=pipe, text=True, errors="replace",
+            timeout=timeout_s, check=False,
         )  # fmt: skip
     except OSError as error:
         return Finished(127, "", f"{words[0]}: {error.strerror}")
@@ -77,13 +78,16 @@ def check(argv: Sequence[str | Path], *, name: str, **options: object) -> Finish
 
 
 @contextlib.contextmanager
-def beside(argv: Sequence[str | Path], *, until: Callable[[], bool], timeout_s: float) -> Iterator[str]:
+def beside(
+    argv: Sequence[str | Path], *, until: Callable[[], bool], timeout_s: float, held: bool = False
+) -> Iterator[str]:
     """Have a program run beside us, and end it afterwards. Gives "" when `until` says that it has begun to work, else
-    why it has not within so many seconds."""
+    why it has not within so many seconds. One that is `held` reads from us, and so sees when we are killed."""
     words = [str(word) for word in argv]
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         try:
-            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+            reads = subprocess.PIPE if held else subprocess.DEVNULL
+            child = subprocess.Popen(words, stdin=reads, stdout=subprocess.DEVNULL, stderr=said)
         except OSError as error:
             yield f"{words[0]}: {error.strerror}"
             return
@@ -101,6 +105,51 @@ def beside(argv: Sequence[str | Path], *, until: Callable[[], bool], timeout_s: 
         finally:
             child.terminate()
             child.wait()
+            if child.stdin:
+                child.stdin.close()
+
+
+@contextlib.contextmanager
+def fed(argv: Sequence[str | Path], *, name: str) -> Iterator[IO[bytes]]:
+    """Write what a program reads. Raises `ProcessFailed` if it then does not end with 0, or ends before."""
+    words = [str(word) for word in argv]
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said) as child:
+            assert child.stdin is not None
+            try:
+                with contextlib.suppress(BrokenPipeError):  # its own words say more
+                    yield child.stdin
+                    child.stdin.close()
+            except BaseException:
+                child.kill()
+                raise
+        said.seek(0)
+        if child.returncode:
+            raise ProcessFailed(name, Finished(child.returncode, "", said.read()))
+
+
+def lines(argv: Sequence[str | Path], *, name: str, given: str) -> Iterator[str]:
+    """What a program prints, line by line as it does; `given`: what it reads. It is ended when nobody listens any more.
+    Raises `ProcessFailed`, with `name`, when it ends with another code than 0."""
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        words = [str(word) for word in argv]
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, errors="replace"
+        ) as child:
+            assert child.stdin
+            assert child.stdout
+            try:
+                with contextlib.suppress(BrokenPipeError):  # it has ended already; why, it says itself
+                    child.stdin.write(given)
+                    child.stdin.close()
+                for line in child.stdout:
+                    yield line.rstrip("\n")
+            except BaseException:
+                child.terminate()
+                raise
+        if child.returncode:
+            said.seek(0)
+            raise ProcessFailed(name, Finished(child.returncode, "", said.read()))
 
 
 def replace(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> NoReturn:

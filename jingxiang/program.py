@@ -18,7 +18,9 @@ from jingxiang import __version__, console
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.language import tr
 
-VALUED = ("--mirror", "--model", "--lang")  # flags before or after `fetch` that are followed by a value
+VALUED = ("--mirror", "--model", "--lang", "--timeout", "--to")  # flags that are followed by a value
+# Tasks whose words, from which one on, are values of a flag: invoke knows no list of words, nor one that may be absent.
+FLAGS = {"fetch": (0, "--model"), "deploy-rollback": (1, "--to")}
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -28,15 +30,16 @@ def after_dashes() -> list[str]:
 
 
 def with_flags(words: Sequence[str]) -> list[str]:
-    """The words that follow `fetch` as values of its flag: invoke knows no list of words without one."""
+    """The words that follow one of these tasks as values of its flag."""
     place = next((at for at, word in enumerate(words) if at and word[:1] != "-" and words[at - 1] not in VALUED), 0)
-    if words[place : place + 1] != ["fetch"]:
+    if not (words and words[place] in FLAGS):
         return list(words)
-    start = place + 1
+    start, (kept, flag) = place + 1, FLAGS[words[place]]
     found = list(words[:start])
     for before, word in zip(words[start - 1 :], words[start:], strict=False):
-        value = before in VALUED
-        found += [word] if word.startswith("-") or value else ["--model", word]
+        is_plain = not word.startswith("-") and before not in VALUED
+        found += [flag, word] if is_plain and kept <= 0 else [word]
+        kept -= is_plain
     return found
 
 

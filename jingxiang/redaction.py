@@ -27,7 +27,8 @@ def redact(text: str, home: Path | None = None) -> str:
     """The text with what is secret or personal replaced."""
     folder = str(home or Path.home())
     if len(folder) > 1:
-        text = re.sub(rf"{re.escape(folder)}(?=/|$|[\s'\":,;)])", "~", text)
+        # not in ://root:password@, where it would also hide from the patterns below what they look for
+        text = re.sub(rf"(?<!:/){re.escape(folder)}(?=/|$|[\s'\":,;)])", "~", text)
     for name, value in os.environ.items():
         if len(value) >= 8 and re.search(r"(?i)token|password|secret|api_?key", name):
             text = text.replace(value, HIDDEN)

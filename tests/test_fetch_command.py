@@ -440,10 +440,12 @@ def test_a_bundle_with_weights_is_a_hub(
     [
         ("fetch a b", "fetch --model a --model b"),
         ("--lang zh fetch a --mirror m b", "--lang zh fetch --model a --mirror m --model b"),
+        ("deploy-rollback ssh://h v --json", "deploy-rollback ssh://h --to v --json"),
+        ("deploy-rollback --timeout 9 ssh://h", "deploy-rollback --timeout 9 ssh://h"),
         ("bench fetch x", "bench fetch x"),
         ("test --match fetch x", "test --match fetch x"),
         ("run -- fetch x", "run -- fetch x"),
     ],
 )
-def test_words_after_fetch_are_models(typed: str, meant: str) -> None:
+def test_words_after_a_task_are_values_of_its_flag(typed: str, meant: str) -> None:
     assert with_flags(["tasks.py", *typed.split()]) == ["tasks.py", *meant.split()]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.page import words
-from jingxiang import language, tables
-from jingxiang.commands import doctor, store
+from jingxiang import findings, language, tables
+from jingxiang.commands import store
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is translated by the function that it is handed to.
@@ -76,7 +76,7 @@ def task_texts(tree: ast.Module) -> set[str]:
 
 def toolkit_texts() -> set[str]:
     trees = modules("jingxiang", "tasks.py")
-    states = {doctor.OK, doctor.NOTE, doctor.PROBLEM}
+    states = {findings.OK, findings.NOTE, findings.PROBLEM}
     texts = first_texts(trees, "tr", *VERBS, *NAMES) | task_texts(modules("tasks.py")[0])
     kinds = {store.OTHER, *(kind.title for kind in store.KINDS)}
     return texts | first_texts(modules("app"), *VERBS) | set(tables.NAMES.values()) | states | kinds

@@ -26,6 +26,10 @@ def test_the_home_folder_becomes_a_tilde(text: str, safe: str) -> None:
     assert redact(text, HOME) == safe
 
 
+def test_a_user_of_the_homes_name_does_not_keep_the_password_in() -> None:
+    assert redact("ssh://root:hunter2@gpu, file:///root/x", Path("/root")) == "ssh://…@gpu, file://~/x"
+
+
 def test_the_home_is_the_users_own_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/wang")
     assert redact("/home/wang/x and /home/li/x") == "~/x and /home/li/x"

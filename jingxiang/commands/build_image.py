@@ -70,7 +70,7 @@ def build_image(
             held = sink.held(image.layers)
             sink.room(image.layers, held).check(sink.name)
             _show(parts, held)
-            sent = _sent(sink, image, held)
+            sent = send(sink, image, held)
     console.line("image", sink.called)
     if as_json:
         rows = [_row(part, held) for part in parts]
@@ -155,7 +155,8 @@ def _network(registry: str) -> Network:
     return network.of(pip_client.settings(Path(sys.executable)))
 
 
-def _sent(sink: Sink, image: Image, held: frozenset[str]) -> Sent:
+def send(sink: Sink, image: Image, held: frozenset[str]) -> Sent:
+    """Have it in a sink that holds so much of it already, and show how that goes."""
     start = time.monotonic()
     if sink.has(image):
         console.line("send", tr("{sink} has it already", sink=sink.name))

@@ -73,34 +73,48 @@ def bundle(
     `Unavailable`.
     """
     folder = Path(out).expanduser().absolute()
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise NotABundle(folder)
-    known = mirrors.chosen(places.root, mirror)
+    _check(folder)
     chosen = profiles.choose(profile, gpu.detect()).profile.name
+    images = bases.get(places, mirror=mirror)
+    write(places, folder, mirror=mirror, profile=chosen, engine=engine, models=models, images=images)
+    console.more(f"python3 tasks.py setup --profile {chosen} --mirror {folder.as_uri()}")
+    quoted = shlex.quote(str(folder))
+    console.more(tr("for others: python3 -m http.server -d {folder}, and --mirror http://HOST:8000", folder=quoted))
+    console.data(str(folder))
+
+
+def write(
+    places: Places, folder: Path, *, mirror: str, profile: str, engine: str, models: Sequence[str],
+    images: Sequence[BaseImage] = (),
+) -> str:  # fmt: skip
+    """The same for one profile, with these base images; gives the name of the engine."""
+    _check(folder)
+    known = mirrors.chosen(places.root, mirror)
     choice, environment = engines.choose(
-        places, known, engine, lambda conda: setup.planned(places, chosen, conda), mirror=mirror
+        places, known, engine, lambda conda: setup.planned(places, profile, conda), mirror=mirror
     )
     if environment.conda is None:
         console.line("plan", tr("no conda packages in it: {reason}", reason=choice.reason))
     beside = (TOOLKIT, engines.TOOLS) if choice.name == engines.RATTLER else (TOOLKIT,)
     entries = {entry.path: entry for entry in _entries(places, known, mirror, environment, beside)}
     entries |= {entry.path: entry for name in models for entry in _weights(places, mirror, name)}
-    images = bases.get(places, mirror=mirror)
     entries |= {entry.path: entry for image in images for entry in _blobs(places, image)}
     with tempfile.TemporaryDirectory(prefix="jingxiang-bundle-") as scratch:
         pages = dict(_pages(entries, Path(scratch))) | dict(_layout(images, Path(scratch)))
         sources = {path: entry.source for path, entry in entries.items()} | pages
         manifest = Path(scratch) / MANIFEST
-        manifest.write_text(json.dumps(_manifest(entries, pages, chosen), indent=2) + "\n", encoding="utf-8")
+        manifest.write_text(json.dumps(_manifest(entries, pages, profile), indent=2) + "\n", encoding="utf-8")
         total = sum(source.stat().st_size for source in sources.values())
         views.build(folder, {**sources, MANIFEST: manifest})
     text = tr("{count} files, {size}: {profile} and the toolkit", count=len(entries), size=console.size(total),
-              profile=chosen)  # fmt: skip
+              profile=profile)  # fmt: skip
     console.line("bundle", text)
-    console.more(f"python3 tasks.py setup --profile {chosen} --mirror {folder.as_uri()}")
-    quoted = shlex.quote(str(folder))
-    console.more(tr("for others: python3 -m http.server -d {folder}, and --mirror http://HOST:8000", folder=quoted))
-    console.data(str(folder))
+    return choice.name
+
+
+def _check(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise NotABundle(folder)
 
 
 def _entries(

@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from jingxiang import (
@@ -26,24 +26,13 @@ from jingxiang import (
 )
 from jingxiang.commands import engines, setup
 from jingxiang.errors import JingxiangError
+from jingxiang.findings import NOTE, OK, PROBLEM, Finding, show
 from jingxiang.language import tr
 from jingxiang.places import Places
 from jingxiang.redaction import redact
 from jingxiang.sinks import docker_engine
 
-OK, NOTE, PROBLEM = "ok", "note", "problem"
-MARKS = {OK: console.GREEN, NOTE: console.YELLOW, PROBLEM: console.RED}
 LITTLE_BYTES = 20_000_000_000  # environment, weights of one model, and room to build an image
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. A `problem` stops `up`; a `note` only costs speed or a feature."""
-
-    subject: str
-    state: str
-    text: str
-    fix: str = ""
 
 
 class ProblemsFound(JingxiangError):
@@ -70,18 +59,9 @@ def doctor(places: Places, *, as_json: bool) -> None:
     if as_json:
         console.data_json({"version": __version__, "findings": [asdict(each) for each in findings]})
     else:
-        _show(findings)
+        show(findings)
     if problems := [tr(each.subject) for each in findings if each.state == PROBLEM]:
         raise ProblemsFound(problems)
-
-
-def _show(findings: list[Finding]) -> None:
-    rows = []
-    for each in findings:
-        rows.append((console.paint(console.pad(tr(each.state), 5), MARKS[each.state]), tr(each.subject), each.text))
-        if each.fix:
-            rows.append(("", "", f"-> {each.fix}"))
-    console.table(rows)
 
 
 def _public(finding: Finding) -> Finding:

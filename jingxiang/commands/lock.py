@@ -49,6 +49,9 @@ SPECS = (
     Spec("cuda13", LINUX, constraints=("cpu",)),
     Spec("toolkit", ANYWHERE, constraints=("cpu",)),
     Spec("conda", ANYWHERE),  # shares nothing: conda-lock wants an older filelock than huggingface_hub
+    Spec("kubernetes", ANYWHERE),  # nor do the SDKs of clusters and clouds, each in an environment of its own
+    Spec("sky", ANYWHERE),
+    Spec("aliyun", ANYWHERE),
     Spec("peers", LINUX),  # shares nothing either
     Spec("dev", LINUX, "cpu", ("toolkit", "cpu")),
 )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.1  # how often to look whether another archive has failed
 AT_ONCE = 2  # archives: one comes while another is put in place
-SMALL_BYTES = 64_000_000  # layers below that go with the next one
+SMALL_BYTES = 32_000_000  # layers below that go with the next one
 CONTAINERD = "io.containerd.snapshotter.v1"
 FULL = "no space left on device"
 HUB = "docker.io"  # what the engine calls images without a registry, when it is asked for their whole names

@@ -87,7 +87,7 @@ def forget(client: DockerClient) -> None:
 
 @pytest.fixture(scope="module")
 def tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return base_image.tar(tmp_path_factory.mktemp("base"))
+    return base_image.tar(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

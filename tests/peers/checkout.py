@@ -46,6 +46,11 @@ class Checkout:
         return Done(done.returncode, done.stdout, done.stderr)
 
 
+def path() -> str:
+    """PATH as it is here."""
+    return os.environ.get("PATH", os.defpath)
+
+
 def copy(folder: Path, env: Mapping[str, str] = EMPTY) -> Checkout:
     """Copy every file that git knows or would take."""
     listed = subprocess.run(
@@ -60,3 +65,19 @@ def copy(folder: Path, env: Mapping[str, str] = EMPTY) -> Checkout:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
     return Checkout(folder, env)
+
+
+@dataclass
+class Change:
+    """A file of the checkout has these lines at its end meanwhile."""
+
+    file: Path
+    text: str
+    before: bytes = b""
+
+    def __enter__(self) -> None:
+        self.before = self.file.read_bytes()
+        self.file.write_bytes(self.before + f"\n{self.text}\n".encode())
+
+    def __exit__(self, *_: object) -> None:
+        self.file.write_bytes(self.before)

@@ -64,6 +64,18 @@ def ssh_config() -> Path:
     return Path(_service("JINGXIANG_TEST_SSH_CONFIG", "ssh server"))
 
 
+def machine() -> Path:
+    """Folder of another host with ssh and docker: its configuration for `ssh -F`, keys, programs."""
+    return Path(_service("JINGXIANG_TEST_MACHINE", "machine to deploy to"))
+
+
+def kubernetes() -> Path:
+    """Folder with the programs of a control plane, beside an etcd on PATH."""
+    folder = os.environ.get("JINGXIANG_TEST_KUBERNETES", "")
+    require(folder, "no control plane for tests (JINGXIANG_TEST_KUBERNETES is not set): `ci/kubernetes.sh DIR`")
+    return Path(folder)
+
+
 @functools.cache
 def pythons() -> dict[str, Path]:
     """A Python of each version from 3.6 to 3.14 that this machine has, by version; each has been run."""
@@ -83,6 +95,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody does on that port of loopback."""
+    with socket.socket() as peer:
+        return peer.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _missing(reason: str) -> NoReturn:

@@ -1,0 +1,211 @@
+"""`aliyun://`: one instance is rented, and then it is a host like any other. Beta: never tried with a real account."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from jingxiang import console
+from jingxiang.deploy_plan import BAD_CHECK, DOWN, Deployed, DeployError, NotReady, Order, Status
+from jingxiang.errors import JingxiangError, UsageError
+from jingxiang.findings import OK, PROBLEM, Finding
+from jingxiang.language import tr
+from jingxiang.places import here
+from jingxiang.remotes import money
+from jingxiang.remotes.base import Images, Remote, Tools
+from jingxiang.remotes.sdk import Event, Refused, Sdk
+from jingxiang.remotes.ssh import Connection, Login, Unreachable
+from jingxiang.remotes.ssh_docker import SshDocker
+from jingxiang.targets import AliyunTarget, SshTarget
+
+SSH_S, PAUSE_S = 300, 5.0  # until a new instance takes logins
+KEYS = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")  # the public half goes to the instance
+SCRIPT = """\
+#cloud-config
+ssh_authorized_keys: {keys}
+runcmd:
+  - [sh, -c, "command -v docker || (apt-get update && apt-get install -y docker.io)"]
+"""
+
+
+@dataclass(frozen=True)
+class Aliyun:
+    """One instance; see `Remote`. `endpoint`: HOST:PORT of another server than Aliyun's, over plain HTTP."""
+
+    target: AliyunTarget
+    address: str
+    tools: Tools
+    endpoint: str = ""
+
+    def check(self, order: Order, images: Images) -> tuple[Finding, ...]:
+        """Of the account and what may be rented; of the instance itself where it is there already."""
+        try:
+            now = self._found()
+            if now["id"]:
+                return self._host(now).check(order, images)
+            prepared = self._ask("prepare", wanted=self._wanted())
+        except JingxiangError as error:
+            return (Finding("Aliyun", PROBLEM, error.message, "; ".join(error.hints)),)
+        return (
+            Finding("Aliyun", OK, tr("it would make the instance (dry run)")),
+            Finding("price", OK, self._price(prepared)),
+        )
+
+    def plan(self, order: Order, images: Images) -> str:
+        now = self._found()
+        if now["id"]:
+            return self._host(now).plan(order, images)
+        prepared = self._ask("prepare", wanted=self._wanted())
+        asked = {name: value for name, value in prepared["order"].items() if name != "script"}
+        price = {"price_per_hour": prepared["price"], "currency": prepared["currency"]}
+        return json.dumps({**asked, **price}, indent=2, ensure_ascii=False)
+
+    def deploy(self, order: Order, images: Images) -> Deployed:
+        now = self._found()
+        if not now["id"]:
+            now = self._create(order)
+        self._await_ssh(now)
+        return self._host(now).deploy(order, images)
+
+    def status(self) -> Status:
+        now = self._found()
+        if not now["id"]:
+            return Status(self.address, "absent")
+        found = self._host(now).status()
+        return replace(found, more={**found.more, "instance": now["id"], "released": now["until"]})
+
+    def logs(self, *, follows: bool, failed: bool) -> Iterator[str]:
+        return self._there().logs(follows=follows, failed=failed)
+
+    def rollback(self, order: Order, version: str) -> Deployed:
+        return self._there().rollback(order, version)
+
+    def destroy(self, order: Order, *, volumes: bool) -> None:
+        """The instance goes with its disk: there is nowhere for pictures and videos to stay."""
+        if not volumes:
+            text = tr("{address}: its videos are on machines that go; --volumes agrees to that", address=self.address)
+            raise UsageError(text)
+        gone = self._ask("release", name=self._name)
+        console.line("remove", gone["id"] or tr("there is no instance"))
+
+    # Renting
+
+    def _create(self, order: Order) -> Event:
+        wanted = self._wanted()
+        prepared = self._ask("prepare", wanted=wanted)
+        money.agreed(order, self.address, self._price(prepared))
+        last: Event = {}
+        made = ""
+        token = str(uuid.uuid4())
+        try:
+            for last in self._events("create", order=prepared["order"], token=token):
+                if last["event"] == "made":
+                    made = last["id"]
+                    console.line("instance", made)
+        except JingxiangError as error:
+            if not made:
+                raise
+            text = tr("{id} was made, but did not start: {reason}", id=made, reason=error.message)
+            raise DeployError(DOWN, text, (f"python3 tasks.py deploy-destroy {self.address} --volumes",)) from error
+        return last
+
+    def _wanted(self) -> dict[str, Any]:
+        until = datetime.now(timezone.utc) + timedelta(hours=self.target.hours)
+        target = self.target
+        return {
+            "name": self._name, "type": target.instance_type, "spot": target.spot, "disk_gb": target.disk_gb,
+            "key": target.key, "image": target.image, "group": target.group, "switch": target.switch,
+            "until": until.strftime("%Y-%m-%dT%H:%M:00Z"), "script": SCRIPT.format(keys=json.dumps(self._keys())),
+        }  # fmt: skip
+
+    def _keys(self) -> list[str]:
+        """The user's public key, unless one that Aliyun has is to be taken. Raises `UsageError`."""
+        if self.target.key:
+            return []
+        found = [path for name in KEYS if (path := Path.home() / ".ssh" / name).is_file()]
+        if not found:
+            raise UsageError(
+                tr("there is no key to log in with: neither key=NAME nor {names}", names=", ".join(KEYS)),
+                hints=("ssh-keygen -t ed25519",),
+            )
+        return [found[0].read_text(encoding="utf-8").strip()]
+
+    def _price(self, prepared: Event) -> str:
+        return tr("{type}: {price} {currency} an hour and what is sent, until {until} at the latest",
+                  type=self.target.instance_type, price=prepared["price"], currency=prepared["currency"],
+                  until=prepared["order"]["until"])  # fmt: skip
+
+    # The host
+
+    def _host(self, now: Event) -> Remote:
+        """Addresses are used again by others: each instance has its own list of known hosts."""
+        known = here().home / "aliyun" / now["id"]
+        known.parent.mkdir(parents=True, exist_ok=True)
+        options = ("StrictHostKeyChecking=accept-new", f"UserKnownHostsFile={known}")
+        target = SshTarget(now["address"], "root")
+        return SshDocker(target, self.address, Login(target.host, target.user, None, options))
+
+    def _there(self) -> Remote:
+        now = self._found()
+        if not now["id"]:
+            raise UsageError(tr("{address}: nothing is deployed there", address=self.address))
+        return self._host(now)
+
+    def _await_ssh(self, now: Event) -> None:
+        host = self._host(now)
+        assert isinstance(host, SshDocker)
+        end = time.monotonic() + SSH_S
+        while True:
+            try:
+                with Connection(host.login):
+                    return
+            except Unreachable as error:
+                if time.monotonic() > end:
+                    hints = (tr("port 22 in the security group (安全组)"), *error.hints)
+                    found = Finding("ssh", PROBLEM, error.message, "; ".join(hints))
+                    raise NotReady(self.address, [found]) from error
+            time.sleep(PAUSE_S)
+
+    # Talking
+
+    @property
+    def _name(self) -> str:
+        return f"{self.target.region}/{self.target.instance_type}"
+
+    def _found(self) -> Event:
+        return self._ask("find", name=self._name)
+
+    def _events(self, action: str, **job: object) -> Iterator[Event]:
+        sdk = Sdk("aliyun", self.tools)
+        try:
+            yield from sdk.events(action, region=self.target.region, endpoint=self.endpoint, **job)
+        except Refused as error:
+            raise self._explained(error) from error
+
+    def _ask(self, action: str, **job: object) -> Event:
+        *_, last = self._events(action, **job)
+        return last
+
+    def _explained(self, error: Refused) -> JingxiangError:
+        text = str(error.event.get("text", ""))
+        if error.kind == "made":
+            text = tr("a dry run made an instance: {id}; it costs money until it is released", id=text)
+            return DeployError(DOWN, text, ("https://ecs.console.aliyun.com",))
+        known = {
+            "image": tr("no image with NVIDIA's driver was found for {type}: image=ID", type=text),
+            "stock": tr("no zone has {type} now", type=self.target.instance_type),
+            "switch": tr("no vSwitch in a zone that has it ({zones}): make one, or switch=ID", zones=text),
+            "group": tr("no security group in {vpc}: make one that lets port 22 in, or group=ID", vpc=text),
+            "credentials": tr("no credentials: ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, or "
+                              "~/.alibabacloud/credentials.ini"),
+            "refused": tr("Aliyun refuses it: {code}: {text}", code=error.event.get("code"), text=text),
+            "slow": tr("{id} has no address yet", id=text),
+        }  # fmt: skip
+        text = known.get(error.kind) or tr("Aliyun does not answer: {reason}", reason=text)
+        return DeployError(BAD_CHECK, f"{self.address}: {text}")

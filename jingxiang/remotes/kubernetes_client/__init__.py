@@ -1,0 +1,1 @@
+"""A program that talks to a cluster; see `__main__`."""

@@ -1,0 +1,161 @@
+"""`sky://`: the app as a service of SkyPilot; machines, replicas, scaling and their order are SkyPilot's own work."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jingxiang import console, findings, sky_task
+from jingxiang.deploy_plan import DOWN, RESTORED, Deployed, DeployError, NotReady, Order, Status, has_problem
+from jingxiang.errors import JingxiangError, UsageError
+from jingxiang.findings import NOTE, OK, PROBLEM, Finding
+from jingxiang.gpu import Gpu, Gpus
+from jingxiang.language import tr
+from jingxiang.places import here
+from jingxiang.remotes import money
+from jingxiang.remotes.base import Images, Tools
+from jingxiang.remotes.sdk import Event, Refused, Sdk
+from jingxiang.sky_task import Service
+from jingxiang.targets import SkyTarget
+
+INSTALL_S = 1800  # to install the environment and fetch the weights on a new machine, before it can get ready
+# SkyPilot's images have a newer driver than this; which one differs from cloud to cloud.
+DRIVER, ARCHITECTURE = "525", "8.0"
+
+
+@dataclass(frozen=True)
+class Sky:
+    """One service; see `Remote`."""
+
+    target: SkyTarget
+    address: str
+    tools: Tools
+
+    def check(self, order: Order, images: Images) -> tuple[Finding, ...]:
+        """What SkyPilot does not say before machines are rented: the card's name, ports, the program, passwords."""
+        found = list(self._asked(order))
+        name = self.target.gpu.partition(":")[0]
+        try:
+            answer = self._sdk.ask("check", task=self._service(order, images).task(), gpu=name)
+        except Refused as error:
+            return (*found, Finding("task", PROBLEM, str(error.event.get("text"))))
+        found.append(Finding("task", OK, tr("SkyPilot takes it")))
+        if answer["known"]:
+            found.append(Finding("GPU", OK, self.target.gpu))
+        elif answer["known"] is None:
+            text = tr("{gpu}: SkyPilot's list of cards cannot be had now: whether it is one will show", gpu=name)
+            found.append(Finding("GPU", NOTE, text))
+        else:
+            text = tr("{gpu}: SkyPilot knows no such card", gpu=name)
+            fix = tr("near: {names}", names=answer["text"]) if answer["text"] else "sky show-gpus"
+            found.append(Finding("GPU", PROBLEM, text, fix))
+        return tuple(found)
+
+    def plan(self, order: Order, images: Images) -> str:
+        """The task, as `sky serve up` takes it: JSON is YAML, too."""
+        return json.dumps(self._service(order, images).shown(), indent=2, ensure_ascii=False)
+
+    def deploy(self, order: Order, images: Images) -> Deployed:
+        found = self.check(order, images)
+        if has_problem(found):
+            findings.show(found)
+            raise NotReady(self.address, found)
+        count = self.target.most or self.target.replicas
+        text = tr("{count} x {gpu} of {infra}, and a machine that minds them, until deploy-destroy; how much: "
+                  "sky show-gpus {name}", count=count, gpu=self.target.gpu, infra=self.target.infra,
+                  name=self.target.gpu.partition(":")[0])  # fmt: skip
+        money.agreed(order, self.address, text)
+        service = self._service(order, images)
+        last: Event = {}
+        try:
+            for last in self._events("deploy", task=service.task(), timeout_s=order.timeout_s + INSTALL_S):
+                if last["event"] == "step" and last["text"]:
+                    console.line("wait", last["text"])
+        except Refused as error:
+            raise self._failed(error) from error
+        return Deployed(last["version"], last["endpoint"], "rolling")
+
+    def status(self) -> Status:
+        found = self._ask("status")
+        if not found["state"]:
+            return Status(self.address, "absent")
+        state = found["state"].lower()
+        return Status(self.address, state, found["version"], found["endpoint"], more=found["replicas"])
+
+    def logs(self, *, follows: bool, failed: bool) -> Iterator[str]:
+        """SkyPilot keeps the log of a replica that failed with the others."""
+        try:
+            for event in self._events("logs", follows=follows):
+                if event["event"] == "line":
+                    yield str(event["text"])
+        except Refused as error:
+            raise self._explained(error) from error
+
+    def rollback(self, order: Order, version: str) -> Deployed:
+        text = tr("{address}: SkyPilot keeps no earlier version: check it out, and deploy it", address=self.address)
+        raise UsageError(text)
+
+    def destroy(self, order: Order, *, volumes: bool) -> None:
+        """All machines go, and with them what is not in a bucket."""
+        if not self.target.media and not volumes:
+            text = tr("{address}: its videos are on machines that go; --volumes agrees to that", address=self.address)
+            raise UsageError(text)
+        self._ask("destroy")
+
+    def _asked(self, order: Order) -> Iterator[Finding]:
+        if not order.front.public:
+            text = tr("SkyPilot's address can be reached by anybody")
+            yield Finding("public", PROBLEM, text, "--public --password-file FILE")
+        if order.front.domain:
+            yield Finding("public", PROBLEM, tr("a name of your own is not ours to do here: leave out --domain"))
+        several = max(self.target.replicas, self.target.most) > 1
+        jobs = os.environ.get(sky_task.JOBS, "")
+        if several and not (jobs.startswith("postgresql") and self.target.media):
+            text = tr("several replicas need one queue and one place for videos")
+            yield Finding("queue", PROBLEM, text, "JINGXIANG_JOBS=postgresql://…, ?media=s3://BUCKET/FOLDER")
+
+    def _service(self, order: Order, images: Images) -> Service:
+        card = Gpu(self.target.gpu, DRIVER, 0, 0, ARCHITECTURE)
+        choice = images.choose(Gpus((card,)))
+        secrets = {}
+        if order.passwords is not None:
+            secrets[sky_task.PASSWORDS] = order.passwords.read_text(encoding="utf-8")
+        for name in (sky_task.JOBS, *(sky_task.BUCKET_KEYS if self.target.media else ())):
+            if os.environ.get(name):
+                secrets[name] = os.environ[name]
+        places = here()
+        return Service(
+            self.target, str(places.root), choice.model, choice.profile, order.timeout_s + INSTALL_S,
+            str(places.home / "sky"), secrets,
+        )  # fmt: skip
+
+    @property
+    def _sdk(self) -> Sdk:
+        return Sdk("sky", self.tools)
+
+    def _events(self, action: str, **job: object) -> Iterator[Event]:
+        return self._sdk.events(action, **job)
+
+    def _ask(self, action: str) -> Event:
+        try:
+            return self._sdk.ask(action)
+        except Refused as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Refused) -> JingxiangError:
+        if error.kind == "absent":
+            return UsageError(tr("{address}: nothing is deployed there", address=self.address))
+        return JingxiangError(f"{self.address}: {error.event.get('text')}", ("sky check",))
+
+    def _failed(self, error: Refused) -> JingxiangError:
+        """SkyPilot itself keeps the replicas of the old version until those of the new one are ready."""
+        if error.kind != "unhealthy":
+            return self._explained(error)
+        now = self.status()
+        serves = now.state == "ready"
+        text = tr("the new version is not healthy: {reason}", reason=error.event["text"])
+        end = tr("the old version still serves") if serves else tr("nothing is serving; its machines still cost money")
+        hints = (f"python3 tasks.py deploy-logs {self.address}", f"python3 tasks.py deploy-destroy {self.address}")
+        return DeployError(RESTORED if serves else DOWN, f"{text}\n       {end}", hints)

@@ -1,0 +1,207 @@
+"""k8s:// against a real API server with the real controllers; only the kubelet is played (tests/peers/kubernetes.py)"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from jingxiang import mirrors, remotes, targets
+from jingxiang.commands import engines
+from jingxiang.deploy_plan import DOWN, LOCKED, RESTORED, DeployError, NotReady, Order
+from jingxiang.errors import UnknownName, UsageError
+from jingxiang.findings import PROBLEM
+from jingxiang.places import here
+from jingxiang.remotes.kubernetes import Kubernetes
+from tests.peers import kubernetes
+from tests.peers.images import Versions
+from tests.peers.kubernetes import ControlPlane
+
+pytestmark = pytest.mark.e2e
+ORDER = Order(registry="registry.example/video", timeout_s=60)
+NUMBERS = itertools.count(1)
+DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments"
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with kubernetes.control_plane(tmp_path_factory.mktemp("plane")) as found:
+        found.add_node("gpu-1", 2)
+        found.add_storage("standard")
+        yield found
+
+
+@pytest.fixture
+def remote(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Kubernetes:
+    """A namespace of the test's own."""
+    monkeypatch.setenv("KUBECONFIG", str(plane.config))
+    monkeypatch.delenv("JINGXIANG_JOBS", raising=False)
+    plane.broken.clear()
+    return in_namespace(f"test-{next(NUMBERS)}")
+
+
+def in_namespace(name: str, options: str = "") -> Kubernetes:
+    address = f"k8s://test/{name}{options}"
+    found = remotes.of(
+        targets.parse(address), address,
+        lambda tool: engines.tools(here(), mirrors.load(here().root), mirror="auto", name=tool),
+    )  # fmt: skip
+    assert isinstance(found, Kubernetes)
+    return found
+
+
+def namespace(remote: Kubernetes) -> str:
+    return remote.target.namespace
+
+
+def images_there(plane: ControlPlane, remote: Kubernetes) -> dict[str, str]:
+    """The image of each Deployment, by the word in it."""
+    items = plane.ask("GET", DEPLOYMENTS.format(namespace(remote)))["items"]
+    containers = {each["metadata"]["name"]: each["spec"]["template"]["spec"]["containers"][0] for each in items}
+    return {name: found["image"].split("/")[2].split("@")[0] for name, found in containers.items()}
+
+
+def secrets(plane: ControlPlane, remote: Kubernetes) -> dict[str, str]:
+    data = plane.ask("GET", f"/api/v1/namespaces/{namespace(remote)}/secrets/jingxiang-secrets")["data"]
+    return {name: base64.b64decode(value).decode() for name, value in data.items()}
+
+
+def test_from_nothing_to_a_second_version_back_and_away(
+    plane: ControlPlane, remote: Kubernetes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert remote.status().state == "absent"
+    seen = Versions("one")
+    done = remote.deploy(ORDER, seen)
+    assert done.strategy == "Recreate"
+    assert done.hint.endswith("port-forward service/jingxiang 7860:80")
+    assert [(card.name, card.driver, card.memory_bytes >> 30) for card in seen.seen[0].cards] == [
+        ("NVIDIA-L20", "550", 44)
+    ]
+    assert images_there(plane, remote) == {"jingxiang-app": "one"}
+    made = secrets(plane, remote)
+    assert set(made) == {"edition", "passwords"}
+    name, password = made["passwords"].strip().split(":")
+    assert f"user {name}, password {password}" in capsys.readouterr().err
+
+    remote.deploy(ORDER, Versions("two"))
+    assert secrets(plane, remote) == made  # nobody has to log in anew
+    status = remote.status()
+    assert (status.state, status.kept) == ("ready", (done.version,))
+    assert [each.how for each in status.releases] == ["deploy", "deploy"]
+    with pytest.raises(UnknownName):
+        remote.rollback(ORDER, "12345678")
+    assert remote.rollback(ORDER, "").version == done.version
+    assert images_there(plane, remote) == {"jingxiang-app": "one"}
+    assert remote.status().releases[0].how == "rollback"
+
+    remote.destroy(ORDER, volumes=False)
+    there = f"/api/v1/namespaces/{namespace(remote)}"
+    assert plane.names(f"{there}/persistentvolumeclaims") == ["jingxiang-outputs"]
+    assert images_there(plane, remote) == {}
+    remote.deploy(ORDER, Versions("one"))
+    assert secrets(plane, remote) == made
+    remote.destroy(ORDER, volumes=True)
+    assert plane.names(f"{there}/services") == []
+    assert "jingxiang-secrets" not in plane.names(f"{there}/secrets")
+
+
+@pytest.mark.parametrize(("fate", "words"), [
+    ("ends", "ended with exit code 3"), ("stuck", "ImagePullBackOff: Back-off pulling image"),
+    ("waits", "was not ready within 5 s: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."),
+])  # fmt: skip
+def test_what_does_not_get_ready_is_undone(plane: ControlPlane, remote: Kubernetes, fate: str, words: str) -> None:
+    """At first there is nothing to go back to, later there is."""
+    order = replace(ORDER, timeout_s=5 if fate == "waits" else 60)
+    plane.broken["bad"] = fate
+    with pytest.raises(DeployError) as caught:
+        remote.deploy(order, Versions("bad"))
+    assert words in caught.value.message
+    assert caught.value.message.endswith("nothing is serving; what was applied was taken back")
+    assert caught.value.exit_code == DOWN
+    assert images_there(plane, remote) == {}
+
+    good = remote.deploy(ORDER, Versions("good"))
+    with pytest.raises(DeployError) as caught:
+        remote.deploy(order, Versions("bad"))
+    assert caught.value.exit_code == RESTORED
+    assert caught.value.message.endswith(f"still serving: {good.version}")
+    assert images_there(plane, remote) == {"jingxiang-app": "good"}
+    assert remote.status().state == "ready"
+
+
+def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote.deploy(ORDER, Versions("one"))
+    many = in_namespace(namespace(remote), "?gpus=2")
+    done = many.deploy(ORDER, Versions("two"))
+    assert images_there(plane, many) == {"jingxiang-web": "two", "jingxiang-worker": "two"}  # that of one card has gone
+    found = secrets(plane, many)
+    host = "jingxiang-database/jingxiang"
+    assert found["JINGXIANG_JOBS"] == f"postgresql://jingxiang:{found['POSTGRES_PASSWORD']}@{host}"
+    assert found["POSTGRES_PASSWORD"] not in many.plan(ORDER, Versions("two"))
+
+    plane.broken["bad"] = "ends"
+    with pytest.raises(DeployError) as caught:
+        many.deploy(ORDER, Versions("bad"))
+    assert caught.value.message.endswith(f"still serving: {done.version}")
+    assert images_there(plane, many) == {"jingxiang-web": "two", "jingxiang-worker": "two"}
+
+    # the number of workers is left to whoever scales them
+    plane.add_keda()
+    many = in_namespace(namespace(remote), "?gpus=2")
+    many.deploy(ORDER, Versions("three"))
+    path = f"{DEPLOYMENTS.format(namespace(many))}/jingxiang-worker"
+    assert plane.names(f"/apis/keda.sh/v1alpha1/namespaces/{namespace(many)}/scaledobjects") == ["jingxiang-worker"]
+    plane.ask("PATCH", path, {"spec": {"replicas": 3}}, "application/merge-patch+json")
+    in_namespace(namespace(remote), "?gpus=2").deploy(ORDER, Versions("four"))
+    assert plane.ask("GET", path)["spec"]["replicas"] == 3
+    assert many.rollback(ORDER, "").version != done.version
+    assert set(images_there(plane, many).values()) == {"three"}
+
+    # one that the user brings is kept, too
+    monkeypatch.setenv("JINGXIANG_JOBS", "postgresql://u:p@db.example/jobs")
+    in_namespace(namespace(remote), "?gpus=2").deploy(ORDER, Versions("four"))
+    assert secrets(plane, many)["JINGXIANG_JOBS"] == "postgresql://u:p@db.example/jobs"
+
+
+def test_one_deployment_at_a_time(plane: ControlPlane, remote: Kubernetes) -> None:
+    remote.deploy(ORDER, Versions("one"))
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace(remote)}/leases"
+    assert plane.names(leases) == []
+    spec = {"holderIdentity": "li@desk", "acquireTime": "2126-01-01T00:00:00.000000Z", "leaseDurationSeconds": 60}
+    plane.ask("POST", leases, {"metadata": {"name": "jingxiang-deploy"}, "spec": spec})
+    with pytest.raises(DeployError) as caught:
+        remote.deploy(ORDER, Versions("two"))
+    assert caught.value.exit_code == LOCKED
+    assert "li@desk deploys there since 2126-01-01" in caught.value.message
+    assert images_there(plane, remote) == {"jingxiang-app": "one"}
+    remote.deploy(replace(ORDER, breaks_lock=True), Versions("two"))
+    assert images_there(plane, remote) == {"jingxiang-app": "two"}
+    plane.ask("POST", leases, {"metadata": {"name": "jingxiang-deploy"},
+                               "spec": spec | {"acquireTime": "2026-01-01T00:00:00.000000Z"}})  # fmt: skip
+    remote.deploy(ORDER, Versions("three"))  # it has run out
+
+
+def test_what_is_in_the_way_is_said_before_anything_is_changed(
+    plane: ControlPlane, remote: Kubernetes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NotReady):
+        remote.deploy(replace(ORDER, registry=""), Versions())
+    assert "a cluster pulls images from a registry" in capsys.readouterr().err
+    assert plane.ask("GET", f"/api/v1/namespaces/{namespace(remote)}") is None
+    with pytest.raises(UsageError, match="nothing is deployed there"):
+        remote.rollback(ORDER, "")
+
+    (problem,) = [each for each in in_namespace("x", "?storage=fast").check(ORDER, Versions()) if each.state == PROBLEM]
+    assert problem.text == "no storage class named 'fast'; there is standard"
+
+    known = json.loads(plane.config.read_text())
+    broken = plane.config.with_name("elsewhere")
+    known["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
+    broken.write_text(json.dumps(known))
+    monkeypatch.setenv("KUBECONFIG", str(broken))
+    (problem,) = [each for each in in_namespace("x").check(ORDER, Versions()) if each.state == PROBLEM]
+    assert problem.text.startswith("the cluster does not answer")

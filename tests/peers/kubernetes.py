@@ -1,0 +1,188 @@
+"""A real control plane of Kubernetes: etcd, API server and the controllers of Deployments and StatefulSets.
+
+Only the kubelet is ours: nothing runs, but pods are told to be what a word in their image says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.peers import system
+
+TOKEN = "token-of-the-tests"
+START_S = 120
+LOOK_S = 0.2
+CONTROLLERS = "deployment,replicaset,statefulset,garbagecollector,namespace,serviceaccount"
+SCALED = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "scaledobjects.keda.sh"},
+    "spec": {
+        "group": "keda.sh",
+        "scope": "Namespaced",
+        "names": {"plural": "scaledobjects", "singular": "scaledobject", "kind": "ScaledObject"},
+        "versions": [{
+            "name": "v1alpha1", "served": True, "storage": True,
+            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+        }],
+    },
+}  # fmt: skip
+
+
+@dataclass
+class ControlPlane:
+    """`config`: for KUBECONFIG, with the context `test`; `broken`: words of images, and what becomes of their pods."""
+
+    port: int
+    config: Path
+    certificate: Path
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
+        """Raises `AssertionError` with the server's own words."""
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=30, context=context)
+        try:
+            headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": kind}
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        assert answer.status < 300 or answer.status == 404, f"{method} {path}: {answer.status} {text!r}"
+        return json.loads(text) if text[:1] == b"{" and answer.status != 404 else None
+
+    def names(self, path: str) -> list[str]:
+        return sorted(each["metadata"]["name"] for each in self.ask("GET", path)["items"])
+
+    def add_keda(self) -> None:
+        self.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", SCALED)
+        _until(lambda: self.ask("GET", "/apis/keda.sh/v1alpha1") is not None)
+
+    def add_storage(self, name: str) -> None:
+        metadata = {"name": name, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}
+        body = {"metadata": metadata, "provisioner": "tests/none"}
+        self.ask("POST", "/apis/storage.k8s.io/v1/storageclasses", body)
+
+    def add_node(self, name: str, cards: int) -> None:
+        labels = {"nvidia.com/gpu.product": "NVIDIA-L20", "nvidia.com/gpu.memory": "46068",
+                  "nvidia.com/cuda.driver.major": "550"}  # fmt: skip
+        self.ask("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": labels}})
+        there = {"nvidia.com/gpu": str(cards), "pods": "110", "cpu": "64", "memory": "512Gi"}
+        patch = {"status": {"allocatable": there, "capacity": there}}
+        self.ask("PATCH", f"/api/v1/nodes/{name}/status", patch, "application/merge-patch+json")
+
+    def tend(self) -> None:
+        """What kubelets would do, once: new pods get a status, those that are to go are gone."""
+        for pod in self.ask("GET", "/api/v1/pods")["items"]:
+            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+            if "deletionTimestamp" in pod["metadata"]:
+                self.ask("DELETE", path, {"gracePeriodSeconds": 0})
+                continue
+            image = pod["spec"]["containers"][0]["image"]
+            fate = next((fate for word, fate in self.broken.items() if word in image), "runs")
+            wanted = _status(pod, fate)
+            if pod["status"].get("containerStatuses") != wanted["containerStatuses"]:
+                self.ask("PATCH", f"{path}/status", {"status": wanted}, "application/merge-patch+json")
+
+
+def _status(pod: dict[str, Any], fate: str) -> dict[str, Any]:
+    container = pod["spec"]["containers"][0]
+    now = "2026-01-01T00:00:00Z"
+    states = {
+        "runs": {"running": {"startedAt": now}},
+        "ends": {"terminated": {"exitCode": 3, "reason": "Error", "startedAt": now, "finishedAt": now}},
+        "stuck": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}},
+        "waits": {"waiting": {"reason": "ContainerCreating"}},
+    }
+    ready = fate == "runs"
+    found = {"name": container["name"], "image": container["image"], "imageID": "", "ready": ready, "started": ready,
+             "restartCount": 0, "state": states[fate], "lastState": {}}  # fmt: skip
+    conditions = [
+        {"type": name, "status": str(ready), "lastTransitionTime": now} for name in ("Ready", "ContainersReady")
+    ]
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now}
+    if fate == "waits":
+        scheduled |= {"status": "False", "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."}
+    return {
+        "phase": "Running" if ready else "Pending",
+        "containerStatuses": [found],
+        "conditions": [*conditions, scheduled],
+    }
+
+
+@contextlib.contextmanager
+def control_plane(folder: Path) -> Iterator[ControlPlane]:
+    """Started from nothing, and gone afterwards. `folder`: empty."""
+    binaries = system.kubernetes()
+    ports = [system.free_port() for _ in range(4)]
+    store, peer = (f"http://127.0.0.1:{port}" for port in ports[:2])
+    config, certificate = folder / "kubeconfig", folder / "certificates" / "apiserver.crt"
+    (folder / "tokens").write_text(f"{TOKEN},tests,1,system:masters\n")
+    subprocess.run(["openssl", "genrsa", "-out", folder / "key", "2048"], check=True, capture_output=True)
+    user = {"name": "test", "user": {"token": TOKEN}}
+    cluster = {
+        "name": "test",
+        "cluster": {"server": f"https://127.0.0.1:{ports[2]}", "certificate-authority": str(certificate)},
+    }
+    context = {"name": "test", "context": {"cluster": "test", "user": "test"}}
+    known = {"users": [user], "clusters": [cluster], "contexts": [context], "current-context": "test"}
+    config.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **known}))
+    argvs: tuple[list[str | Path], ...] = (
+        ["etcd", "--data-dir", folder / "etcd", "--listen-client-urls", store, "--advertise-client-urls", store,
+         "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
+         "--unsafe-no-fsync"],
+        [binaries / "kube-apiserver", f"--etcd-servers={store}", f"--secure-port={ports[2]}",
+         "--bind-address=127.0.0.1",
+         f"--cert-dir={folder}/certificates", "--service-account-issuer=https://tests", "--api-audiences=tests",
+         f"--service-account-key-file={folder}/key", f"--service-account-signing-key-file={folder}/key",
+         f"--token-auth-file={folder}/tokens", "--authorization-mode=RBAC", "--insecure-port=0",
+         "--service-cluster-ip-range=10.96.0.0/16"],
+        [binaries / "kube-controller-manager", f"--kubeconfig={config}", "--port=0", f"--secure-port={ports[3]}",
+         "--bind-address=127.0.0.1",
+         f"--cert-dir={folder}/controllers", f"--controllers={CONTROLLERS}",
+         f"--service-account-private-key-file={folder}/key", "--leader-elect=false"],
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        found = ControlPlane(ports[2], config, certificate)
+        for argv in argvs:
+            log = stack.enter_context((folder / f"{Path(str(argv[0])).name}.log").open("wb"))
+            process = stack.enter_context(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+            stack.callback(process.terminate)
+            if "apiserver" in str(argv[0]):
+                _until(lambda: found.ask("GET", "/api/v1/namespaces/default") is not None)
+        _until(lambda: found.ask("GET", "/api/v1/namespaces/default/serviceaccounts/default") is not None)
+        ended = threading.Event()
+        kubelet = threading.Thread(target=_tend, args=(found, ended))
+        kubelet.start()
+        try:
+            yield found
+        finally:
+            ended.set()
+            kubelet.join()
+
+
+def _tend(found: ControlPlane, ended: threading.Event) -> None:
+    while not ended.wait(LOOK_S):
+        with contextlib.suppress(AssertionError):  # somebody else changed the pod meanwhile; the next look will do
+            found.tend()
+
+
+def _until(holds: Any) -> None:
+    end = time.monotonic() + START_S
+    while True:
+        with contextlib.suppress(OSError, AssertionError):
+            if holds():
+                return
+        assert time.monotonic() < end
+        time.sleep(LOOK_S)

@@ -1,0 +1,46 @@
+"""podman: pods and their volumes and secrets as Kubernetes' manifests have them, without a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.peers import system
+
+
+@dataclass(frozen=True)
+class Podman:
+    """One with a place of its own, of which nothing stays."""
+
+    folder: Path
+
+    def run(self, *words: str | Path, given: str = "") -> str:
+        """What it prints. Raises `AssertionError` with why it did not."""
+        own: list[str | Path] = [
+            "--root",
+            self.folder / "root",
+            "--runroot",
+            self.folder / "run",
+            "--storage-driver",
+            "vfs",
+        ]
+        own += ["--tmpdir", self.folder / "tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+        argv: list[str | Path] = ["podman", *own, *words]
+        done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"podman {' '.join(map(str, words))}: {done.stderr}"
+        return done.stdout
+
+
+@contextlib.contextmanager
+def podman(folder: Path) -> Iterator[Podman]:
+    system.require(shutil.which("podman"), "no podman: apt-get install podman catatonit")
+    found = Podman(folder)
+    try:
+        yield found
+    finally:
+        found.run("pod", "rm", "--all", "--force")
+        found.run("system", "reset", "--force")

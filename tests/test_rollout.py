@@ -1,0 +1,209 @@
+"""jingxiang.remotes.rollout, on a site that is made up: what happens in which order, and what serves in the end"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from jingxiang.deploy_plan import BLUE_GREEN, DOWN, RECREATE, RESTORED, DeployError
+from jingxiang.errors import JingxiangError
+from jingxiang.remotes import rollout
+from jingxiang.remotes.rollout import Failed, Life, Step, roll
+from jingxiang.remotes.ssh import Answer, Unreachable
+
+READY = Answer(200, {}, b'{"status": "ready", "running": 0, "queued": 0}')
+LOADING = Answer(503, {}, b'{"status": "loading", "reason": "no weights"}')
+
+
+@dataclass
+class Version:
+    """`answers`: of /readyz, the last one for ever; `code`: it ends with that as soon as it has been started."""
+
+    answers: list[Answer] = field(default_factory=lambda: [READY])
+    code: int | None = None
+    runs: bool = False
+    settled: bool = False
+    finishes: bool = False
+    ends_after: int = 1
+
+
+class MemorySite:
+    """See `rollout.Site`. `done`: what was asked of it; `leads`: where the proxy leads to."""
+
+    def __init__(self, **versions: Version) -> None:
+        self.versions = versions
+        self.done: list[str] = []
+        self.leads = next((name for name, each in versions.items() if each.runs), "")
+        self.refuses = ""
+
+    def start(self, version: str) -> None:
+        self.done.append(f"start {version}")
+        self.versions[version].runs = self.versions[version].code is None
+        self.versions[version].finishes = False
+
+    def life(self, version: str) -> Life:
+        found = self.versions[version]
+        if found.runs and found.finishes:
+            found.ends_after -= 1
+            found.runs = found.ends_after >= 0
+        return Life(found.runs, found.code)
+
+    def readiness(self, version: str) -> Answer:
+        answers = self.versions[version].answers
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    def words(self, version: str) -> list[str]:
+        return [f"line {number}" for number in range(30)]
+
+    def finish(self, version: str) -> None:
+        self.done.append(f"finish {version}")
+        self.versions[version].finishes = True
+
+    def end(self, version: str) -> None:
+        self.done.append(f"end {version}")
+        self.versions[version].runs = False
+
+    def lead(self, version: str) -> None:
+        self.done.append(f"lead {version}")
+        if self.refuses == version:
+            raise JingxiangError("it is broken")
+        self.leads = version
+
+    def settle(self, version: str) -> None:
+        self.versions[version].settled = True
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "LOOK_S", 0.0)
+
+
+def step(old: str = "old", ready_s: float = 0.0) -> Step:
+    return Step("ssh://gpu-1", old, "new", ready_s, 60)
+
+
+def running() -> Version:
+    return Version(runs=True)
+
+
+def failed(site: MemorySite, strategy: str, old: str = "old") -> DeployError:
+    with pytest.raises(DeployError) as caught:
+        roll(site, step(old), strategy)
+    return caught.value
+
+
+def test_blue_green_leads_to_the_new_one_before_the_old_one_finishes() -> None:
+    site = MemorySite(old=running(), new=Version())
+    roll(site, step(), BLUE_GREEN)
+    assert site.done == ["start new", "lead new", "finish old"]
+    assert (site.leads, site.versions["new"].settled, site.versions["old"].runs) == ("new", True, False)
+
+
+def test_recreate_lets_the_old_one_finish_first() -> None:
+    site = MemorySite(old=running(), new=Version())
+    roll(site, step(), RECREATE)
+    assert site.done == ["finish old", "start new", "lead new"]
+
+
+def test_the_first_one_needs_no_other() -> None:
+    site = MemorySite(new=Version())
+    roll(site, step(old=""), RECREATE)
+    assert site.done == ["start new", "lead new"]
+
+
+def test_it_has_to_be_ready_twice_in_a_row() -> None:
+    site = MemorySite(new=Version(answers=[LOADING, READY, LOADING, READY, READY]))
+    site.start("new")
+    rollout.wait_ready(site, "new", 60)
+    assert site.versions["new"].answers == [READY]
+
+
+@pytest.mark.parametrize("strategy", [BLUE_GREEN, RECREATE])
+def test_one_that_ends_at_once_is_said_with_its_last_words_and_the_old_one_serves(strategy: str) -> None:
+    site = MemorySite(old=running(), new=Version(code=1))
+    error = failed(site, strategy)
+    assert error.exit_code == RESTORED
+    assert "new is not healthy: it ended with exit code 1" in error.message
+    assert "line 29" in error.message
+    assert "line 9\n" not in error.message, "only the last twenty"
+    assert "still serving: old" in error.message
+    assert error.hints[0] == "python3 tasks.py deploy-logs ssh://gpu-1 --failed"
+    assert (site.leads, site.versions["old"].runs) == ("old", True)
+
+
+def test_in_blue_green_the_old_one_was_never_touched() -> None:
+    site = MemorySite(old=running(), new=Version(code=1))
+    failed(site, BLUE_GREEN)
+    assert not any(each.endswith(" old") and not each.startswith("lead") for each in site.done)
+
+
+def test_in_recreate_the_new_one_is_gone_before_the_old_one_starts_again() -> None:
+    """There is no room for both."""
+    site = MemorySite(old=running(), new=Version(answers=[LOADING]))
+    error = failed(site, RECREATE)
+    assert site.done == ["finish old", "start new", "end new", "start old", "lead old"]
+    assert "it was not ready within 0 s: no weights" in error.message
+
+
+def test_when_neither_gets_ready_nothing_serves() -> None:
+    site = MemorySite(old=Version(runs=True, code=3), new=Version(code=1))
+    error = failed(site, RECREATE)
+    assert (error.exit_code, "nothing is serving now" in error.message) == (DOWN, True)
+
+
+def test_when_the_host_is_gone_nobody_claims_to_know_what_serves() -> None:
+    site = MemorySite(old=running(), new=Version())
+
+    def lost(version: str) -> None:
+        raise Unreachable("the connection was lost")
+
+    site.lead = lost  # type: ignore[method-assign]
+    error = failed(site, BLUE_GREEN)
+    assert "what serves is not known" in error.message
+    assert error.hints[0] == "python3 tasks.py deploy-status ssh://gpu-1"
+
+
+def test_the_first_one_that_fails_leaves_nothing() -> None:
+    error = failed(MemorySite(new=Version(code=3)), BLUE_GREEN, old="")
+    assert (error.exit_code, "exit code 3" in error.message) == (DOWN, True)
+
+
+def test_a_proxy_that_does_not_follow_is_led_back() -> None:
+    site = MemorySite(old=running(), new=Version())
+    site.refuses = "new"
+    assert "it is broken" in failed(site, BLUE_GREEN).message
+    assert site.done == ["start new", "lead new", "lead old", "end new"]
+
+
+def test_ctrl_c_brings_the_old_one_back_and_stays_ctrl_c() -> None:
+    site = MemorySite(old=running(), new=Version())
+
+    def interrupted(version: str) -> Answer:
+        if version == "new":
+            raise KeyboardInterrupt
+        return READY
+
+    site.readiness = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        roll(site, step(), RECREATE)
+    assert (site.leads, site.versions["old"].runs) == ("old", True)
+
+
+def test_one_that_does_not_finish_in_time_is_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    site = MemorySite(old=Version(runs=True, ends_after=10**9))
+    rollout.let_finish(site, "old", 0.0)
+    assert site.done == ["finish old", "end old"]
+    assert "its jobs are begun again" in capsys.readouterr().err
+
+
+def test_how_many_videos_are_made_is_said_while_it_finishes(capsys: pytest.CaptureFixture[str]) -> None:
+    busy = Answer(200, {}, json.dumps({"running": 2, "queued": 1}).encode())
+    rollout.let_finish(MemorySite(old=Version(runs=True, answers=[busy])), "old", 60)
+    assert "old finishes 2 videos" in capsys.readouterr().err
+
+
+def test_secrets_in_last_words_are_hidden() -> None:
+    text = rollout.failure(step(), Failed("no", ["token=hf_abcdefghijklmnopqrstuvwxyz"]), "").message
+    assert "hf_abc" not in text
