@@ -41,6 +41,7 @@ def remote(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Kubernetes:
     monkeypatch.setenv("KUBECONFIG", str(plane.config))
     monkeypatch.delenv("JINGXIANG_JOBS", raising=False)
     plane.broken.clear()
+    plane.lingers_s = 0
     return in_namespace(f"test-{next(NUMBERS)}")
 
 
@@ -131,6 +132,16 @@ def test_what_does_not_get_ready_is_undone(plane: ControlPlane, remote: Kubernet
     assert caught.value.message.endswith(f"still serving: {good.version}")
     assert images_there(plane, remote) == {"jingxiang-app": "good"}
     assert remote.status().state == "ready"
+
+
+def test_a_video_that_is_being_made_is_not_counted_against_the_new_version(
+    plane: ControlPlane, remote: Kubernetes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remote.deploy(ORDER, Versions("one"))
+    plane.lingers_s = 12
+    remote.deploy(replace(ORDER, timeout_s=6), Versions("two"))
+    assert images_there(plane, remote) == {"jingxiang-app": "two"}
+    assert capsys.readouterr().err.count(" finishes the videos that it is at\n") == 1
 
 
 def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> None:

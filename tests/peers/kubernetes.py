@@ -41,12 +41,15 @@ SCALED = {
 
 @dataclass
 class ControlPlane:
-    """`config`: for KUBECONFIG, with the context `test`; `broken`: words of images, and what becomes of their pods."""
+    """`config`: for KUBECONFIG, with the context `test`; `broken`: words of images, and what becomes of their pods;
+    `lingers_s`: how long a pod takes to end."""
 
     port: int
     config: Path
     certificate: Path
     broken: dict[str, str] = field(default_factory=dict)
+    lingers_s: float = 0.0
+    ending: dict[str, float] = field(default_factory=dict)  # since when, by the monotonic clock
 
     def ask(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
         """Raises `AssertionError` with the server's own words."""
@@ -87,7 +90,8 @@ class ControlPlane:
         for pod in self.ask("GET", "/api/v1/pods")["items"]:
             path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
             if "deletionTimestamp" in pod["metadata"]:
-                self.ask("DELETE", path, {"gracePeriodSeconds": 0})
+                if time.monotonic() >= self.ending.setdefault(path, time.monotonic()) + self.lingers_s:
+                    self.ask("DELETE", path, {"gracePeriodSeconds": 0})
                 continue
             image = pod["spec"]["containers"][0]["image"]
             fate = next((fate for word, fate in self.broken.items() if word in image), "runs")
