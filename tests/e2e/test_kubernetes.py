@@ -30,7 +30,7 @@ DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments"
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with kubernetes.control_plane(tmp_path_factory.mktemp("plane")) as found:
-        found.add_node("gpu-1", 2)
+        found.add_node(2)
         found.add_storage("standard")
         yield found
 

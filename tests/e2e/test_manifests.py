@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from tests.peers import base_image, checkout, podman, system
 pytestmark = pytest.mark.e2e
 PYTHON = getattr(sys, "_base_executable", sys.executable)
 BASE = "tests/debian:bookworm"
+NAME = "org.opencontainers.image.ref.name"
 READY_S = 120
 GOLDEN = Path(__file__).resolve().parent.parent / "data" / "manifests"
 
@@ -51,7 +53,7 @@ def image(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path / "image"
 
 
-def test_the_pod_of_one_card_runs_as_it_is_written(image: Path, tmp_path: Path) -> None:
+def test_the_pod_of_one_card_runs_as_it_is_written(image: Path) -> None:
     """Without the card: a root that cannot be written, no capability, a user of no name, passwords out of a Secret."""
     target = targets.parse("k8s://prod/video")
     assert isinstance(target, KubernetesTarget)
@@ -60,8 +62,10 @@ def test_the_pod_of_one_card_runs_as_it_is_written(image: Path, tmp_path: Path) 
     volume = next(each for each in manifests.stages(cluster)[0].manifests if each["kind"] == "PersistentVolumeClaim")
     secret = manifests.secret({manifests.PASSWORDS: "li:hunter2\n"}, "1")
     encoded = {name: base64.b64encode(value.encode()).decode() for name, value in secret.pop("stringData").items()}
-    with podman.podman(tmp_path / "podman") as engine:
-        loaded = engine.run("pull", "--quiet", f"oci:{image}").strip()
+    with podman.podman() as engine:
+        index = json.loads((image / "index.json").read_text())
+        (name,) = {each.get("annotations", {}).get(NAME) for each in index["manifests"]} - {None}
+        loaded = engine.run("pull", "--quiet", f"oci:{image}:{name}").strip()
         engine.run("tag", loaded, "localhost/jingxiang/smoke:test")
         given = manifests.to_yaml([{**secret, "data": encoded}, volume, pod])
         engine.run("kube", "play", "--network", "none", "-", given=given)

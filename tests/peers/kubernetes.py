@@ -22,6 +22,7 @@ from tests.peers import system
 TOKEN = "token-of-the-tests"
 START_S = 120
 LOOK_S = 0.2
+NODE = "gpu-1"  # where all pods are
 CONTROLLERS = "deployment,replicaset,statefulset,garbagecollector,namespace,serviceaccount"
 SCALED = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -77,13 +78,13 @@ class ControlPlane:
         body = {"metadata": metadata, "provisioner": "tests/none"}
         self.ask("POST", "/apis/storage.k8s.io/v1/storageclasses", body)
 
-    def add_node(self, name: str, cards: int) -> None:
+    def add_node(self, cards: int) -> None:
         labels = {"nvidia.com/gpu.product": "NVIDIA-L20", "nvidia.com/gpu.memory": "46068",
                   "nvidia.com/cuda.driver.major": "550"}  # fmt: skip
-        self.ask("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": labels}})
+        self.ask("POST", "/api/v1/nodes", {"metadata": {"name": NODE, "labels": labels}})
         there = {"nvidia.com/gpu": str(cards), "pods": "110", "cpu": "64", "memory": "512Gi"}
         patch = {"status": {"allocatable": there, "capacity": there}}
-        self.ask("PATCH", f"/api/v1/nodes/{name}/status", patch, "application/merge-patch+json")
+        self.ask("PATCH", f"/api/v1/nodes/{NODE}/status", patch, "application/merge-patch+json")
 
     def tend(self) -> None:
         """What kubelets would do, once: new pods get a status, those that are to go are gone."""
@@ -95,6 +96,10 @@ class ControlPlane:
                 continue
             image = pod["spec"]["containers"][0]["image"]
             fate = next((fate for word, fate in self.broken.items() if word in image), "runs")
+            if fate != "waits" and "nodeName" not in pod["spec"]:
+                target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+                name = pod["metadata"]["name"]
+                self.ask("POST", f"{path}/binding", {"metadata": {"name": name}, "target": target})
             wanted = _status(pod, fate)
             if pod["status"].get("containerStatuses") != wanted["containerStatuses"]:
                 self.ask("PATCH", f"{path}/status", {"status": wanted}, "application/merge-patch+json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,12 @@ class Podman:
 
 
 @contextlib.contextmanager
-def podman(folder: Path) -> Iterator[Podman]:
+def podman() -> Iterator[Podman]:
     system.require(shutil.which("podman"), "no podman: apt-get install podman catatonit")
-    found = Podman(folder)
-    try:
-        yield found
-    finally:
-        found.run("pod", "rm", "--all", "--force")
-        found.run("system", "reset", "--force")
+    with tempfile.TemporaryDirectory(prefix="jx-", dir="/tmp") as folder:  # the paths of its sockets have to be short
+        found = Podman(Path(folder))
+        try:
+            yield found
+        finally:
+            found.run("pod", "rm", "--all", "--force")
+            found.run("system", "reset", "--force")
