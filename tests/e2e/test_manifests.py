@@ -68,7 +68,7 @@ def test_the_pod_of_one_card_runs_as_it_is_written(image: Path) -> None:
         loaded = engine.run("pull", "--quiet", f"oci:{image}:{name}").strip()
         engine.run("tag", loaded, "localhost/jingxiang/smoke:test")
         given = manifests.to_yaml([{**secret, "data": encoded}, volume, pod])
-        engine.run("kube", "play", "--network", "none", "-", given=given)
+        engine.run("kube", "play", "-", given=given)
         container = "jingxiang-app-app"
         ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:7860/readyz').status)"
         python = "/opt/jingxiang/environment/bin/python"

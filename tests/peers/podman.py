@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -27,11 +28,25 @@ class Podman:
             "--runroot",
             self.folder / "run",
             "--storage-driver",
-            "vfs",
+            "overlay",
         ]
-        own += ["--tmpdir", self.folder / "tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+        own += [
+            "--tmpdir",
+            self.folder / "tmp",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--runtime",
+            "runc",
+            "--events-backend",
+            "file",
+        ]
+        # As root it asks for more than it is given itself inside of a container.
+        (self.folder / "containers.conf").write_text(
+            '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n'
+        )
+        env = {**os.environ, "CONTAINERS_CONF": str(self.folder / "containers.conf")}
         argv: list[str | Path] = ["podman", *own, *words]
-        done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(argv, input=given, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"podman {' '.join(map(str, words))}: {done.stderr}"
         return done.stdout
 
