@@ -1,4 +1,4 @@
-"""jingxiang.host_check, with answers of engines and drivers as they give them"""
+"""jingxiang.host_facts and jingxiang.host_check, with answers of engines and drivers as they give them"""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from types import MappingProxyType
 
 import pytest
 
-from jingxiang import host_check
+from jingxiang import host_check, host_facts
 from jingxiang.deploy_plan import Front, Order
 from jingxiang.findings import NOTE, OK, PROBLEM, Finding
 from jingxiang.gpu import Gpu, Gpus
-from jingxiang.host_check import Facts, Need
+from jingxiang.host_check import Need
+from jingxiang.host_facts import Facts
 
 NOW = 1_795_840_000
 GIB = 1 << 30
@@ -43,8 +44,8 @@ APP = json.dumps({"Names": "jingxiang-7c1d09e2", "State": "running", "Labels": "
 
 
 def facts(**answers: str) -> Facts:
-    said = "".join(f"{host_check.SECTION}{name}\n{text}\n" for name, text in {**GOOD, **answers}.items())
-    return host_check.facts(f"a banner\n{said}", now_s=NOW)
+    said = "".join(f"{host_facts.SECTION}{name}\n{text}\n" for name, text in {**GOOD, **answers}.items())
+    return host_facts.facts(f"a banner\n{said}", now_s=NOW)
 
 
 def found(need: Need = NEED, order: Order | None = None, **answers: str) -> dict[str, Finding]:
@@ -62,10 +63,10 @@ def test_a_good_host_has_no_problem() -> None:
 
 def test_the_script_is_one_that_a_plain_shell_takes_and_this_machine_answers_it() -> None:
     done = subprocess.run(
-        ["sh", "-c", host_check.SCRIPT, "sh", "7860", ""], capture_output=True, text=True, check=False, timeout=60
+        ["sh", "-c", host_facts.SCRIPT, "sh", "7860", ""], capture_output=True, text=True, check=False, timeout=60
     )
     assert "syntax" not in done.stderr
-    answered = host_check.facts(done.stdout, now_s=time.time())
+    answered = host_facts.facts(done.stdout, now_s=time.time())
     assert (answered.arch, abs(answered.skew_s) < 5, answered.free_bytes > 0) == ("x86_64", True, True)
     assert answered.memory_bytes > 0
 

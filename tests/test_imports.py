@@ -43,6 +43,7 @@ LAYERS = {
     "jingxiang.deploy_plan": 2,
     "jingxiang.env_plan": 2,
     "jingxiang.host_check": 2,
+    "jingxiang.host_facts": 2,
     "jingxiang.images": 2,
     "jingxiang.manifests": 2,
     "jingxiang.profiles": 2,

@@ -14,7 +14,7 @@ from jingxiang import container_plan, proxy_plan
 from jingxiang.container_plan import Settings
 from jingxiang.deploy_plan import Front
 from jingxiang.errors import JingxiangError
-from jingxiang.host_check import PROXY
+from jingxiang.host_facts import PROXY
 from jingxiang.image_definition import Definition
 from jingxiang.language import tr
 from jingxiang.remotes.rollout import LOOK_S, SWITCH_S, TAIL, Life

@@ -8,7 +8,8 @@ from jingxiang.deploy_plan import AUTO, BAD_CHECK, NOT_SENT, REGISTRY, DeployErr
 from jingxiang.digest import short
 from jingxiang.errors import JingxiangError
 from jingxiang.findings import PROBLEM, Finding
-from jingxiang.host_check import Facts, Need
+from jingxiang.host_check import Need
+from jingxiang.host_facts import Facts
 from jingxiang.images import Image
 from jingxiang.language import tr
 from jingxiang.places import here

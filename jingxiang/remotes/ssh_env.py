@@ -13,7 +13,8 @@ from jingxiang.deploy_plan import NOT_SENT, DeployError, Front, Order
 from jingxiang.digest import canonical_json, sha256_bytes, sha256_file, short
 from jingxiang.errors import JingxiangError
 from jingxiang.findings import Finding
-from jingxiang.host_check import Facts, Need
+from jingxiang.host_check import Need
+from jingxiang.host_facts import Facts
 from jingxiang.language import tr
 from jingxiang.process import ProcessFailed
 from jingxiang.remotes.base import Choice, Images, Pack

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from http.client import HTTPException, HTTPSConnection
 from typing import Protocol
 
-from jingxiang import console, findings, host_check, proxy_plan
+from jingxiang import console, findings, host_check, host_facts, proxy_plan
 from jingxiang.container_plan import DRAIN_S, GRACE_S, Settings
 from jingxiang.deploy_plan import (
     BAD_CHECK,
@@ -32,7 +32,8 @@ from jingxiang.deploy_plan import (
 )
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.findings import OK, PROBLEM, Finding
-from jingxiang.host_check import Facts, Need
+from jingxiang.host_check import Need
+from jingxiang.host_facts import Facts
 from jingxiang.language import tr
 from jingxiang.profiles import NoneFits
 from jingxiang.remotes import ledger, rollout
@@ -252,8 +253,8 @@ class SshHost(ABC):
 
     def _facts(self, link: Connection, order: Order) -> Facts:
         now = time.time()
-        said = link.run(host_check.SCRIPT, str(order.front.port), order.registry.partition("/")[0])
-        return host_check.facts(said.stdout, now_s=now)
+        said = link.run(host_facts.SCRIPT, str(order.front.port), order.registry.partition("/")[0])
+        return host_facts.facts(said.stdout, now_s=now)
 
     def _look(self, link: Connection, order: Order, images: Images) -> Looked:
         facts = self._facts(link, order)

@@ -20,7 +20,7 @@ import pytest
 
 from jingxiang import container_plan, proxy_plan
 from jingxiang.container_plan import OUTPUTS
-from jingxiang.host_check import PROXY
+from jingxiang.host_facts import PROXY
 from tests.peers import base_image, checkout, remote_machine, system
 from tests.peers.checkout import Change, Checkout, Done
 from tests.peers.crowd import ENDS, Crowd, job, post
