@@ -111,6 +111,30 @@ def calibrate(_: Context, model: str = "", mirror: str = "auto", profile: str = 
 
 
 @task(
+    iterable=["preset"],
+    help={
+        "model": MODEL,
+        "preset": "preset whose size is compiled for; may be repeated (default: standard and fast)",
+        "mirror": MIRROR,
+        "profile": PROFILE,
+        "json": JSON,
+    },
+)
+def warm(
+    _: Context,
+    model: str = "",
+    preset: Optional[Sequence[str]] = None,
+    mirror: str = "auto",
+    profile: str = "auto",
+    json: bool = False,
+) -> None:
+    """Compile a model for this machine's GPU, so that its first video is made at full speed."""
+    from jingxiang.commands.warm import warm
+
+    warm(here(), model=model, presets=preset or (), mirror=mirror, profile=profile, as_json=json)
+
+
+@task(
     help={
         "mirror": MIRROR,
         "profile": PROFILE,
@@ -503,12 +527,33 @@ def check(_: Context, mirror: str = "auto") -> None:
     check(here(), mirror=mirror)
 
 
-@task(positional=["name"], help={"name": "which bench, see ci/bench", "json": JSON})
-def bench(_: Context, name: str, json: bool = False) -> None:
+@task(
+    positional=["name"],
+    iterable=["model"],
+    help={
+        "name": "which bench, see ci/bench",
+        "model": "gpu, start --gpu and memory: only this model; may be repeated",
+        "gpu": "start: of a model of full size on this machine's GPU",
+        "workers": "gpu: how much all cards make, against one",
+        "write": "gpu: write docs/benchmarks.md, too",
+        "json": JSON,
+    },
+)
+def bench(
+    _: Context,
+    name: str,
+    model: Optional[Sequence[str]] = None,
+    gpu: bool = False,
+    workers: bool = False,
+    write: bool = False,
+    json: bool = False,
+) -> None:
     """Measure, side by side with peers."""
     from jingxiang.commands.bench import bench
 
-    bench(here(), name=name, as_json=json)
+    flags = {"--gpu": gpu, "--workers": workers, "--write": write, "--json": json}
+    models = [word for each in model or () for word in ("--model", each)]
+    bench(here(), name=name, options=[*models, *(flag for flag, is_set in flags.items() if is_set)])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m app [serve|generate|make|worker|health|verify|doctor|logs]`.
+"""`python -m app [serve|generate|warm|make|worker|health|verify|doctor|logs]`.
 
 Imports nothing heavy until it is known what is to be done.
 """
@@ -12,19 +12,22 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from app import defaults
+from app import defaults, readahead
 from app.texts import tr
 from jingxiang import console, models, places, ports
+from jingxiang.compiled import SHAPE
 from jingxiang.digest import sha256_bytes
 from jingxiang.errors import JingxiangError, UsageError
 
 if TYPE_CHECKING:
     from app.access import Access
+    from app.artifacts import Shelf
 
 PRODUCER = "jingxiang"  # where labels are wanted, and nobody has said who offers the service
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (asked for, and with a password)
 HERE = Path(__file__).resolve().parent
 INTERRUPTED = 130
+WARMED = ("standard", "fast")  # unless others are named
 # Before any library reads them: nothing is fetched while the app runs, and their own chatter stays out of the log.
 QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -64,6 +67,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         hints = (f"docker run -v FOLDER:{outputs} --user $(id -u):$(id -g) …",) if _in_container() else ()
         raise UsageError(text, (*hints, "--outputs FOLDER")) from error
     host = EVERYWHERE if arguments.public else arguments.host
+    if arguments.workers != "0":
+        readahead.begin(arguments.models / arguments.model)
     catalog = models.load(HERE / "models.toml")
     jobs, media = _jobs(arguments), _media(arguments)
     recruit = Recruit(
@@ -98,6 +103,7 @@ def _worker_options(arguments: argparse.Namespace, host: str) -> list[str]:
     return [
         "--idle-unload", f"{arguments.idle_unload:g}", "--batch", str(arguments.batch), "--dtype", arguments.dtype,
         "--outputs", str(arguments.outputs.absolute()),  # where its log goes
+        "--artifacts", str(arguments.artifacts.absolute()),
         "--label", "on" if is_labelled else "off", *([] if arguments.metadata else ["--no-metadata"]),
         *(["--producer", producer] if producer else []),
     ]  # fmt: skip
@@ -189,11 +195,34 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         store.close()
 
 
+def _warm(arguments: argparse.Namespace) -> None:
+    from app import generation, warming
+
+    spec = _spec(arguments)
+    dtype = warming.number(arguments.dtype)
+    changes = {name: value for name in SHAPE if (value := getattr(arguments, name)) is not None}
+    presets = [generation.settings(spec, name, changes) for name in arguments.preset or WARMED]
+    if arguments.child:
+        warming.stand_back()
+    _ensure(spec, arguments.models)
+    warming.warm(
+        spec, arguments.models / spec.name, presets, shelf=_shelf(arguments), dtype=dtype, as_json=arguments.json
+    )
+
+
+def _shelf(arguments: argparse.Namespace) -> Shelf:
+    """What is compiled goes to the folder of that name; what an image was made with is beside it."""
+    from app.artifacts import Shelf
+
+    return Shelf(arguments.artifacts.absolute(), places.here().baked)
+
+
 def _make(arguments: argparse.Namespace) -> None:
     _ensure(_spec(arguments), arguments.models)
 
 
 def _worker(arguments: argparse.Namespace) -> int:
+    readahead.begin(arguments.models / arguments.model)  # while everything else is imported
     from app import crew, logs, worker
 
     _ensure(_spec(arguments), arguments.models)
@@ -202,6 +231,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         arguments.name or crew.own_name(),
         arguments.model,
         arguments.models,
+        _shelf(arguments),
         idle_s=arguments.idle_unload,
         most=arguments.batch,
         marks=marks,
@@ -228,7 +258,8 @@ def _verify(arguments: argparse.Namespace) -> None:
 def _doctor(arguments: argparse.Namespace) -> None:
     from app.doctor import Asked, doctor
 
-    doctor(Asked(arguments.model, arguments.models, arguments.outputs), as_json=arguments.json)
+    artifacts = (arguments.artifacts, places.here().baked)
+    doctor(Asked(arguments.model, arguments.models, arguments.outputs, artifacts), as_json=arguments.json)
 
 
 def _logs(arguments: argparse.Namespace) -> None:
@@ -279,7 +310,9 @@ def _count(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     """Raises `UsageError` if a default cannot be used."""
     home = places.here()
-    model, outputs, address, stored, working, serving, report = (_Parser(add_help=False) for _ in range(7))
+    model, outputs, address, stored, working, serving, report, stock, numbers = (
+        _Parser(add_help=False) for _ in range(9)
+    )
     model.add_argument("--model", default=defaults.model(), help=tr("name in app/models.toml"))
     model.add_argument("--models", type=Path, default=home.models, help=tr("folder of the models"))
     outputs.add_argument("--outputs", type=Path, default=home.outputs, help=tr("folder of the videos"))
@@ -300,10 +333,13 @@ def _parser() -> argparse.ArgumentParser:
         "--idle-unload", type=defaults.seconds, default=0.0, metavar="SECONDS",
         help=tr("free the memory after so long without a job (0: never)"),
     )  # fmt: skip
-    working.add_argument(
+    numbers.add_argument(
         "--dtype", choices=("auto", "fp16", "bf16", "fp32"), default="auto",
         help=tr("numbers to compute with; auto: fp16 on a GPU, fp32 without"),
     )  # fmt: skip
+    stock.add_argument(
+        "--artifacts", type=Path, default=home.artifacts, metavar="FOLDER", help=tr("folder of what is compiled")
+    )
     working.add_argument(
         "--no-metadata", dest="metadata", action="store_false", help=tr("do not write into videos how they were made")
     )
@@ -344,7 +380,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     report.add_argument("--json", action="store_true", help=tr("one JSON object on stdout"))
 
-    page = [model, outputs, address, stored, working, serving]
+    page = [model, outputs, address, stored, stock, working, numbers, serving]
     parser = _Parser(prog="python -m app", parents=page)
     parser.set_defaults(action=_serve)
     actions = parser.add_subparsers(metavar="ACTION", parser_class=_Parser)
@@ -364,10 +400,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     calibrate.set_defaults(action=_calibrate)
 
+    warm = actions.add_parser(
+        "warm", parents=[model, stock, numbers, report], help=tr("compiles the model for this machine's GPU")
+    )
+    warm.set_defaults(action=_warm)
+    warm.add_argument(
+        "--preset", action="append", help=tr("whose size is compiled for; may be repeated (default: standard and fast)")
+    )
+    for name in SHAPE:
+        warm.add_argument(f"--{name}", type=_count, help=tr("instead of the preset's"))
+    warm.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+
     actions.add_parser("make", parents=[model], help=tr("make the smoke model")).set_defaults(action=_make)
     worker = actions.add_parser(
         "worker",
-        parents=[model, outputs, stored, working],
+        parents=[model, outputs, stored, stock, working, numbers],
         help=tr("makes videos for a page, of this or another machine"),
     )
     worker.set_defaults(action=_worker)
@@ -379,7 +426,9 @@ def _parser() -> argparse.ArgumentParser:
     verify = actions.add_parser("verify", parents=[report], help=tr("an image's files against the lists in it"))
     verify.set_defaults(action=_verify)
     verify.add_argument("--folder", type=Path, default=HERE.parent, help=tr("folder of the image (default: the app's)"))
-    doctor = actions.add_parser("doctor", parents=[model, outputs, report], help=tr("what the app finds around it"))
+    doctor = actions.add_parser(
+        "doctor", parents=[model, outputs, stock, report], help=tr("what the app finds around it")
+    )
     doctor.set_defaults(action=_doctor)
     logs = actions.add_parser("logs", parents=[outputs, report], help=tr("what the app has written down"))
     logs.set_defaults(action=_logs)

@@ -33,6 +33,7 @@ from app.jobs.base import (
     OtherJob,
     OwnerLimit,
     QueueFull,
+    Speed,
     State,
     StoreUnavailable,
     UnknownJob,
@@ -118,7 +119,8 @@ class JobAnswer(BaseModel):
 
 class WorkerAnswer(BaseModel):
     """Who works. Its name, which is that of the machine, too, and why it failed are told to who is in charge alone:
-    for others it has a number.
+    for others it has a number. `speed`: `eager` without compiled code, `compiling` while that is being made in the
+    background, `compiled`; empty where it is not an issue; for videos of the size `speed_of`, such as `512x512x16`.
     """
 
     name: str
@@ -131,6 +133,8 @@ class WorkerAnswer(BaseModel):
     free_bytes: int
     held_bytes: int
     reason: str
+    speed: Speed
+    speed_of: str
 
 
 class EstimateAnswer(BaseModel):
@@ -618,6 +622,8 @@ def _worker(status: WorkerStatus) -> WorkerAnswer:
         free_bytes=status.space.free_bytes if status.space else 0,
         held_bytes=status.held_bytes,
         reason=status.reason,
+        speed=status.speed,
+        speed_of=status.speed_of,
     )
 
 

@@ -64,7 +64,8 @@ class Status:
     def _facts(self) -> tuple[object, ...]:
         return (
             self.model, self.loading, self.queued, self.running, self.waiting_limit, self.is_draining,
-            *((each.name, each.state, each.model, each.models, each.device, each.dtype, each.reason, _total(each))
+            *((each.name, each.state, each.model, each.models, each.device, each.dtype, each.reason, each.speed,
+               each.speed_of, _total(each))
               for each in self.workers),
         )  # fmt: skip
 

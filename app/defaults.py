@@ -9,6 +9,7 @@ JINGXIANG_MEDIA    where pictures and videos are, a folder or a URL
 JINGXIANG_PASSWORD_FILE  lines NAME:PASSWORD
 JINGXIANG_PRODUCER       name or code of whoever offers the service, for the field AIGC of videos
 JINGXIANG_NO_PASSWORD    1: let everybody in who can reach the address
+JINGXIANG_COMPILE        auto: compile models for a GPU; never; always: for the CPU as well, which is for tests
 
 An empty one is none. The folders are in `jingxiang.places`.
 """
@@ -26,6 +27,7 @@ MODEL = "smoke"
 HOST = "127.0.0.1"
 PORT = 7860
 DRAIN_S = 600.0
+COMPILING = ("auto", "never", "always")
 
 
 def model() -> str:
@@ -66,6 +68,14 @@ def producer() -> str:
 
 def no_password() -> bool:
     return os.environ.get("JINGXIANG_NO_PASSWORD") == "1"
+
+
+def compiling() -> str:
+    """One of `COMPILING`. Raises `UsageError`."""
+    text = os.environ.get("JINGXIANG_COMPILE") or COMPILING[0]
+    if text not in COMPILING:
+        raise UsageError(tr("JINGXIANG_COMPILE must be auto, never or always, not '{text}'", text=text))
+    return text
 
 
 def drain_s() -> float:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from app import cgroups, gpu, logs, wholeness
+from app.artifacts import Shelf
 from app.texts import FOLDER, tr
 from jingxiang import __version__, console, models, weights
 from jingxiang.errors import JingxiangError
@@ -34,11 +35,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the app would be started with: the model's name, the folder of the models and that of the videos."""
+    """What the app would be started with: the model's name, the folder of the models, that of the videos, and those of
+    what is compiled.
+    """
 
     model: str
     models: Path
     outputs: Path
+    artifacts: tuple[Path, ...] = ()
 
 
 class ProblemsFound(JingxiangError):
@@ -50,7 +54,7 @@ class ProblemsFound(JingxiangError):
 
 def doctor(asked: Asked, *, as_json: bool) -> None:
     """Print the report; raises `ProblemsFound` if there is anything that the app cannot work with."""
-    sections = (machine(), _gpu(), _models(asked), _outputs(asked), _temporary())
+    sections = (machine(), _gpu(), _models(asked), _compiled(asked), _outputs(asked), _temporary())
     findings = [_public(each) for section in sections for each in section]
     if as_json:
         console.data_json({"version": __version__, "findings": [asdict(each) for each in findings]})
@@ -71,6 +75,7 @@ def _words() -> dict[str, str]:
         "memory": tr("memory"),
         "gpu": tr("gpu"),
         "model": tr("model"),
+        "compiled": tr("compiled"),
         "outputs": tr("outputs"),
         "temporary": tr("temporary"),
     }
@@ -153,6 +158,18 @@ def _model(spec: models.ModelSpec, folder: Path, lock: weights.ModelLock | None,
         return Finding("model", PROBLEM if is_default else NOTE, text, fix)
     text = tr("{model}: whole, {size}", model=spec.name, size=console.size(size))
     return Finding("model", OK, text + (tr(" (the one that is used)") if is_default else ""))
+
+
+def _compiled(asked: Asked) -> Iterator[Finding]:
+    """What there is for the model, for each kind of GPU; it is no fault that there is nothing."""
+    there = Shelf(*asked.artifacts).all() if asked.artifacts else []
+    own = [each for each in there if each.key.model == asked.model]
+    for architecture in sorted({each.key.architecture for each in own}):
+        found = [each for each in own if each.key.architecture == architecture]
+        shapes = ", ".join(sorted({each.key.shape for each in found}))
+        size = console.size(sum(each.size_bytes for each in found))
+        text = tr("{shapes} ({architecture}), {size}", shapes=shapes, architecture=architecture, size=size)
+        yield Finding("compiled", OK, text)
 
 
 def _outputs(asked: Asked) -> Iterator[Finding]:

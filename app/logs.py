@@ -4,6 +4,7 @@ Each process writes a file of its own, OUTPUTS/logs/NAME.jsonl, and when that is
 so on. A line is one object: time (UTC), level, event, process, pid, and what the event has of
 
     version       of the app, at its start
+    phase         how far a start is
     job, model, worker
     seconds, peak_bytes, rung   how long a video took, memory of the card at most, which low-memory way was taken
     error, reason, trace        class of an error, what it says, and where it was raised if nobody had thought of it
@@ -42,6 +43,7 @@ ENDING = ".jsonl"
 FILE_BYTES, OLDER_FILES = 2_000_000, 3  # some ten thousand videos for each process
 MOST_PROCESSES = 64  # of one name
 STARTED, STOPPED, LOADED, DONE, FAILED, TROUBLE = "started", "stopped", "loaded", "done", "failed", "trouble"
+REACHED = "reached"  # a phase of a start
 FRAMES = 6  # of a trace: the innermost ones
 # A shorter text may be part of any word.
 HIDDEN_LETTERS = 4
@@ -113,13 +115,14 @@ def event(
     error: BaseException | None = None,
     reason: str = "",
     version: str = "",
+    phase: str = "",
 ) -> None:
     """Write a line, if a log was started. What is empty is left out; with an `error` or a `reason` it is an error's.
 
     May be called from any thread.
     """
     fields: dict[str, object] = {
-        "version": version, "job": job, "model": model, "worker": worker, "rung": rung,
+        "version": version, "phase": phase, "job": job, "model": model, "worker": worker, "rung": rung,
         "seconds": None if seconds is None else round(seconds, 3), "peak_bytes": peak_bytes, "reason": reason,
     }  # fmt: skip
     if error is not None:

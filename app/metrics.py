@@ -43,12 +43,15 @@ class _Stored(Collector):
         yield from (ended, seconds)
         labels = ["worker", "device", "model"]
         up = GaugeMetricFamily("jingxiang_worker_ready", "Whether a worker takes jobs", labels=labels)
+        fast = GaugeMetricFamily("jingxiang_worker_compiled", "Whether its model runs compiled code", labels=labels)
         total = GaugeMetricFamily("jingxiang_worker_memory_bytes", "Memory of its device", labels=labels)
         free = GaugeMetricFamily("jingxiang_worker_memory_free_bytes", "Free memory of its device", labels=labels)
         for worker in store.workers():
             values = [worker.name, worker.device, worker.model]
             up.add_metric(values, worker.takes_jobs)
+            if worker.speed:
+                fast.add_metric(values, worker.speed == "compiled")
             if worker.space is not None:
                 total.add_metric(values, worker.space.total_bytes)
                 free.add_metric(values, worker.space.free_bytes)
-        yield from (up, total, free)
+        yield from (up, fast, total, free)

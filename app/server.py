@@ -176,7 +176,11 @@ class Server(uvicorn.Server):
         self._drain: Drain | None = None
 
     async def main_loop(self) -> None:
-        tasks = [asyncio.create_task(self._work()), asyncio.create_task(_page_modules(self.serving.outputs))]
+        tried = asyncio.Event()
+        tasks = [
+            asyncio.create_task(self._work(tried)),
+            asyncio.create_task(_page_modules(self.serving.outputs, tried)),
+        ]
         try:
             await super().main_loop()
         finally:
@@ -242,15 +246,19 @@ class Server(uvicorn.Server):
             self.front.visits.end_streams()
         await super().shutdown(sockets)
 
-    async def _work(self) -> None:
-        """The store first, then whatever stands on it. The port stays up and says what went wrong."""
+    async def _work(self, tried: asyncio.Event) -> None:
+        """The store first, then whatever stands on it. The port stays up and says what went wrong.
+
+        `tried` is set when the workers are being started, or have to wait.
+        """
         tasks: list[asyncio.Task[None]] = []
         try:
-            opened = await self._opened()
+            opened = await self._opened(tried)
             desk, watch = opened.desk, opened.watch
             self.front.desk, self._watch = desk, watch
             if self.front.crew is not None:
                 tasks.append(asyncio.create_task(self.front.crew.run()))
+            tried.set()
             tasks += [asyncio.create_task(watch.run()), asyncio.create_task(_guard(desk))]
             await self._show(opened)
         except asyncio.CancelledError:
@@ -266,7 +274,7 @@ class Server(uvicorn.Server):
             if self.front.desk is not None:
                 self.front.desk.store.close()
 
-    async def _opened(self) -> Opened:
+    async def _opened(self, tried: asyncio.Event) -> Opened:
         """Wait for a database that is being started, too; /readyz says so."""
         while True:
             try:
@@ -277,6 +285,7 @@ class Server(uvicorn.Server):
                 if self.front.problem != error.message:
                     console.warn(error.message)
                 self.front.problem = error.message
+                tried.set()
                 await asyncio.sleep(GUARD_S)
             else:
                 self.front.problem = ""
@@ -379,8 +388,9 @@ async def _guard(desk: Desk) -> None:
         await asyncio.sleep(GUARD_S)
 
 
-async def _page_modules(outputs: Path) -> None:
-    """Import gradio while the store is being opened."""
+async def _page_modules(outputs: Path, tried: asyncio.Event) -> None:
+    """Import gradio. Not before the workers are on their way: what they wait for would take several times as long."""
+    await tried.wait()
     # Before: else it makes a folder for all users of the machine that belongs to the first of them.
     os.environ["GRADIO_TEMP_DIR"] = str(outputs / ".gradio")
     await asyncio.to_thread(importlib.import_module, "app.page.application")

@@ -23,6 +23,7 @@ LISTS = {
     "environment.sha256": ("environment",),
     "models.sha256": ("models",),
     "app.sha256": ("app", "jingxiang"),
+    "artifacts.sha256": ("artifacts",),
 }
 ADDED, CHANGED, MISSING = "added", "changed", "missing"
 # Gradio draws a number when it is first imported, and keeps it beside its code where it can.

@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import batching, cards, logs, memory, provenance, video
+from app.artifacts import Shelf
 from app.generation import Order
-from app.jobs.base import Job, LostClaim, Outcome, StoreUnavailable, WorkerState, WorkerStatus
+from app.jobs.base import Job, LostClaim, Outcome, Speed, StoreUnavailable, WorkerState, WorkerStatus
 from app.jobs.database import Database
 from app.jobs.store import JobStore, Watchman
 from app.media import Media, picture_key, sidecar_key, video_key
+from app.speed import Booster
 from app.texts import speaking, tr
 from jingxiang import console
 from jingxiang.errors import JingxiangError
@@ -68,12 +70,13 @@ class Marks:
 @dataclass(frozen=True)
 class Duty:
     """What a worker is to do. `model` is loaded at the start (empty: with the first job); `idle_s`: unload after so
-    long without a job (0: never); `most`: videos made at once.
+    long without a job (0: never); `most`: videos made at once; `shelf`: where compiled artifacts are.
     """
 
     name: str
     model: str
     models: Path
+    shelf: Shelf
     idle_s: float = 0.0
     most: int = 4
     marks: Marks = Marks()
@@ -152,6 +155,9 @@ class Worker:
         self._refused: set[str] = set()  # models that could not be loaded
         self._status = WorkerStatus(self.duty.name, "idle", models=self._there(), pid=os.getpid())
         self._lock = threading.RLock()
+        self._booster = Booster(
+            self.duty.shelf, self.duty.models, told=self._tell_speed, is_draining=lambda: self.control.is_draining
+        )
 
     def run(self) -> None:
         """Until it is told to drain."""
@@ -167,6 +173,7 @@ class Worker:
                 self._load(self.duty.model)
             idle_since = time.monotonic()
             while not self.control.is_draining:
+                self._booster.tend(self._model)
                 if self._try_once():
                     idle_since = time.monotonic()
                 elif self._model is not None and 0 < self.duty.idle_s < time.monotonic() - idle_since:
@@ -176,6 +183,7 @@ class Worker:
             reason = _said(error)
             raise
         finally:
+            self._booster.end()
             ended.set()
             beating.join()
             with suppress(StoreUnavailable):
@@ -219,7 +227,8 @@ class Worker:
         known = self._known(model)
 
         def fits(batch: int) -> bool:
-            return isinstance(self._plan(model, order.preset, batch, known), memory.Fit)
+            planned = self._plan(model, order.preset, batch, known)
+            return isinstance(planned, memory.Fit) and self._booster.suits(model, order.preset, batch)
 
         able = sum(worker.takes_jobs for worker in self.store.workers())
         share = math.ceil(self.store.depth()["queued"] / max(1, able))
@@ -259,6 +268,7 @@ class Worker:
         """Load a model, the old one being gone first. What goes wrong is said, and is not our end."""
         from app import adapters
 
+        self._booster.end()  # its memory is the model's
         self._unload()
         self._report("loading", model=name)
         start = time.monotonic()
@@ -290,6 +300,7 @@ class Worker:
     def _unload(self) -> None:
         model, self._model = self._model, None
         if model is not None:
+            self._booster.forget()
             model.close()
             with self._lock:
                 self._status = replace(self._status, model="", gpu="", dtype="")
@@ -342,9 +353,14 @@ class Worker:
         assert model is not None
         known = self._known(model)
         fit = self._plan(model, preset, len(requests), known)
+        if self._booster.is_compiling and not (isinstance(fit, memory.Fit) and fit.rung == FULL):
+            self._booster.end()  # no video has less memory because of it
+            fit = self._plan(model, preset, len(requests), known)
         if isinstance(fit, memory.Refusal):
             raise JingxiangError(fit.message)
-        if fit.rung != FULL:
+        if fit.rung == FULL:
+            self._booster.ready(model, preset, len(requests))
+        else:
             how = memory.rung_texts()[fit.rung]
             console.line("memory", tr("little memory is free, so it takes longer: it is made {how}", how=how))
         run = model.generate(requests, lambda done, of, look: self._step(parts, done, look), fit.rung)
@@ -367,6 +383,10 @@ class Worker:
                     self._keep(part, each, run, seconds)
                 except Exception as error:  # the others' videos may be kept all the same
                     self._fail([part], error)
+        if run.rung == FULL:
+            self._booster.follow(model, parts[0].job.order)
+        else:  # memory is short, or ran out
+            self._booster.end()
 
     def _step(self, parts: Sequence[_Part], done: int, look: Look) -> None:
         """Tell of a step; stop when nobody wants any of it. A store that does not answer does not stop a video."""
@@ -462,6 +482,11 @@ class Worker:
     def _report(self, state: WorkerState, **changes: Any) -> None:
         with self._lock:
             self._status = replace(self._status, state=state, **{"reason": "", **changes})
+            self._beat()
+
+    def _tell_speed(self, speed: Speed, size: str) -> None:
+        with self._lock:
+            self._status = replace(self._status, speed=speed, speed_of=size)
             self._beat()
 
     def _beat(self) -> None:

@@ -1,7 +1,9 @@
-"""What goes into an image: weights, environment and app as trees of files, each with a list of what must be in it.
+"""What goes into an image: weights, environment, app and what was compiled, as trees of files, each with a list of what
+must be in it.
 
 Lists are in the format of `sha256sum`, by paths below our folder in the image, and name regular files only:
-models.sha256, environment.sha256, app.sha256. `sha256sum --check` reads them; so does the app's own `verify`.
+models.sha256, environment.sha256, app.sha256, artifacts.sha256. `sha256sum --check` reads them; so does the app's own
+`verify`.
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from jingxiang import environments, inventory, layers, process, storage
+from jingxiang import compiled, environments, inventory, layers, process, storage
 from jingxiang.base_images import BaseImage
 from jingxiang.bytecode import COMPILER
-from jingxiang.digest import sha256_bytes, short
+from jingxiang.compiled import Artifact
+from jingxiang.digest import sha256_bytes, sha256_file, short
 from jingxiang.environments import PYTHON, Environment
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.image_definition import Definition
@@ -177,6 +180,23 @@ def app(
     outputs = layers.folder(definition.outputs.lstrip("/"), owner=definition.user)
     places = [outputs, layers.folder(f"{folder}/models")]
     return Piece("", layers.tree([*entries, *places]))
+
+
+def artifacts(found: Sequence[Artifact], folder: str) -> Piece:
+    """What was compiled beforehand, with its list; its manifests say what each is for."""
+    entries, listed = [], {}
+    for each in found:
+        for name in (*each.files, compiled.MANIFEST):
+            path = f"{compiled.FOLDER}/{each.folder.name}/{name}"
+            entries.append(_plain(layers.file(f"{folder}/{path}", each.folder / name)))
+            listed[path] = sha256_file(each.folder / name)
+    entries.append(layers.text(f"{folder}/{compiled.FOLDER}.sha256", _listed(listed.items())))
+    return Piece(artifacts_title(found), layers.tree(entries))
+
+
+def artifacts_title(found: Sequence[Artifact]) -> str:
+    """The models that they are of."""
+    return ", ".join(sorted({each.key.model for each in found}))
 
 
 def python_of(base: BaseImage, store: Store, version: str, notes: Path) -> str:

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from jingxiang.base_images import MANIFESTS, Blob
 from jingxiang.digest import canonical_json, sha256_bytes
 
-BASE, WEIGHTS, ENVIRONMENT, APP = "base", "weights", "environment", "app"  # the kinds of layers, from below
+# The kinds of layers, from below.
+BASE, WEIGHTS, ENVIRONMENT, APP, COMPILED = "base", "weights", "environment", "app", "compiled"
 TAR = "application/vnd.oci.image.layer.v1.tar"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST, INDEX = MANIFESTS[0], "application/vnd.oci.image.index.v1+json"

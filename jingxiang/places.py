@@ -6,12 +6,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from jingxiang import compiled
+
 
 @dataclass(frozen=True)
 class Places:
     """All paths follow from the checkout, the home folder (JINGXIANG_HOME, else `.jingxiang` in the checkout) and the
     store (JINGXIANG_STORE, else `jingxiang/store` in the user's cache folder). Videos may go somewhere else
-    (JINGXIANG_OUTPUTS, else `outputs` in the home): in a container the home cannot be written.
+    (JINGXIANG_OUTPUTS, else `outputs` in the home), and so may what is compiled for a GPU (JINGXIANG_ARTIFACTS, else
+    `artifacts` in the home): in a container the home cannot be written.
 
     Put the home on the fastest disk: environments and weights live there. On the same disk as the store, they share
     its files.
@@ -21,6 +24,7 @@ class Places:
     home: Path
     store: Path
     videos: Path | None = None
+    compiled: Path | None = None
 
     @property
     def locks(self) -> Path:
@@ -37,6 +41,16 @@ class Places:
     @property
     def outputs(self) -> Path:
         return self.videos or self.home / "outputs"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where what is compiled for a GPU goes."""
+        return self.compiled or self.baked
+
+    @property
+    def baked(self) -> Path:
+        """What was compiled before an image was made is here, in the image."""
+        return self.home / compiled.FOLDER
 
     @property
     def images(self) -> Path:
@@ -57,6 +71,7 @@ def here() -> Places:
         _chosen("JINGXIANG_HOME") or root / ".jingxiang",
         _chosen("JINGXIANG_STORE") or _cached(),
         _chosen("JINGXIANG_OUTPUTS"),
+        _chosen("JINGXIANG_ARTIFACTS"),
     )
 
 

@@ -13,12 +13,14 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Profile:
-    """One lock of the app. The oldest driver (its first number) and compute capability that its PyTorch runs with."""
+    """One lock of the app. The oldest driver (its first number) and compute capability that its PyTorch runs with, and
+    the CUDA that it was built with (its first number, empty without)."""
 
     name: str
     title: str
     oldest_driver: int = 0
     oldest_architecture: tuple[int, int] = (0, 0)
+    cuda: str = ""
 
     def problem(self, card: Gpu) -> str:
         """Why its PyTorch cannot use a card; empty if it can."""
@@ -35,8 +37,8 @@ class Profile:
 # Drivers: https://docs.nvidia.com/deploy/cuda-compatibility/ (minor version compatibility). Capabilities: what
 # `torch.cuda.get_arch_list()` says in these builds; a later card of the same generation runs the same code.
 CPU = Profile("cpu", "CPU")
-CUDA12 = Profile("cuda12", "CUDA 12", 525, (7, 0))
-CUDA13 = Profile("cuda13", "CUDA 13", 580, (7, 5))
+CUDA12 = Profile("cuda12", "CUDA 12", 525, (7, 0), "12")
+CUDA13 = Profile("cuda13", "CUDA 13", 580, (7, 5), "13")
 PROFILES = {profile.name: profile for profile in (CPU, CUDA12, CUDA13)}
 
 

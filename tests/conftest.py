@@ -33,7 +33,19 @@ settings.load_profile("same")
 @pytest.fixture(autouse=True)
 def _english(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages are compared in English unless a test asks for Chinese; the user's own settings stay out."""
-    for name in ("LANG", "HOME", "STORE", "MIRRORS", "MODEL", "OUTPUTS", "HOST", "PORT", "DRAIN_S"):
+    for name in (
+        "LANG",
+        "HOME",
+        "STORE",
+        "MIRRORS",
+        "MODEL",
+        "OUTPUTS",
+        "HOST",
+        "PORT",
+        "DRAIN_S",
+        "ARTIFACTS",
+        "COMPILE",
+    ):
         monkeypatch.delenv(f"JINGXIANG_{name}", raising=False)
     for name in ("LC_ALL", "LC_MESSAGES", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)

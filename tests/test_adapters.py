@@ -23,9 +23,10 @@ from safetensors.torch import load_file, save_file
 
 from app import adapters
 from app.adapters import previews
-from app.adapters.base import DTYPES, BrokenOutput, Diffusion, Look, Made, OutOfMemory, Request, WeightsMissing
+from app.adapters.base import BrokenOutput, Diffusion, Look, Made, OutOfMemory, Request, WeightsMissing
 from app.adapters.loading import Loading
 from app.adapters.previews import Picture
+from app.adapters.reading import DTYPES
 from app.texts import speaking
 from app.video import Frames
 from jingxiang import models as catalog

@@ -18,6 +18,9 @@ import pytest
 from PIL import Image
 
 from app import provenance
+from app.jobs.base import WorkerStatus
+from app.jobs.database import Database
+from app.jobs.store import JobStore
 from tests.peers import postgres
 from tests.peers.app import App, serving, wait_for
 
@@ -426,6 +429,22 @@ def test_metrics_are_what_prometheus_reads(app: App, photo: Path) -> None:
     assert samples["jingxiang_jobs_ended_total", "done"] >= 1
     assert samples["jingxiang_job_seconds_total", ""] > 0
     assert samples["jingxiang_worker_ready", ""] == 1
+
+
+def test_how_fast_workers_are_is_told(app: App) -> None:
+    store = JobStore(Database(f"sqlite:///{app.outputs / 'jobs.sqlite3'}"))
+    try:
+        for speed in ("compiling", "compiled"):
+            store.beat(WorkerStatus("zz", "loading", "smoke", speed=speed, speed_of="512x512x16"))
+            told = [(each["speed"], each["speed_of"]) for each in json.loads(app.get("/api/queue")[1])["workers"]]
+            assert told == [("", ""), (speed, "512x512x16")]
+            lines = [line for line in app.get("/metrics")[1].splitlines() if "jingxiang_worker_compiled{" in line]
+            assert len(lines) == 1, "nothing is said of a worker that has no use for it"
+            assert 'worker="zz"' in lines[0]
+            assert lines[0].endswith(f" {float(speed == 'compiled')}")
+    finally:
+        store.bury("zz")
+        store.close()
 
 
 def test_the_document_names_every_way_in(app: App) -> None:

@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from app import cgroups, doctor, gpu
+from app.artifacts import Key, Shelf
 from app.cgroups import Allowance, Memory
 from app.doctor import Asked, Finding, ProblemsFound
 from app.gpu import Cuda, Surroundings
@@ -44,6 +47,23 @@ def report(capsys: pytest.CaptureFixture[str], asked: Asked) -> dict[str, list[F
     for each in found:
         subjects.setdefault(each["subject"], []).append(Finding(**each))
     return subjects
+
+
+def test_what_is_compiled_for_the_model_is_listed(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baked, own = Shelf(tmp_path / "baked"), Shelf(tmp_path / "own")
+    key = Key("smoke", "sm_90", "2.13.0", "13.0", "c0de", 64, 64, 8, 1, "fp16")
+    others: tuple[dict[str, Any], ...] = {"width": 128}, {"architecture": "sm_80"}, {"model": "svd-xt"}
+    for shelf, changes in zip((own, baked, own, baked), ({}, *others), strict=True):
+        with shelf.draft() as into:
+            (into / "part").write_bytes(bytes(1000))
+            shelf.put(replace(key, **changes), into)
+    found = report(capsys, Asked("smoke", models, tmp_path, (own.folder, baked.folder)))["compiled"]
+    assert found == [
+        Finding("compiled", "ok", "64x64x8 (sm_80), 1.0 kB"),
+        Finding("compiled", "ok", "128x64x8, 64x64x8 (sm_90), 2.0 kB"),
+    ]
 
 
 def test_a_container_in_which_all_is_well(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ FILES = {
     "models/smoke/unet/model.safetensors": bytes(3 << 20),
     "app/__main__.py": b"pass\n",
     "jingxiang/errors.py": b"pass\n",
+    "artifacts/c0de/decoder": b"\x7fELF",
 }
 
 
@@ -53,7 +54,7 @@ def differences(folder: Path) -> list[tuple[str, str]]:
 
 def test_what_was_built_is_as_listed(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verify(image, as_json=False)
-    assert capsys.readouterr() == ("", "verify   7 files as locked\n")
+    assert capsys.readouterr() == ("", "verify   8 files as locked\n")
 
 
 def test_sha256sum_reads_the_same_lists(image: Path) -> None:
@@ -82,12 +83,12 @@ def test_what_was_added_changed_and_lost_is_printed(image: Path, capsys: pytest.
 
 def test_json_is_one_object(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verify(image, as_json=True)
-    assert json.loads(capsys.readouterr().out) == {"folder": str(image), "files": 7, "differences": []}
+    assert json.loads(capsys.readouterr().out) == {"folder": str(image), "files": 8, "differences": []}
     (image / "app/new.py").write_text("")
     with pytest.raises(Differs):
         verify(image, as_json=True)
     found = json.loads(capsys.readouterr().out)
-    assert (found["files"], found["differences"]) == (8, [{"path": "app/new.py", "kind": "added"}])
+    assert (found["files"], found["differences"]) == (9, [{"path": "app/new.py", "kind": "added"}])
 
 
 def test_gradio_s_number_and_what_is_outside_of_the_listed_folders_are_no_differences(image: Path) -> None:
@@ -100,7 +101,7 @@ def test_gradio_s_number_and_what_is_outside_of_the_listed_folders_are_no_differ
 def test_only_folders_that_have_a_list_are_looked_at(image: Path) -> None:
     (image / "models.sha256").unlink()
     (image / "models/smoke/model_index.json").unlink()
-    assert (compare(image).files, differences(image)) == (5, [])
+    assert (compare(image).files, differences(image)) == (6, [])
     shutil.rmtree(image / "environment")
     assert {kind for kind, _ in differences(image)} == {"missing"}
 
@@ -164,7 +165,7 @@ def test_a_file_that_cannot_be_read_is_named(image: Path, monkeypatch: pytest.Mo
 def test_a_checkout_has_no_lists() -> None:
     with pytest.raises(NoLists) as caught:
         verify(ROOT, as_json=False)
-    words = "no lists of files (environment.sha256, models.sha256, app.sha256): this is for images"
+    words = "no lists of files (environment.sha256, models.sha256, app.sha256, artifacts.sha256): this is for images"
     assert (caught.value.exit_code, caught.value.message) == (2, f"{ROOT}: {words}")
     assert caught.value.hints == ("python3 tasks.py verify",)
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from jingxiang import base_images, images, layers, locks, models, uv_client, weights
+from jingxiang import base_images, compiled, images, layers, locks, models, uv_client, weights
 from jingxiang.commands import engines, image_parts
 from jingxiang.commands.build_image import _network, build_image
 from jingxiang.commands.image_parts import BadBase, BadEpoch
+from jingxiang.compiled import Artifact, Key
 from jingxiang.errors import TableError, UnknownName, UsageError
 from jingxiang.fetch.report import Unavailable
 from jingxiang.image_contents import NoLibrary, NoPython, UnreadableBase
@@ -287,6 +288,83 @@ def test_a_change_of_the_code_moves_the_app_alone(places: Places, capsys: pytest
     assert 0 < second["sent_bytes"] < 5_000_000
     third = built(places, capsys)
     assert (third["digest"], third["sent_bytes"]) == (second["digest"], 0)
+
+
+def compile_(places: Places, **changes: Any) -> Artifact:
+    """What `warm` would have made for the tiny model, by the PyTorch of the lock."""
+    values = {"model": "tiny", "architecture": "sm_90", "torch": "1.0+cpu", "cuda": "", "code": "c0de", "width": 64,
+              "height": 64, "frames": 8, "batch": 1, "dtype": "fp16"}  # fmt: skip
+    key = Key(**{**values, **changes})
+    folder = places.artifacts / key.digest
+    folder.mkdir(parents=True)
+    for name in ("decoder", "down.0"):
+        (folder / name).write_bytes(f"{name} {key}".encode())
+        (folder / name).chmod(0o700)
+    (folder / compiled.MANIFEST).write_bytes(compiled.manifest(key, folder))
+    return compiled.read(folder)
+
+
+def with_torch(places: Places) -> Places:
+    """The lock names a PyTorch, which is small here."""
+    torch = wheel("torch", "1.0")
+    spec = places.root / "envs" / "cpu.in"
+    spec.write_text("one\ntorch\n")
+    pins = [f"{each.name}=={each.version} --hash=sha256:{each.sha256}\n" for each in (ONE, torch)]
+    (places.locks / "cpu.txt").write_text(locks.written(spec, "".join(pins)))
+    return places
+
+
+def test_what_was_compiled_for_it_is_the_last_layer(
+    tmp_path: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror.add_index(wheel("torch", "1.0"))
+    found = []
+    for name in ("one", "two"):
+        places = with_torch(place(tmp_path / name, mirror))
+        wanted = [compile_(places), compile_(places, width=32)]
+        without = [
+            compile_(places, **changes)
+            for changes in ({"model": "smoke"}, {"torch": "2.0"}, {"cuda": "12.8"}, {"batch": 2}, {"batch": 3})
+        ]
+        (without[3].folder / "decoder").write_bytes(b"damaged")
+        (places.artifacts / f".{without[4].key.digest}{compiled.ASIDE}").touch()
+        plan = built(places, capsys, plan=True)
+        assert plan["parts"][-1] == {
+            "kind": "compiled", "title": "tiny", "layers": None,
+            "size_bytes": sum(each.size_bytes for each in wanted),
+            "here_bytes": sum(each.size_bytes for each in wanted),
+        }  # fmt: skip
+        build(places, plan=True)
+        said = capsys.readouterr().err
+        assert "compiled tiny" in said
+        assert "compiled on this machine" in said
+        assert said.count("this compiled artifact is not used: decoder has ") == 1
+        image = built(places, capsys)
+        found.append(image["digest"])
+        assert built(places, capsys, plan=True)["digest"] == image["digest"]
+        (layer,) = image["parts"][-1]["layers"]
+        assert json.loads(blob(places, image["digest"]))["layers"][-1]["digest"] == layer["digest"]
+        inside = {member.name: (member.mode, body) for member, body in members(places, layer["digest"]) if body}
+        listed = {
+            f"artifacts/{each.key.digest}/{name}": (each.folder / name).read_bytes()
+            for each in wanted
+            for name in (*each.files, compiled.MANIFEST)
+        }
+        lines = inside.pop("opt/jingxiang/artifacts.sha256")[1].decode().splitlines()
+        assert inside == {f"opt/jingxiang/{path}": (0o644, body) for path, body in listed.items()}
+        assert lines == sorted(lines, key=lambda line: line[66:])
+        digests = {line[66:]: line[:64] for line in lines}
+        assert digests == {path: hashlib.sha256(body).hexdigest() for path, body in listed.items()}
+    assert found[0] == found[1], "the same in another folder"
+
+
+def test_an_image_is_the_same_where_nothing_was_compiled_for_it(
+    places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = built(places, capsys)
+    compile_(places, model="other")
+    assert built(places, capsys)["digest"] == before["digest"]
+    assert [part["kind"] for part in before["parts"]] == ["base", "weights", "environment", "app"]
 
 
 def test_the_time_of_a_build_is_that_of_the_variable(

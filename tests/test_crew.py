@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app import crew
+from app import crew, server
 from jingxiang import gpu
 
 
@@ -66,3 +66,20 @@ def test_nothing_heavy_is_imported_before_the_port_answers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_gradio_is_imported_when_the_workers_are_on_their_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr("app.server.importlib.import_module", imported.append)
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+
+    async def started() -> tuple[list[str], list[str]]:
+        tried = asyncio.Event()
+        importing = asyncio.create_task(server._page_modules(tmp_path, tried))
+        await asyncio.sleep(0.05)
+        before = list(imported)
+        tried.set()
+        await importing
+        return before, imported
+
+    assert asyncio.run(started()) == ([], ["app.page.application"])

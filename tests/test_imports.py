@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from its own layer or a lower one; from its own only where that is in WITHIN.
 LAYERS = {
     "jingxiang": 0,
+    "jingxiang.compiled": 0,
     "jingxiang.console": 0,
     "jingxiang.digest": 0,
     "jingxiang.errors": 0,

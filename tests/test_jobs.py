@@ -521,9 +521,10 @@ def test_what_another_version_says_of_its_workers_is_passed_over(store: JobStore
     store.beat(status("w1"))
     with store._database.write() as connection:
         row = connection.exec_driver_sql("SELECT status FROM workers").scalar()
-        text = json.dumps({**json.loads(str(row)), "mood": "good"}).replace("'", "''")
+        told = {name: value for name, value in json.loads(str(row)).items() if not name.startswith("speed")}
+        text = json.dumps({**told, "mood": "good"}).replace("'", "''")
         connection.exec_driver_sql(f"UPDATE workers SET status = '{text}'")
-    assert store.workers() == [status("w1", beat=1)]
+    assert store.workers() == [status("w1", beat=1)], "what an older one does not say is what there is without it"
 
 
 def test_everything_at_once_loses_nothing(store: JobStore) -> None:

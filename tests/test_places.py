@@ -61,6 +61,13 @@ def test_videos_may_go_somewhere_else_than_the_home(monkeypatch: pytest.MonkeyPa
     assert here().outputs == tmp_path / "home/outputs"
 
 
+def test_what_is_compiled_may_go_somewhere_else_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JINGXIANG_HOME", str(tmp_path / "home"))
+    assert here().artifacts == here().baked == tmp_path / "home/artifacts"
+    monkeypatch.setenv("JINGXIANG_ARTIFACTS", str(tmp_path / "videos/artifacts"))
+    assert (here().artifacts, here().baked) == (tmp_path / "videos/artifacts", tmp_path / "home/artifacts")
+
+
 @pytest.mark.parametrize(
     ("environment", "store"),
     [

@@ -20,6 +20,7 @@ from PIL import Image
 
 from app import adapters, generation, logs, media, picture, provenance, worker
 from app.adapters.base import BrokenOutput, Diffusion, Look, OnStep
+from app.artifacts import Shelf
 from app.generation import Order
 from app.jobs.base import Job, Limits, StoreUnavailable, WorkerStatus
 from app.jobs.database import Database
@@ -87,7 +88,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def working(office: Office, models: Path, **changes: Any) -> Iterator[Worker]:
     """A worker that runs in a thread, and ends as one that is told to."""
-    duty = replace(Duty("w1", "smoke", models, most=1), **changes)
+    duty = replace(Duty("w1", "smoke", models, Shelf(models / "artifacts"), most=1), **changes)
     employed = Worker(office.store, office.media, CATALOG, duty, Control())
     thread = threading.Thread(target=employed.run)
     thread.start()
@@ -479,7 +480,9 @@ def test_a_card_that_is_lost_ends_the_worker(
 
     monkeypatch.setattr(Diffusion, "generate", broken)
     number, other = office.submit(), office.submit(seed=8)
-    employed = Worker(office.store, office.media, CATALOG, Duty("w1", "smoke", models, most=1), Control())
+    employed = Worker(
+        office.store, office.media, CATALOG, Duty("w1", "smoke", models, Shelf(models / "artifacts"), most=1), Control()
+    )
     with pytest.raises(RuntimeError, match="illegal memory access"):
         employed.run()
     assert (office.state(number), office.state(other)) == ("failed", "queued")
@@ -493,7 +496,13 @@ def test_a_mistake_of_ours_does_not_come_back_for_ever(
     number = office.submit()
     for state in ("queued", "failed"):
         with pytest.raises(ZeroDivisionError):
-            Worker(office.store, office.media, CATALOG, Duty("w1", "", models, most=1), Control()).run()
+            Worker(
+                office.store,
+                office.media,
+                CATALOG,
+                Duty("w1", "", models, Shelf(models / "artifacts"), most=1),
+                Control(),
+            ).run()
         assert office.state(number) == state
     assert office.job(number).reason == "ZeroDivisionError: division by zero"
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app import logs
 from jingxiang.models import FULL, ModelSpec
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ def load(spec: ModelSpec, folder: Path, *, dtype: str = "auto", rung: str = FULL
     is computed. `rung`: where they are put at first; see `ladder`. Loading two at the same time is safe: one waits.
     Raises `base.WeightsMissing` and `base.OutOfMemory`, and leaves nothing in memory then.
     """
+    from app.adapters.reading import Reading
+
     module, name = ADAPTERS[spec.pipeline]
-    adapter = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    model: Model = adapter(spec, folder, dtype=dtype, rung=rung)
+    with Reading(folder, dtype=dtype, rung=rung) as read:
+        adapter = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        logs.event(logs.REACHED, model=spec.name, phase="imported")
+        model: Model = adapter(spec, read, rung=rung)
+    logs.event(logs.REACHED, model=spec.name, phase="built")
     return model

@@ -7,9 +7,10 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -18,16 +19,20 @@ from PIL import Image
 from transformers.utils import logging as hub_logging
 
 from app import cards, picture
-from app.adapters import gauge, ladder, loading, previews
+from app.adapters import gauge, ladder, loading, previews, reading
 from app.adapters.gauge import Gauge
 from app.adapters.loading import Loading
 from app.adapters.previews import Picture
+from app.adapters.reading import Reading
+from app.artifacts import Unusable
 from app.texts import tr
 from jingxiang import console
 from jingxiang.errors import JingxiangError
 from jingxiang.models import FULL, Limits, ModelSpec, Preset
 
 if TYPE_CHECKING:
+    from app.adapters.compiled import Compiled
+    from app.artifacts import Artifact, Key
     from app.video import Frames
 
 # Gives a small picture of the video of that number in the batch as it stands: 8-bit RGB of shape (height / 8,
@@ -37,8 +42,6 @@ Look = Callable[[int], Picture | None]
 # stop.
 OnStep = Callable[[int, int, Look], None]
 BLACK = 8  # of 255; a picture without a brighter pixel looks black
-AUTO = "auto"
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 CPU = "cpu"  # the name of the GPU where there is none
 
 
@@ -149,6 +152,12 @@ class Model(Protocol):
         `on_step` raises stops it within a step. Whatever is raised, the model can be used again. Raises `OutOfMemory`.
         """
 
+    def compilation(self, preset: Preset, batch: int) -> Key | None:
+        """What a compiled artifact for these must be for; None where nothing is compiled."""
+
+    def adopt(self, artifact: Artifact) -> None:
+        """Load it: it is used from the next `generate` on that it is for. Raises `artifacts.Unusable`."""
+
     def close(self) -> None:
         """Give back all memory. The model cannot be used any more; closing it again does nothing."""
 
@@ -158,31 +167,34 @@ class Diffusion(abc.ABC):
 
     In a batch each video has a random generator of its own and is decoded by itself, so that it is the same as if it
     were made alone, but for the last digits: arithmetic on larger matrices adds up in another order.
+
+    `constant`: parts of the network that denoises whose results are the same in all steps of a video.
     """
 
-    def __init__(self, spec: ModelSpec, folder: Path, *, dtype: str = AUTO, rung: str = FULL) -> None:
+    constant: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, spec: ModelSpec, read: Reading, *, rung: str) -> None:
         logging.disable_progress_bar()
         hub_logging.disable_progress_bar()
         if spec.threads:
             torch.set_num_threads(spec.threads)
         self.spec = spec
-        cuda = torch.cuda.is_available()
-        self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-        self.dtype_name = ("fp16" if cuda else "fp32") if dtype == AUTO else dtype
-        self.dtype = DTYPES[self.dtype_name]
+        self.device = reading.device()
+        self.dtype_name, self.dtype = read.dtype_name, read.dtype
         self.rung = rung
+        self.folder = read.folder
         self._gauge = Gauge(self.device)
-        self.pipe = self._loaded(folder)
-        _without_chance(self.pipe.vae)
+        self._compiled: Compiled | None = None
+        self.pipe = self._loaded(read)
+        without_chance(self.pipe.vae)
 
-    def _loaded(self, folder: Path) -> Any:
+    def _loaded(self, read: Reading) -> Any:
         """The pipeline on its rung. An error leaves nothing behind: not on the device, and not in its traceback."""
-        home = torch.device("cpu") if self.rung in ladder.OFFLOADED else self.device
         scarce = False
         try:
-            with loading.LOCK:
-                pipe = self._open(Loading(folder, self.dtype, home, self._parts()))
-            if home != self.device:
+            with loading.LOCK, read:
+                pipe = self._open(Loading(read, self._parts()))
+            if read.home != self.device:
                 ladder.place(pipe, self.rung, self.device)
             return pipe
         except Exception as error:  # diffusers raises nearly anything for a folder that is not whole
@@ -193,7 +205,7 @@ class Diffusion(abc.ABC):
         loading.free()
         if scarce:
             raise OutOfMemory(self.spec.rungs[self.rung].weights_bytes(self.dtype.itemsize), self._usable_bytes())
-        raise WeightsMissing(folder, reason)
+        raise WeightsMissing(read.folder, reason)
 
     @abc.abstractmethod
     def _open(self, source: Loading) -> Any:
@@ -233,6 +245,8 @@ class Diffusion(abc.ABC):
     def use(self, rung: str) -> None:
         """Bring the weights to where they are on that rung."""
         if rung != self.rung:
+            if self._compiled is not None:
+                self._compiled.forget_graphs()  # they know where weights are
             self.rung = ""  # until it is done: if memory runs out meanwhile, they are here and there
             ladder.place(self.pipe, rung, self.device)
             loading.free()
@@ -248,7 +262,8 @@ class Diffusion(abc.ABC):
                 self.use(attempt)
                 self._gauge.start()
                 start = time.monotonic()
-                made = self._generated(batch, on_step, attempt)
+                with self._as_compiled(preset, len(batch), attempt):
+                    made = self._generated(batch, on_step, attempt)
                 seconds = time.monotonic() - start
                 retried_from = "" if attempt == rung else rung
                 return Outcome(made, attempt, retried_from, self._gauge.peak_bytes(), seconds)
@@ -256,11 +271,35 @@ class Diffusion(abc.ABC):
                 if not gauge.ran_out(error):
                     raise
                 gauge.let_go(error)
+                if self._compiled is not None:
+                    self._compiled.forget_graphs()
             loading.free()  # now that the error is gone, which held the tensors of its frames
         raise OutOfMemory(self.estimate(preset, len(batch), attempts[-1]), self._usable_bytes())
 
+    def compilation(self, preset: Preset, batch: int) -> Key | None:
+        from app.adapters import keys
+
+        return keys.key(self.spec, self.folder, preset, dtype=self.dtype_name, batch=batch)
+
+    def adopt(self, artifact: Artifact) -> None:
+        from app.adapters.compiled import Compiled
+
+        loaded = self._compiled or Compiled(self.pipe, self.device, self.constant)
+        try:
+            loaded.adopt(artifact.key.digest, artifact.folder)
+        except Exception as error:  # torch raises nearly anything for what it does not take
+            raise Unusable(artifact.key, f"{type(error).__name__}: {error}") from error
+        self._compiled = loaded
+
+    def _as_compiled(self, preset: Preset, batch: int, rung: str) -> AbstractContextManager[None]:
+        """Whatever is compiled for these is used meanwhile."""
+        if self._compiled is None:
+            return contextlib.nullcontext()
+        key = self.compilation(preset, batch) if rung == FULL else None
+        return self._compiled.used(key.digest if key else None)
+
     def close(self) -> None:
-        self.pipe = None
+        self.pipe = self._compiled = None
         loading.free()
 
     def _attempts(self, preset: Preset, batch: int, rung: str) -> list[str]:
@@ -285,7 +324,15 @@ class Diffusion(abc.ABC):
                 output_type="latent",
                 **self.spec.parameters,
             )
+            self._make_room(preset, len(batch))
             return [self._made(*each, rung) for each in zip(batch, images, latents, strict=True)]
+
+    def _make_room(self, preset: Preset, batch: int) -> None:
+        """Graphs keep what denoising takes for the next video, unless decoding could need it."""
+        if self._compiled is not None and self.device.type == "cuda":
+            needed = self.estimate(preset, batch) - self.spec.rungs[FULL].weights_bytes(self.dtype.itemsize)
+            if torch.cuda.mem_get_info(self.device)[0] < needed:
+                self._compiled.forget_graphs()
 
     def _picture(self, videos: int, output: Any, number: int) -> Picture | None:
         latents = self._expected(output, videos)[number]
@@ -364,7 +411,7 @@ def _steps_to(on_step: OnStep, pipe: Any, picture_of: Callable[[Any, int], Pictu
         pipe.maybe_free_model_hooks()  # a pipeline that is stopped does not come to it
 
 
-def _without_chance(vae: Any) -> None:
+def without_chance(vae: Any) -> None:
     """Let samples of what the VAE makes of a picture be their most likely value.
 
     Pipelines draw them from the global random generator, whatever generator they are given: the same seed would give

@@ -20,6 +20,11 @@ from app.adapters.loading import Loading
 class I2VGenXL(Diffusion):
     """The frames per second are known to the model: they change the video, not only its speed."""
 
+    constant = (
+        "image_latents_proj_in", "image_latents_temporal_encoder", "image_latents_context_embedding",
+        "context_embedding",
+    )  # fmt: skip
+
     def _open(self, source: Loading) -> Any:
         pipe = source.pipeline(I2VGenXLPipeline, source.networks())
         # transformers >= 5.6 has no CLIPTextModel.text_model, which the pipeline asks for (diffusers#14124). Set past

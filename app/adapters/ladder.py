@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from diffusers.hooks import HookRegistry
 
-OFFLOADED = ("offload", "groups")  # rungs on which the weights are at home on the CPU
 # The names under which diffusers registers what it hooks into modules for groups (hooks/group_offloading.py).
 GROUP_HOOKS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
 

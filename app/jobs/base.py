@@ -18,6 +18,9 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDS: tuple[State, ...] = ("done", "failed", "cancelled")
 # What a worker does. `idle`: nothing is loaded, but it can be; `failed`: it could not load its model.
 WorkerState = Literal["loading", "ready", "busy", "idle", "failed"]
+# How a worker's model runs: `eager` without compiled code, `compiling` also, while that is being made; empty: compiled
+# code is not an issue, as on a CPU.
+Speed = Literal["", "eager", "compiling", "compiled"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class WorkerStatus:
 
     `models`: what lies in its folder and it can load; `model`: what is loaded, in `dtype` and on `gpu` (`cpu` if there
     is none; both empty without a model); `space`: memory of its device, None if nobody says; `held_bytes`: what of it
-    the worker itself has; `beat` grows as long as it lives.
+    the worker itself has; `speed` holds for videos of the size `speed_of`, such as `512x512x16`; `beat` grows as long
+    as it lives.
     """
 
     name: str
@@ -87,6 +91,8 @@ class WorkerStatus:
     pid: int = 0
     reason: str = ""
     beat: int = 0
+    speed: Speed = ""
+    speed_of: str = ""
 
     @property
     def device(self) -> str:

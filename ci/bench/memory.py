@@ -1,10 +1,16 @@
 """`invoke bench memory`: what app/models.toml says of memory, measured on this machine's GPU.
 
-Full-size models of random weights, whose memory and speed are those of the real ones. For each: loading, against
-`from_pretrained`; the peak on each rung of the ladder for several sizes; whether all rungs give the same video; with
-how little of the allocator a size still runs; what happens when memory runs out; what is left after `close`. They are
-written to a temporary folder (5 GB) and removed again. A line of JSON on stderr for each result; with `--json` one
-object with all on stdout. `--model NAME`: only this one.
+Full-size models of random weights, whose memory and speed are those of the real ones. For each the peak of six sizes,
+of two of them also with two videos at once, and the constants of the law that fit these best, beside those that are
+written down. A line of JSON on stderr for each result; with `--json` one object with all on stdout.
+
+    --model NAME      only this one; may be repeated
+    --folder FOLDER   keep the models there, and take those that are there (default: a temporary one, 5 GB for each)
+    --all             also loading, against `from_pretrained`; the peak on each rung of the ladder; whether all rungs
+                      give the same video; with how little of the allocator a size still runs; what happens when memory
+                      runs out
+    --commit HASH     what is measured, where there is no git
+    --small           tiny models, on any machine, to try the bench itself
 """
 
 from __future__ import annotations
@@ -12,15 +18,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
+import math
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from diffusers.utils import logging
@@ -30,65 +36,134 @@ from transformers.utils import logging as hub_logging
 from app import adapters
 from app.adapters import loading
 from app.adapters.base import Diffusion, Look, Made, OutOfMemory, Request
-from jingxiang import models
-from jingxiang.models import FULL, ModelSpec, Preset
-from tests.peers import full_models
+from app.adapters.gauge import Gauge
+from ci.bench import report
+from ci.bench.report import Figure
+from ci.bench.speed import card, cases
+from ci.bench.speed.stock import Watch, device, drop_caches, opened
+from jingxiang.models import FULL, Memory, ModelSpec, Preset
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-PIPELINES = {
-    "i2vgen-xl": "I2VGenXLPipeline",
-    "svd": "StableVideoDiffusionPipeline",
-    "animatediff": "AnimateDiffSparseControlNetPipeline",
-}
-STEPS = 3
+STEPS = 2
 # Width, height, frames, videos at once.
-SIZES = {
-    "i2vgen-xl": [(256, 256, 8, 1), (512, 512, 16, 1), (768, 768, 24, 1), (512, 512, 16, 2)],
-    "svd-xt": [(576, 320, 14, 1), (1024, 576, 14, 1), (1024, 576, 25, 1), (576, 320, 14, 2)],
-    "animatediff": [(256, 256, 8, 1), (512, 512, 16, 1), (768, 768, 16, 1), (512, 512, 16, 2)],
-}
+Size = tuple[int, int, int, int]
+SIZES: dict[str, list[Size]] = {
+    "i2vgen-xl": [
+        (256, 256, 8, 1), (512, 512, 16, 1), (512, 512, 24, 1), (768, 768, 16, 1), (768, 768, 24, 1),
+        (1024, 1024, 16, 1), (256, 256, 8, 2), (512, 512, 16, 2),
+    ],
+    "svd-xt": [
+        (576, 320, 14, 1), (576, 320, 25, 1), (768, 448, 25, 1), (1024, 576, 14, 1), (1024, 576, 20, 1),
+        (1024, 576, 25, 1), (576, 320, 14, 2), (768, 448, 14, 2),
+    ],
+    "animatediff": [
+        (256, 256, 8, 1), (384, 384, 16, 1), (512, 512, 16, 1), (512, 512, 24, 1), (768, 768, 16, 1), (768, 768, 24, 1),
+        (256, 256, 8, 2), (512, 512, 16, 2),
+    ],
+}  # fmt: skip
+TINY_SIZES: list[Size] = [(64, 64, 6, 1), (64, 64, 8, 1), (64, 64, 12, 1), (128, 64, 6, 1), (128, 64, 8, 1),
+                          (128, 128, 8, 1), (64, 64, 6, 2), (128, 64, 6, 2)]  # fmt: skip
 HEADROOM = (1.0, 1.02, 1.05, 1.1, 1.15, 1.2, 1.3)  # of the allocated peak, as the limit of the whole allocator
 GIB = 1 << 30
 
 
+@dataclass(frozen=True)
+class Peaks:
+    """Of one run: until the last step is done, and from then on."""
+
+    size: Size
+    denoising_gib: float
+    decoding_gib: float
+
+    @property
+    def peak_gib(self) -> float:
+        return max(self.denoising_gib, self.decoding_gib)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="memory and loading on a GPU")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--model", choices=SIZES)
-    arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.stderr.write("error: this bench needs a CUDA GPU\n")
+    arguments = _parser().parse_args()
+    if not (torch.cuda.is_available() or arguments.small):
+        sys.stderr.write("error: this bench needs a CUDA GPU; --small tries it with tiny models on any machine\n")
         return 1
     for each in (logging, hub_logging):
         each.set_verbosity_error()
         each.disable_progress_bar()
-    catalog = models.load(ROOT / "app" / "models.toml")
-    every: dict[str, list[dict[str, Any]]] = {}
-    for name in [arguments.model] if arguments.model else SIZES:
-        with tempfile.TemporaryDirectory(prefix="bench-memory-") as folder:
-            full_models.make(name, Path(folder) / name, "cuda")
-            loading.free()
-            for key, value in measured(catalog.model(name), Path(folder) / name):
+    results: list[dict[str, Any]] = []
+    laws: list[dict[str, Any]] = []
+    for name in arguments.model or (cases.TINY if arguments.small else SIZES):
+        with tempfile.TemporaryDirectory(prefix="bench-memory-") as scratch:
+            folder = arguments.folder or Path(scratch)
+            ((case, _),) = cases.made(folder / "models", [name], tiny=arguments.small)
+            sizes = TINY_SIZES if arguments.small else SIZES[name]
+            for key, value in measured(case.spec, case.folder, sizes, every=arguments.all):
                 sys.stderr.write(json.dumps({name: {key: value}}) + "\n")
-                every.setdefault(name, []).append({key: value})
-    if arguments.json:
-        sys.stdout.write(json.dumps(every) + "\n")
+                (laws if key == "law" else results).append(value if key == "law" else {"model": name, key: value})
+    worst = max(law["written_error_gib"] for law in laws)
+    figures = [Figure("law_error_gib", worst, "GiB", None, peers={law["model"]: law["error_gib"] for law in laws})]
+    notes = ["law_error_gib: of the constants in app/models.toml; beside it, of those that fit best"]
+    report.show("memory", figures, notes, machine=card.card(arguments.commit), laws=laws, results=results)
     return 0
 
 
-def measured(spec: ModelSpec, folder: Path) -> Iterator[tuple[str, Any]]:
-    yield "card", torch.cuda.get_device_name()
-    yield "loading_s", loading_times(spec, folder)
-    before = torch.cuda.memory_allocated()
+def measured(spec: ModelSpec, folder: Path, sizes: list[Size], *, every: bool) -> Iterator[tuple[str, Any]]:
+    """Names and what was found. `every`: also what is not needed for the law."""
+    if every:
+        yield "loading_s", loading_times(spec, folder)
+    gauge = Gauge(torch.device(device()))
     model = adapters.load(spec, folder)
     assert isinstance(model, Diffusion)
-    yield "weights_bytes", torch.cuda.memory_allocated() - before
+    yield "weights_gib", round(gauge.held_bytes() / GIB, 3)
+    found = []
+    for size in sizes:
+        loading.free()
+        peaks, more = run(model, gauge, FULL, size)
+        found.append(peaks)
+        yield "run", {"rung": FULL, "size": size, **more}
+    yield "law", law(spec, found)
+    if every:
+        yield from lower_rungs(model, gauge, sizes)
+        yield "headroom", headroom(model, sizes[1])
+        yield "retry", retry(model, sizes[1])
+    model.close()
+    yield "after_close_gib", round(gauge.held_bytes() / GIB, 3)
+
+
+def law(spec: ModelSpec, found: list[Peaks]) -> dict[str, Any]:
+    """The constants that fit best, by least squares: first those of denoising, then that of decoding on top of the
+    weights. See `jingxiang.models.Memory`, whose constants are in it, too.
+    """
+    pixels = np.array([size[0] * size[1] / 1e6 for size in (each.size for each in found)])
+    frames = np.array([each.size[2] * each.size[3] for each in found])
+    chunks = np.array([math.ceil(each.size[2] / spec.memory.decode_parts(each.size[2])) for each in found])
+    denoising = np.array([each.denoising_gib for each in found])
+    decoding = np.array([each.decoding_gib for each in found])
+    (weights, slope), *_ = np.linalg.lstsq(np.stack([np.ones(len(found)), pixels * frames], axis=1), denoising)
+    (decoded,), *_ = np.linalg.lstsq((pixels * chunks)[:, None], decoding - weights)
+    fitted = {"weights_gib": weights, "denoising_gib": slope, "decoding_gib": decoded}
+    best = replace(spec.memory, **fitted, decoder_gib=weights)
+    names = ("weights_gib", "denoising_gib", "decoding_gib")
+    return {
+        "model": spec.name,
+        "fitted": {name: round(float(fitted[name]), 3) for name in names},
+        "written": {name: getattr(spec.memory, name) for name in names},
+        "error_gib": _error(best, found),
+        "written_error_gib": _error(spec.memory, found),
+    }
+
+
+def _error(memory: Memory, found: list[Peaks]) -> float:
+    """The largest difference between what a law says in fp16 and what was measured."""
+    wrong = (abs(memory.peak_bytes(preset(each.size), each.size[3]) / GIB - each.peak_gib) for each in found)
+    return round(float(max(wrong)), 3)
+
+
+def lower_rungs(model: Diffusion, gauge: Gauge, sizes: list[Size]) -> Iterator[tuple[str, Any]]:
+    """Peaks on the rungs below the first, and how much their videos differ from its video."""
     videos: dict[str, Any] = {}
-    for rung in spec.rungs:
-        for size in SIZES[spec.name]:
+    for rung in model.spec.rungs:
+        for size in sizes if rung != FULL else ():
             loading.free()
-            yield "run", {"rung": rung, "size": size, **run(model, rung, size)}
-        made = model.generate([request(spec, SIZES[spec.name][0])], ignore, rung).made[0]
+            yield "run", {"rung": rung, "size": size, **run(model, gauge, rung, size)[1]}
+        made = model.generate([request(model.spec, sizes[0])], ignore, rung).made[0]
         videos[rung] = made.frames if isinstance(made, Made) else str(made)
     whole = videos[FULL]
     yield (
@@ -98,10 +173,6 @@ def measured(spec: ModelSpec, folder: Path) -> Iterator[tuple[str, Any]]:
             for rung, video in videos.items()
         },
     )
-    yield "headroom", headroom(model, SIZES[spec.name][1])
-    yield "retry", retry(model, SIZES[spec.name][1])
-    model.close()
-    yield "after_close", {"allocated": torch.cuda.memory_allocated(), "reserved": torch.cuda.memory_reserved()}
 
 
 def loading_times(spec: ModelSpec, folder: Path) -> dict[str, list[float]]:
@@ -123,46 +194,33 @@ def loading_times(spec: ModelSpec, folder: Path) -> dict[str, list[float]]:
 
 def sequential(spec: ModelSpec, folder: Path) -> Any:
     """As the documentation of diffusers has it."""
-    options = {"dtype": torch.float16, "local_files_only": True}
-    if spec.pipeline == "animatediff":
-        options["motion_adapter"] = diffusers.MotionAdapter.from_pretrained(str(folder / "motion_adapter"), **options)
-        options["controlnet"] = diffusers.SparseControlNetModel.from_pretrained(str(folder / "controlnet"), **options)
-    kind = getattr(diffusers, PIPELINES[spec.pipeline])
-    return kind.from_pretrained(str(folder), variant="fp16", **options).to("cuda")
+    return opened(spec, folder, torch.float16)
 
 
 def parallel(spec: ModelSpec, folder: Path) -> Any:
     return adapters.load(spec, folder)
 
 
-def drop_caches() -> bool:
-    try:
-        os.sync()
-        Path("/proc/sys/vm/drop_caches").write_text("3")
-    except OSError:
-        return False
-    return True
-
-
-def run(model: Diffusion, rung: str, size: tuple[int, int, int, int]) -> dict[str, Any]:
-    times = [time.monotonic()]
+def run(model: Diffusion, gauge: Gauge, rung: str, size: Size) -> tuple[Peaks, dict[str, Any]]:
+    watch, denoising = Watch(), 0
 
     def on_step(done: int, of: int, look: Look) -> None:
-        torch.cuda.synchronize()
-        times.append(time.monotonic())
+        nonlocal denoising
+        watch()
+        if done == of:
+            denoising = gauge.peak_bytes()
+            gauge.start()
 
-    torch.cuda.reset_peak_memory_stats()
     outcome = model.generate([request(model.spec, size)] * size[3], on_step, rung)
-    free, total = torch.cuda.mem_get_info()
-    return {
-        "rung_used": outcome.rung, "peak_gib": round(outcome.peak_bytes / GIB, 3), "s": round(outcome.seconds, 3),
-        "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 3), "step_s": round(times[-1] - times[-2], 4),
-        "ctx_gib": round((total - free - torch.cuda.memory_reserved()) / GIB, 3),
+    peaks = Peaks(size, denoising / GIB, gauge.peak_bytes() / GIB)
+    return peaks, {
+        "rung_used": outcome.rung, "denoising_gib": round(peaks.denoising_gib, 3),
+        "decoding_gib": round(peaks.decoding_gib, 3), "s": round(outcome.seconds, 3), "step_s": round(watch.step_s, 4),
         "law_gib": round(model.estimate(preset(size), size[3], rung) / GIB, 3),
     }  # fmt: skip
 
 
-def headroom(model: Diffusion, size: tuple[int, int, int, int]) -> dict[str, Any]:
+def headroom(model: Diffusion, size: Size) -> dict[str, Any]:
     """With which limits of the allocator a size still runs, in parts of its allocated peak."""
     found: dict[str, Any] = {}
     for rung in (FULL, "offload", "groups"):
@@ -180,7 +238,7 @@ def headroom(model: Diffusion, size: tuple[int, int, int, int]) -> dict[str, Any
     return found
 
 
-def retry(model: Diffusion, size: tuple[int, int, int, int]) -> dict[str, Any]:
+def retry(model: Diffusion, size: Size) -> dict[str, Any]:
     """Memory for the rung `offload` but not for the ones above, then for none, then enough again."""
     rungs = list(model.spec.rungs)
     above = rungs[rungs.index("offload") - 1]
@@ -211,14 +269,24 @@ def limit(size_bytes: float) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def preset(size: tuple[int, int, int, int]) -> Preset:
+def preset(size: Size) -> Preset:
     width, height, frames, _ = size
     return Preset(width, height, frames, steps=STEPS, fps=8, guidance=3.0)
 
 
-def request(spec: ModelSpec, size: tuple[int, int, int, int]) -> Request:
+def request(spec: ModelSpec, size: Size) -> Request:
     picture = Image.radial_gradient("L").resize(size[:2]).convert("RGB")
     return Request(picture, "a cat" if spec.takes_prompt else "", preset(size), seed=7)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench memory", description="memory and loading on a GPU")
+    parser.add_argument("--model", action="append", choices=[*SIZES, "smoke"])
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--commit", default="")
+    for name in ("json", "all", "small"):
+        parser.add_argument(f"--{name}", action="store_true")
+    return parser
 
 
 def ignore(done: int, of: int, look: Look) -> None:

@@ -48,7 +48,20 @@ def machine() -> dict[str, object]:
     }
 
 
-def show(bench: str, figures: list[Figure], notes: list[str]) -> None:
+def result(bench: str, figures: list[Figure], notes: list[str], **details: object) -> dict[str, object]:
+    """The object. `details`: what a bench has besides; a `machine` among them says more of it."""
+    more = details.pop("machine", {})
+    assert isinstance(more, dict)
+    return {
+        "bench": bench,
+        "machine": {**machine(), **more},
+        "figures": [asdict(each) for each in figures],
+        **details,
+        "notes": notes,
+    }
+
+
+def show(bench: str, figures: list[Figure], notes: list[str], **details: object) -> None:
     """The table on stderr; with --json as an argument also the object on stdout."""
     for figure in figures:
         sign = {True: "ok  ", False: "MISS", None: "-   "}[figure.holds]
@@ -59,5 +72,4 @@ def show(bench: str, figures: list[Figure], notes: list[str]) -> None:
     for note in notes:
         sys.stderr.write(f"     {note}\n")
     if "--json" in sys.argv:
-        result = {"bench": bench, "machine": machine(), "figures": [asdict(each) for each in figures], "notes": notes}
-        sys.stdout.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+        sys.stdout.write(json.dumps(result(bench, figures, notes, **details), ensure_ascii=False, indent=2) + "\n")

@@ -2,7 +2,7 @@
 
 Peers, in the same run: an empty tasks.py under invoke; a one-button gradio page as its documentation writes it; the
 same locked packages installed by pip alone. Each small figure is the median of several runs, ours and the peer's in
-turn, because machines drift.
+turn, because machines drift. `--gpu`: something else, see `speed.timeline`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 from ci.bench.report import Figure, show
 from tests.peers import checkout, system
 
@@ -37,12 +35,17 @@ page.launch(server_name="127.0.0.1", server_port=int(sys.argv[1]), quiet=True)
 """
 
 
-def main() -> None:
+def main() -> int:
+    if "--gpu" in sys.argv:
+        from ci.bench.speed import timeline
+
+        return timeline.main()
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="jingxiang-bench-") as scratch:
         folder = Path(scratch)
         figures = [listing(folder), *pages(folder, notes), *bare(folder, notes)]
     show("start", figures, notes)
+    return 0
 
 
 def cpu_seconds(argv: list[str | Path], cwd: Path) -> float:
@@ -100,6 +103,8 @@ def answers(url: str, status: int = 200) -> bool:
 
 def pages(folder: Path, notes: list[str]) -> list[Figure]:
     """From process start to the first answer, to a page that can be used, and to a loaded model."""
+    from playwright.sync_api import sync_playwright  # not there on machines that only measure GPUs
+
     models = folder / "models"
     subprocess.run(
         [sys.executable, "-m", "app", "make", "--models", models], cwd=ROOT, check=True, stderr=subprocess.DEVNULL
@@ -208,4 +213,4 @@ def bytes_received() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

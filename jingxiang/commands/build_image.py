@@ -19,7 +19,7 @@ from jingxiang.fetch import network
 from jingxiang.fetch.client import Client
 from jingxiang.fetch.network import Network
 from jingxiang.fetch.schedule import Progress
-from jingxiang.images import APP, BASE, ENVIRONMENT, WEIGHTS, Image, Layer
+from jingxiang.images import APP, BASE, COMPILED, ENVIRONMENT, WEIGHTS, Image, Layer
 from jingxiang.language import tr
 from jingxiang.places import Places
 from jingxiang.progress import Bar
@@ -211,7 +211,9 @@ def _lowest(parts: Sequence[Part]) -> Iterator[Layer]:
 
 
 def _show(parts: Sequence[Part], held: frozenset[str]) -> None:
-    verbs = {BASE: tr("base"), WEIGHTS: tr("weights"), ENVIRONMENT: tr("env"), APP: tr("app")}
+    verbs = {
+        BASE: tr("base"), WEIGHTS: tr("weights"), ENVIRONMENT: tr("env"), APP: tr("app"), COMPILED: tr("compiled"),
+    }  # fmt: skip
     rows = []
     for part in parts:
         count = "" if part.layers is None else _count(len(part.layers))
@@ -228,6 +230,8 @@ def _state(part: Part, held: frozenset[str]) -> str:
     if part.layers is None:
         if part.size_bytes is None:
             return tr("not made yet") if part.kind in (ENVIRONMENT, APP) else tr("not here yet")
+        if part.kind == COMPILED:
+            return tr("compiled on this machine")
         return tr("{size} in the store", size=console.size(part.here_bytes))
     there = sum(layer.blob.sha256 in held for layer in part.layers)
     if there == len(part.layers):

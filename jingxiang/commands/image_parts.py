@@ -14,7 +14,9 @@ from packaging import licenses
 
 from jingxiang import (
     __version__,
+    compiled,
     conda_locks,
+    console,
     image_contents,
     images,
     models,
@@ -23,11 +25,12 @@ from jingxiang import (
 )
 from jingxiang.base_images import BaseImage
 from jingxiang.commands import bases, fetch, sbom, setup
+from jingxiang.compiled import Artifact, Damaged
 from jingxiang.environments import Environment
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.image_contents import Piece
 from jingxiang.image_definition import Definition
-from jingxiang.images import APP, BASE, ENVIRONMENT, WEIGHTS, Attachment, Image, Layer
+from jingxiang.images import APP, BASE, COMPILED, ENVIRONMENT, WEIGHTS, Attachment, Image, Layer
 from jingxiang.language import tr
 from jingxiang.layers import TIME_S, Digests, FileContent
 from jingxiang.models import ModelSpec
@@ -128,7 +131,12 @@ def looked(places: Places, recipe: Recipe) -> tuple[list[Part], Image | None]:
     name = environment.environment.name
     of_models = [_looked_weights(places, spec) for spec in recipe.sorted_specs]
     first = Part(BASE, recipe.base, of_base, size, here)
-    return [first, *of_models, Part(ENVIRONMENT, name, None), Part(APP, "", None)], None
+    found = _artifacts(places, recipe, environment.environment)
+    parts = [first, *of_models, Part(ENVIRONMENT, name, None), Part(APP, "", None)]
+    if found:
+        size = sum(each.size_bytes for each in found)
+        parts.append(Part(COMPILED, image_contents.artifacts_title(found), None, size, size))
+    return parts, None
 
 
 def base_layers(base: BaseImage, store: Store) -> list[Layer]:
@@ -167,6 +175,9 @@ def _put_together(
     bill = sbom.bill(places, environment, [spec.name for spec in recipe.specs if spec.weights], [base] if base else [])
     code = image_contents.app(places.root, environment, definition, listed, bill, kept=places.images / "bytecode")
     parts.append(Part(APP, "", _layers(digests, APP, [code])))
+    if found := _artifacts(places, recipe, environment):
+        piece = image_contents.artifacts(found, folder)
+        parts.append(Part(COMPILED, piece.title, _layers(digests, COMPILED, [piece])))
     settings = definition.settings(_variables(recipe, environment), _labels(places, recipe, environment, base))
     layers = [layer for part in parts for layer in part.layers or ()]
     attached = [Attachment(BILL, BILL_TYPE, bill.encode())]
@@ -186,6 +197,30 @@ def _weights(
         return image_contents.made_weights(image_contents.made(places, environment, spec.name), folder, spec.name)
     files = fetch.contents(spec, weights.load(places.root / weights.LOCK)[spec.name])
     return image_contents.weights(Store(places.store), folder, spec.name, files), files
+
+
+def _artifacts(places: Places, recipe: Recipe, environment: Environment) -> list[Artifact]:
+    """Those of the image's models that its PyTorch can load. What is damaged, or was left aside, stays out."""
+    wanted = {spec.name for spec in recipe.specs}
+    cuda, torch = PROFILES[environment.profile].cuda, _release(environment, "torch")
+    found = []
+    for folder in compiled.candidates(places.artifacts):
+        try:
+            artifact = compiled.read(folder)
+        except Damaged as error:
+            console.warn(error.message)
+            continue
+        key = artifact.key
+        fits = key.model in wanted and (key.torch.partition("+")[0], key.cuda.partition(".")[0]) == (torch, cuda)
+        if fits and not compiled.is_aside(places.artifacts, folder.name):
+            found.append(artifact)
+    return found
+
+
+def _release(environment: Environment, package: str) -> str:
+    """The locked version of a package, without its build; empty if it is not locked."""
+    versions = (each.version for each in environment.lock.packages if each.name == package)
+    return next(versions, "").partition("+")[0]
 
 
 def _is_here(places: Places, spec: ModelSpec) -> bool:

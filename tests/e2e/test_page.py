@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from app.generation import Order
+from app.jobs.base import WorkerStatus
 from app.jobs.database import Database
 from app.jobs.store import JobStore
 from jingxiang.models import GIB, Preset
@@ -388,6 +390,26 @@ def test_the_panel_tells_of_the_machine_and_loads_the_model_again(english: Page,
     unfold(english, "summary")
     english.click("#look")
     expect(english.locator("#log textarea")).to_have_value(re.compile("jingxiang"))
+
+
+def test_the_panel_says_that_videos_get_faster(browser: Chromium, app: App) -> None:
+    store = JobStore(Database(f"sqlite:///{app.outputs / 'jobs.sqlite3'}"))
+    with browser.visitor(CHINESE) as visitor:
+        page = opened(visitor, app.url)
+        unfold(page, "system-panel")
+        said = page.locator("#system [role=status]")
+        worker = WorkerStatus("zz", "loading", "smoke", speed_of="512x512x16")
+        try:
+            for beating, text in (
+                (replace(worker, speed="compiling"), "正在后台为 512x512x16 编译，后续视频会更快"),
+                (replace(worker, speed="compiled"), "已为 512x512x16 编译完成：此后速度更快"),
+            ):
+                store.beat(beating)
+                expect(said).to_have_text(text)
+        finally:
+            store.bury("zz")
+            store.close()
+        expect(said).to_have_text("")
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

@@ -11,12 +11,20 @@ const STATES = {
   failed: () => t("could not load its model"),
 };
 
+// How a worker's model runs, for videos of that size (width x height x frames).
+const SPEEDS = {
+  eager: (size) => t("not compiled for {size}", { size }),
+  compiling: (size) => t("compiling in the background for {size}, the next videos will be faster", { size }),
+  compiled: (size) => t("compiled for {size}: faster from now on", { size }),
+};
+
 export default function mount({ element: place }) {
   const facts = element("dl", {});
   const workers = element("ul", { class: "workers" });
+  const speed = element("p", { class: "speed", role: "status" }); // said aloud when it changes
   const models = element("div", { class: "models" });
   const trouble = element("p", { class: "trouble", role: "alert", hidden: true });
-  place.replaceChildren(element("section", { "aria-label": t("System") }, workers, facts, trouble, models));
+  place.replaceChildren(element("section", { "aria-label": t("System") }, workers, speed, facts, trouble, models));
 
   listen({
     status(now) {
@@ -26,6 +34,8 @@ export default function mount({ element: place }) {
         ...fact(t("Disk"), t("{size} free", { size: gigabytes(now.disk_free_bytes) })),
         ...(now.draining ? fact(t("Server"), t("is about to stop")) : []));
       workers.replaceChildren(...now.workers.map(described));
+      const speeds = [...new Set(now.workers.map(told))].filter(Boolean).join(" · ");
+      if (speed.textContent !== speeds) speed.textContent = speeds;
       offer(now);
     },
   });
@@ -60,6 +70,10 @@ export default function mount({ element: place }) {
 
 function fact(name, value) {
   return [element("dt", {}, name), element("dd", {}, value)];
+}
+
+function told(worker) {
+  return SPEEDS[worker.speed]?.(worker.speed_of);
 }
 
 function described(worker) {

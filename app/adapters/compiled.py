@@ -1,0 +1,321 @@
+"""What was compiled of a pipeline, in use: parts of its networks run it for the sizes that it is for, else themselves.
+
+A part is a block of a network that denoises, or the decoder. It is found by the shapes of what it is called with, so
+that nothing here knows a model. While it is used, weights lie channels last, as compiled code wants them; whatever else
+the pipeline makes runs as if there were nothing compiled.
+
+The networks that denoise are captured as CUDA graphs besides: launching thousands of kernels from Python takes longer
+than running them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from safetensors.torch import load_file
+from torch import Tensor
+
+from app import logs
+
+DENOISERS = ("unet", "controlnet")
+BLOCKS = ("transformer_in", "down_blocks", "mid_block", "up_blocks")
+DECODER = "vae.decoder"
+TRITON = "triton"  # the folder in an artifact with what Triton made for it: with it no C compiler is needed
+CACHE = "TRITON_CACHE_DIR"  # read by Triton whenever it looks for something
+LOADERS = 4
+
+Signature = tuple[object, ...]
+
+
+def parts(pipe: Any) -> dict[str, torch.nn.Module]:
+    """All that can be compiled of a pipeline, by its name in it."""
+    found: dict[str, torch.nn.Module] = {}
+    for denoiser in DENOISERS:
+        network = getattr(pipe, denoiser, None)
+        for name in BLOCKS if network is not None else ():
+            block = getattr(network, name, None)
+            blocks = enumerate(block) if isinstance(block, torch.nn.ModuleList) else []
+            found |= {f"{denoiser}.{name}.{number}": each for number, each in blocks}
+            if isinstance(block, torch.nn.Module) and not isinstance(block, torch.nn.ModuleList):
+                found[f"{denoiser}.{name}"] = block
+    return {**found, DECODER: pipe.vae.decoder}
+
+
+def signature(arguments: tuple[Any, ...], named: dict[str, Any]) -> Signature:
+    """Equal for calls that the same compiled code serves."""
+    leaves = pytree.tree_leaves((arguments, named))
+    return (len(arguments), *named, *(_description(each) for each in leaves))
+
+
+def channels_last(module: torch.nn.Module, *, last: bool) -> None:
+    """Let the weights of convolutions lie channels last, or as they do else."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if last else {}
+    for weight in module.parameters():
+        if weight.ndim in (4, 5):
+            weight.data = weight.data.contiguous(memory_format=formats.get(weight.ndim, torch.contiguous_format))
+
+
+def tensors(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: each.detach() for name, each in (*module.named_parameters(), *module.named_buffers())}
+
+
+@dataclass(frozen=True)
+class Code:
+    """A part compiled for one signature. `names`: of weights, in the order of its arguments; None is the next tensor
+    that it is called with, whose strides are the next of `strides`. `constants`: tensors that came of exporting it.
+    """
+
+    part: str
+    signature: Signature
+    names: tuple[str | None, ...]
+    strides: tuple[tuple[int, ...], ...]
+    outputs: Any
+    run: Callable[..., Sequence[Tensor]]
+    constants: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, file: Path, device: torch.device) -> Code:
+        """From a file that `compiling` wrote, and what is beside it. May raise anything."""
+        from torch._inductor import CompiledArtifact  # seconds, for those who need it
+
+        about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        beside = file.with_suffix(".safetensors")
+        return cls(
+            about["part"], _frozen(about["signature"]), tuple(about["names"]),
+            tuple(tuple(each) for each in about["strides"]), pytree.treespec_loads(about["outputs"]),
+            CompiledArtifact.load(path=str(file), format="binary"),
+            load_file(beside, device=str(device)) if beside.exists() else {},
+        )  # fmt: skip
+
+    def bound(self, module: torch.nn.Module) -> Callable[..., Any]:
+        """It with the weights of the part where they lie now."""
+        known = {**tensors(module), **self.constants}
+        fixed = [None if name is None else known[name] for name in self.names]
+
+        def forward(*arguments: Any, **named: Any) -> Any:
+            given = (each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, Tensor))
+            placed = (_placed(each, strides) for each, strides in zip(given, self.strides, strict=True))
+            return pytree.tree_unflatten(
+                self.run(*[next(placed) if each is None else each for each in fixed]), self.outputs
+            )
+
+        return forward
+
+
+class Compiled:
+    """All that is loaded for a pipeline."""
+
+    def __init__(self, pipe: Any, device: torch.device, constant: Sequence[str] = ()) -> None:
+        """`constant`: parts of the network that denoises whose results are the same in all steps of a video."""
+        self._pipe = pipe
+        self._device = device
+        self._constant = constant
+        self._codes: dict[str, dict[str, dict[Signature, Code]]] = {}
+        self._graphs: dict[str, list[_Graph]] = {}
+        self._is_last = False  # whether weights lie channels last now
+
+    def adopt(self, digest: str, folder: Path) -> None:
+        """Load what is in an artifact's folder. May raise anything; then nothing of it is used."""
+        _with_triton(folder / TRITON)
+        files = sorted(folder.glob("*.bin"))
+        if not files:
+            raise ValueError("there is nothing in it")
+        if self._device.type == "cuda":
+            import app.adapters.kernels  # noqa: F401 (compiled code calls them)
+        codes: dict[str, dict[Signature, Code]] = {}
+        with ThreadPoolExecutor(LOADERS, "compiled") as pool:
+            for code in pool.map(lambda file: Code.load(file, self._device), files):
+                codes.setdefault(code.part, {})[code.signature] = code
+        known = parts(self._pipe)
+        if unknown := set(codes) - set(known):
+            raise ValueError(f"there is no {min(unknown)}")
+        self._codes[digest] = codes
+
+    def holds(self, digest: str) -> bool:
+        return digest in self._codes
+
+    def forget_graphs(self) -> None:
+        """Give back the memory that captured graphs keep for themselves."""
+        self._graphs.clear()
+
+    @contextlib.contextmanager
+    def used(self, digest: str | None) -> Iterator[None]:
+        """Let the pipeline run it meanwhile; None, or what is not loaded: nothing compiled."""
+        codes = self._codes.get(digest or "")
+        self._place(last=codes is not None)
+        if codes is None:
+            yield
+            return
+        known = parts(self._pipe)
+        try:
+            for name, each in codes.items():
+                known[name].forward = _Dispatch(known[name], each)
+            with contextlib.ExitStack() as until:
+                if self._device.type == "cuda":
+                    self._use_graphs(digest or "", until)
+                yield
+        finally:
+            for name in codes:
+                known[name].__dict__.pop("forward", None)
+
+    def _place(self, *, last: bool) -> None:
+        """Move weights, if need be: graphs would read them where they were."""
+        if last != self._is_last:
+            self.forget_graphs()
+            for network in _networks(self._pipe).values():
+                channels_last(network, last=last)
+            self._is_last = last
+
+    def _use_graphs(self, digest: str, until: contextlib.ExitStack) -> None:
+        if digest not in self._graphs:
+            self._graphs.clear()  # they keep memory: one size at a time
+            networks = _networks(self._pipe)
+            self._graphs[digest] = [_Graph(networks[name], self._constant) for name in DENOISERS if name in networks]
+        for graph in self._graphs[digest]:
+            until.enter_context(graph.used())
+
+
+class _Dispatch:
+    """Stands in for a part's `forward`."""
+
+    def __init__(self, module: torch.nn.Module, codes: dict[Signature, Code]) -> None:
+        self._module = module
+        self._bound = {each: code.bound(module) for each, code in codes.items()}
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        run = self._bound.get(signature(arguments, named))
+        if run is None:
+            return type(self._module).forward(self._module, *arguments, **named)
+        return run(*arguments, **named)
+
+
+class _Graph:
+    """A network whose calls are replayed: the first one of a video runs, the second one is captured, unless there is a
+    graph of an earlier video.
+    """
+
+    def __init__(self, network: Any, constant: Sequence[str]) -> None:
+        self._network = network
+        self._kept = [
+            _Kept(network.get_submodule(name)) for name in constant if hasattr(network, name.partition(".")[0])
+        ]
+        self._graph: Any = None
+        self._signature: Signature = ()
+        self._inputs: list[Tensor] = []
+        self._output: Any = None
+        self._calls = 0
+        self._is_broken = False
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """For one video, or those of a batch."""
+        self._calls = 0
+        for kept in self._kept:
+            kept.begin()
+        self._network.forward = self._forward
+        try:
+            yield
+        finally:
+            self._network.__dict__.pop("forward", None)
+            for kept in self._kept:
+                kept.end()
+
+    def _forward(self, *arguments: Any, **named: Any) -> Any:
+        self._calls += 1
+        asked = signature(arguments, named)
+        if asked != self._signature:
+            self._graph, self._signature, self._calls = None, asked, 1
+        if self._calls == 1 or self._is_broken:
+            return self._run(*arguments, **named)
+        given = [each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, Tensor)]
+        if self._graph is None and not self._captured(given, arguments, named):
+            return self._run(*arguments, **named)
+        for mine, each in zip(self._inputs, given, strict=True):
+            mine.copy_(each)
+        self._graph.replay()
+        return pytree.tree_map_only(Tensor, Tensor.clone, self._output)
+
+    def _captured(self, given: list[Tensor], arguments: Any, named: Any) -> bool:
+        """Whether it could be captured; if not, it is not tried again."""
+        self._inputs = [each.detach().clone() for each in given]
+        mine = iter(self._inputs)
+        arguments, named = pytree.tree_map_only(Tensor, lambda _: next(mine), (arguments, named))
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._output = self._run(*arguments, **named)
+        except RuntimeError as error:  # it does something that cannot be captured: it runs as it is
+            logs.event(logs.TROUBLE, error=error)
+            self._is_broken, self._inputs = True, []
+            return False
+        self._graph = graph
+        return True
+
+    def _run(self, *arguments: Any, **named: Any) -> Any:
+        return type(self._network).forward(self._network, *arguments, **named)
+
+
+class _Kept:
+    """A part whose result stays where it is for all steps of a video."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+        self._result: Tensor | None = None
+        self._is_fresh = False
+
+    def begin(self) -> None:
+        self._is_fresh = False
+        self._module.forward = self._forward
+
+    def end(self) -> None:
+        self._module.__dict__.pop("forward", None)
+
+    def _forward(self, *arguments: Any) -> Tensor:
+        if not self._is_fresh:
+            result: Tensor = type(self._module).forward(self._module, *arguments)
+            if self._result is not None and self._result.shape == result.shape:
+                self._result.copy_(result)  # a captured graph reads it there
+            else:
+                self._result = result
+            self._is_fresh = True
+        assert self._result is not None
+        return self._result
+
+
+def _networks(pipe: Any) -> dict[str, Any]:
+    found = {name: getattr(pipe, name, None) for name in (*DENOISERS, "vae")}
+    return {name: network for name, network in found.items() if network is not None}
+
+
+def _description(leaf: Any) -> object:
+    return (str(leaf.dtype), *leaf.shape) if isinstance(leaf, Tensor) else leaf
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _placed(given: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """The tensor as compiled code expects it to lie."""
+    if given.stride() == strides:
+        return given
+    return torch.empty_strided(given.shape, strides, dtype=given.dtype, device=given.device).copy_(given)
+
+
+def _with_triton(made: Path) -> None:
+    """Let Triton find what it made for an artifact, in a folder of this process alone, where it can write, too."""
+    if made.is_dir():
+        if CACHE not in os.environ:
+            os.environ[CACHE] = tempfile.mkdtemp(prefix="jingxiang-triton-")
+        shutil.copytree(made, os.environ[CACHE], dirs_exist_ok=True)

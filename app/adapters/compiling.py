@@ -1,0 +1,298 @@
+"""Compile the parts of a pipeline for one size of video: a file for each, which `compiled` loads.
+
+Each part is compiled in a process of its own, several at a time, with random weights: what is compiled knows their
+shapes only. A second process, which has nothing but the file, then runs it beside the part itself and compares: what
+does not give the same numbers, but for rounding, is not kept.
+
+    python -m app.adapters.compiling make ORDER    compile what the file says
+    python -m app.adapters.compiling check ORDER   run what was compiled
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._inductor.config
+import torch.utils._pytree as pytree
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.export.graph_signature import InputKind, TensorArgument
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from app.adapters import compiled, rewrites
+from app.adapters.compiled import CACHE, DENOISERS, TRITON, Code, Signature
+from app.adapters.keys import key
+from jingxiang.compiled import Key
+from jingxiang.digest import canonical_json
+from jingxiang.errors import JingxiangError
+from jingxiang.models import ModelSpec, Preset
+
+STEPS = 2  # enough to see what the parts are called with
+# The first that can is taken. On Hopper cuDNN's is half as fast again as FlashAttention's.
+ATTENTION = [
+    SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH,
+]  # fmt: skip
+HOPPER = (9, 0)
+OFF = 0.02  # how far compiled parts may be off, of the length of all numbers: rounding in fp16 gives 0.001 to 0.003
+CORES = 2  # that one compilation keeps busy
+ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": str(CORES)}
+LOOK_S = 0.1
+
+
+__all__ = ["CannotCompile", "key", "make"]
+
+
+class CannotCompile(JingxiangError):
+    """A part could not be compiled, or gave other numbers."""
+
+    def __init__(self, part: str, said: str) -> None:
+        last = next((line for line in reversed(said.splitlines()) if line.strip()), "?")
+        super().__init__(f"{part}: {last.strip()}")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Stands for a tensor that a part is called with."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Order:
+    """One part to compile for one signature. `kind` and `config`: the class of its network and how to make one;
+    `part`: its name in that network, `name`: in the pipeline; `to`: the file.
+    """
+
+    kind: tuple[str, str]
+    config: dict[str, Any]
+    part: str
+    name: str
+    signature: Signature
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+    dtype: torch.dtype
+    device: str
+    to: Path
+
+    def module(self) -> torch.nn.Module:
+        """It with random weights, lying channels last."""
+        kind = getattr(importlib.import_module(self.kind[0]), self.kind[1])
+        with torch.device("meta"):
+            network = kind.from_config(self.config).to(self.dtype)
+        made: torch.nn.Module = network.get_submodule(self.part).to_empty(device=self.device).eval()
+        generator = torch.Generator(self.device).manual_seed(0)
+        for name, each in compiled.tensors(made).items():
+            if each.is_floating_point() and each.ndim > 1:
+                each.uniform_(-1.0, 1.0, generator=generator).div_(each[0].numel() ** 0.5)
+            else:
+                each.fill_(1.0 if name.endswith("weight") else 0.0)
+        compiled.channels_last(made, last=True)
+        return made
+
+    def called(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Random numbers of the shapes that it is called with."""
+        generator = torch.Generator(self.device).manual_seed(1)
+
+        def filled(each: Shape) -> Tensor:
+            empty = torch.empty_strided(each.shape, each.stride, dtype=each.dtype, device=self.device)
+            return empty.normal_(generator=generator) if empty.is_floating_point() else empty.zero_()
+
+        found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(
+            Shape, filled, (self.arguments, self.named)
+        )
+        return found
+
+
+def make(
+    spec: ModelSpec, folder: Path, preset: Preset, *, dtype: str, into: Path, tell: Callable[[int, int], None]
+) -> Key:
+    """Compile a model, whose weights are in `folder`, for videos of that size. `tell` hears how many parts are done, of
+    how many. Raises `CannotCompile`, and what loading raises.
+    """
+    found = key(spec, folder, preset, dtype=dtype)
+    if found is None:
+        raise CannotCompile(spec.name, "nothing is compiled on this machine")
+    orders = list(_orders(spec, folder, preset, dtype, into))
+    with tempfile.TemporaryDirectory(prefix="jingxiang-compile-") as scratch:
+        waiting, running, done = orders[::-1], dict[subprocess.Popen[bytes], tuple[Order, Path]](), 0
+        try:
+            while waiting or running:
+                while waiting and len(running) < max(1, (os.cpu_count() or 1) // CORES):
+                    order = waiting.pop()
+                    running[_start(order, Path(scratch) / order.to.stem)] = order, Path(scratch) / order.to.stem
+                time.sleep(LOOK_S)
+                for process in [each for each in running if each.poll() is not None]:
+                    order, place = running.pop(process)
+                    if process.returncode:
+                        raise CannotCompile(order.name, (place / "log").read_text(encoding="utf-8", errors="replace"))
+                    shutil.copytree(place / TRITON, into / TRITON, dirs_exist_ok=True)
+                    done += 1
+                    tell(done, len(orders))
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+    return found
+
+
+def _orders(spec: ModelSpec, folder: Path, preset: Preset, dtype: str, into: Path) -> Iterator[Order]:
+    """What has to be compiled: found by making a video of a few steps."""
+    from PIL import Image
+
+    from app import adapters
+    from app.adapters.base import Diffusion, Request
+    from app.adapters.loading import free
+
+    model = adapters.load(spec, folder, dtype=dtype)
+    assert isinstance(model, Diffusion)
+    seen: dict[tuple[str, Signature], tuple[tuple[Any, ...], dict[str, Any]]] = {}
+    hooks = [
+        part.register_forward_pre_hook(
+            lambda _, arguments, named, name=name: (
+                seen.setdefault(
+                    (name, compiled.signature(arguments, named)),
+                    pytree.tree_map_only(Tensor, _shape, (arguments, named)),
+                )
+                and None
+            ),
+            with_kwargs=True,
+        )
+        for name, part in compiled.parts(model.pipe).items()
+    ]
+    picture = Image.radial_gradient("L").convert("RGB")
+    prompt = "the camera moves" if spec.takes_prompt else ""
+    model.generate([Request(picture, prompt, dataclasses.replace(preset, steps=STEPS), 0)], lambda *_: None)
+    for hook in hooks:
+        hook.remove()
+    networks = {name: getattr(model.pipe, name) for name in (*DENOISERS, "vae") if hasattr(model.pipe, name)}
+    kinds = {name: ((type(each).__module__, type(each).__name__), dict(each.config)) for name, each in networks.items()}
+    device = str(model.device)
+    number = model.dtype
+    del networks
+    model.close()
+    free()
+    for count, ((name, called), (arguments, named)) in enumerate(seen.items()):
+        network, _, part = name.partition(".")
+        yield Order(
+            *kinds[network], part, name, called, arguments, named, number, device, into / f"{count:02}-{name}.bin"
+        )
+
+
+def _start(order: Order, place: Path) -> subprocess.Popen[bytes]:
+    place.mkdir(parents=True)
+    (place / "order").write_bytes(pickle.dumps(order))
+    env = {
+        **os.environ, **ENVIRONMENT, CACHE: str(place / "triton-of-compiler"),
+        "TORCHINDUCTOR_CACHE_DIR": str(place / "inductor"),
+    }  # fmt: skip
+    with (place / "log").open("wb") as log:
+        argv = [sys.executable, "-m", "app.adapters.compiling", "make", str(place / "order")]
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
+
+
+def _make(order: Order) -> None:
+    torch.set_grad_enabled(False)
+    module = order.module()
+    arguments, named = order.called()
+    program = torch.export.export(module, arguments, named, strict=False)
+    rewrites.rewrite(program, kernels=torch.device(order.device).type == "cuda")
+    names: list[str | None] = []
+    graph = program.graph_module.graph
+    places = [node for node in graph.nodes if node.op == "placeholder"]
+    for spec, node in zip(program.graph_signature.input_specs, places, strict=True):
+        if spec.kind is not InputKind.USER_INPUT:
+            names.append(spec.target)
+        elif isinstance(spec.arg, TensorArgument):
+            names.append(None)
+        else:
+            graph.erase_node(node)  # a number, which is in the graph
+    constants = {name: each for name, each in program.constants.items() if isinstance(each, Tensor)}
+    given = iter([each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, Tensor)])
+    known = {**compiled.tensors(module), **constants}
+    flat = [next(given) if name is None else known[name] for name in names]
+    with _attention(order.device), torch._inductor.config.patch(conv_1x1_as_mm=True):
+        made = torch._inductor.standalone_compile(
+            torch.fx.GraphModule(program.graph_module, graph), flat, dynamic_shapes="from_example_inputs", aot=True
+        )
+    made.save(path=str(order.to), format="binary")
+    about = {
+        "part": order.name,
+        "signature": order.signature,
+        "names": names,
+        "strides": [
+            each.stride for each in pytree.tree_leaves((order.arguments, order.named)) if isinstance(each, Shape)
+        ],
+        "outputs": pytree.treespec_dumps(program.call_spec.out_spec),
+    }
+    order.to.with_suffix(".json").write_bytes(canonical_json(about))
+    if constants:
+        save_file({name: each.contiguous() for name, each in constants.items()}, order.to.with_suffix(".safetensors"))
+
+
+def _check(order: Order) -> None:
+    """Run it as whoever loads it does, and compare."""
+    torch.set_grad_enabled(False)
+    if torch.device(order.device).type == "cuda":
+        import app.adapters.kernels  # noqa: F401 (compiled code calls them)
+    module = order.module()
+    arguments, named = order.called()
+    got = Code.load(order.to, torch.device(order.device)).bound(module)(*arguments, **named)
+    wanted = module(*arguments, **named)
+    for mine, each in zip(pytree.tree_leaves(got), pytree.tree_leaves(wanted), strict=True):
+        off = float((mine.float() - each.float()).norm() / each.float().norm().clamp_min(1e-6))
+        if not off < OFF:
+            raise ValueError(f"what was compiled is off by {off:.4f}")
+
+
+@contextlib.contextmanager
+def _attention(device: str) -> Iterator[None]:
+    newest = torch.device(device).type == "cuda" and torch.cuda.get_device_capability() >= HOPPER
+    with sdpa_kernel(ATTENTION if newest else ATTENTION[1:], set_priority=True):
+        yield
+
+
+def _shape(given: Tensor) -> Shape:
+    """As it will lie when it comes from a compiled part: pictures channels last."""
+    stride = (
+        torch.empty(given.shape, device="meta").to(memory_format=torch.channels_last).stride()
+        if given.ndim == 4
+        else None
+    )
+    return Shape(tuple(given.shape), tuple(stride or torch.empty(given.shape, device="meta").stride()), given.dtype)
+
+
+def main(what: str, file: str) -> None:
+    """In the process of one part."""
+    path = Path(file)
+    order: Order = pickle.loads(path.read_bytes())  # noqa: S301 (ours, of a moment ago)
+    if what == "check":
+        _check(order)
+        return
+    _make(order)
+    inductor = str(path.parent / "inductor-of-check")
+    env = {**os.environ, CACHE: str(path.parent / TRITON), "TORCHINDUCTOR_CACHE_DIR": inductor}
+    (path.parent / TRITON).mkdir()
+    argv = [sys.executable, "-m", "app.adapters.compiling", "check", file]
+    sys.exit(subprocess.run(argv, env=env, check=False).returncode)
+
+
+if __name__ == "__main__":
+    from app.adapters.compiling import main as start  # pickles name this module, not __main__
+
+    start(*sys.argv[1:])

@@ -1,0 +1,395 @@
+"""What an exported part of a network is rewritten to before it is compiled: the same numbers, but for rounding, faster.
+
+Each rule looks for a pattern in the graph that `torch.export` gives, which is the same for all models here, however
+their modules are written, and says how often it found it. They are told nothing of the model.
+
+Everything is brought to where all channels of a pixel lie side by side, since that is how GPUs convolve.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+aten = torch.ops.aten
+MOST_FRAMES = 32  # that `kernels.short_attention` takes
+VIEWS = (aten.view.default, aten.reshape.default, aten.transpose.int)
+
+Rule: TypeAlias = Callable[[Graph], int]
+
+
+def rewrite(program: ExportedProgram, *, kernels: bool) -> dict[str, int]:
+    """Apply all rules to it; with `kernels`, those with kernels of our own as well, for which `kernels` is imported.
+
+    Gives how often each was applied.
+    """
+    module = program.graph_module
+    if kernels:
+        import app.adapters.kernels  # noqa: F401 (it registers them)
+    counts = {}
+    for rule in (*RULES, *(KERNEL_RULES if kernels else ())):
+        counts[rule.__name__] = rule(module.graph)
+        if counts[rule.__name__]:
+            _settle(module)
+    return counts
+
+
+def channels_last(graph: Graph) -> int:
+    """What is made contiguous lies channels last instead. It is called so where a transformer gives back pixels."""
+    found = 0
+    for node in _calls(graph, aten.contiguous.default):
+        values = node.args[0]
+        dimensions = len(_shape(values))
+        if dimensions in (4, 5):  # (pictures, channels, height, width) or (videos, frames, channels, height, width)
+            channel = dimensions - 3
+            order = [each for each in range(dimensions) if each != channel] + [channel]
+            with graph.inserting_before(node):
+                moved = graph.call_function(aten.permute.default, (values, order))
+                moved = graph.call_function(aten.contiguous.default, (moved,))
+                back = [order.index(each) for each in range(dimensions)]
+                new = graph.call_function(aten.permute.default, (moved, back))
+            _replace(node, new)
+            found += 1
+    return found
+
+
+def one_projection(graph: Graph) -> int:
+    """Linear layers that read the same are one with their weights side by side: queries, keys and values."""
+    groups: dict[Node, list[Node]] = {}
+    for node in _calls(graph, aten.linear.default):
+        if len(node.args) == 2 and node.args[1].op == "placeholder":
+            groups.setdefault(node.args[0], []).append(node)
+    together = [group for group in groups.values() if len(group) > 1]
+    for group in together:
+        with graph.inserting_before(group[0]):
+            weight = graph.call_function(aten.cat.default, ([node.args[1] for node in group], 0))
+            joined = graph.call_function(aten.linear.default, (group[0].args[0], weight))
+            sizes = [_shape(node.args[1])[0] for node in group]
+            parts = graph.call_function(aten.split_with_sizes.default, (joined, sizes, -1))
+            new = [graph.call_function(operator.getitem, (parts, number)) for number in range(len(group))]
+        for node, each in zip(group, new, strict=True):
+            _replace(node, each)
+    return len(together)
+
+
+def one_key(graph: Graph) -> int:
+    """Attention to a single key gives its value, whatever is asked: Stable Video Diffusion's to its picture."""
+    found = 0
+    for node in _calls(graph, aten.scaled_dot_product_attention.default):
+        query, key, value = node.args[:3]
+        if _shape(key)[2] == 1 and _plain(node):
+            with graph.inserting_before(node):
+                new = graph.call_function(aten.expand.default, (value, list(_shape(query))))
+            _replace(node, new)
+            found += 1
+    return found
+
+
+def frames_in_place(graph: Graph) -> int:
+    """Attention between the frames of each pixel leaves all values where they are.
+
+    A temporal transformer brings the frames of a pixel side by side, and back at its end. All that it does between is
+    done to each frame of a pixel alone, but for the attention: our own finds the frames where they are.
+    """
+    found = 0
+    for start in _calls(graph, aten.reshape.default):
+        region = _Region.at(start)
+        if region is not None:
+            region.rewrite(graph)
+            found += 1
+    return found
+
+
+def short_attention(graph: Graph) -> int:
+    """The same where frames have been brought side by side in other ways."""
+    found = 0
+    for node in _calls(graph, aten.scaled_dot_product_attention.default):
+        query, key, _ = node.args[:3]
+        sequences, heads, tokens, size = _shape(query)
+        joined = _joined(node)
+        if joined is not None and _plain(node) and tokens == _shape(key)[2] <= MOST_FRAMES:
+            with graph.inserting_before(node):
+                values = graph.call_function(aten.reshape.default, (joined, [sequences, tokens, 1, 3 * heads * size]))
+                new = graph.call_function(torch.ops.jingxiang.short_attention.default, (values, heads))
+                new = graph.call_function(aten.reshape.default, (new, [sequences, tokens, heads, size]))
+                new = graph.call_function(aten.transpose.int, (new, 1, 2))
+            _replace(node, new)
+            found += 1
+    return found
+
+
+def temporal_conv(graph: Graph) -> int:
+    """Convolutions over three frames of each pixel."""
+    found = 0
+    for node in _calls(graph, aten.conv3d.default):
+        values, weight, bias, stride, padding, dilation, groups = _with_defaults(node, None, [1], [0], [1], 1)
+        width, channels, *kernel = _shape(weight)
+        usual = {*stride, *dilation, groups} == {1} and list(padding) == [1, 0, 0] and bias is not None
+        if kernel == [3, 1, 1] and usual:
+            videos, _, frames, high, wide = _shape(values)
+            with graph.inserting_before(node):
+                flat = graph.call_function(aten.permute.default, (values, [0, 2, 3, 4, 1]))
+                flat = graph.call_function(aten.reshape.default, (flat, [videos, frames, high * wide, channels]))
+                taps = graph.call_function(aten.reshape.default, (weight, [width, channels, 3]))
+                taps = graph.call_function(aten.permute.default, (taps, [0, 2, 1]))
+                new = graph.call_function(torch.ops.jingxiang.temporal_conv.default, (flat, taps, bias))
+                new = graph.call_function(aten.reshape.default, (new, [videos, frames, high, wide, width]))
+                new = graph.call_function(aten.permute.default, (new, [0, 4, 1, 2, 3]))
+            _replace(node, new)
+            found += 1
+    return found
+
+
+def geglu(graph: Graph) -> int:
+    """Gated linear layers, where that is faster."""
+    from app.adapters.kernels import geglu_pays
+
+    found = 0
+    for node in _calls(graph, aten.mul.Tensor):
+        layer = _gated(node)
+        if layer is not None and geglu_pays(_shape(layer.args[1])[1]):
+            values, weight, bias = layer.args
+            with graph.inserting_before(node):
+                flat = graph.call_function(aten.reshape.default, (values, [-1, _shape(weight)[1]]))
+                new = graph.call_function(torch.ops.jingxiang.geglu.default, (flat, weight, bias))
+                new = graph.call_function(aten.reshape.default, (new, list(_shape(node))))
+            _replace(node, new)
+            found += 1
+    return found
+
+
+def group_norm(graph: Graph) -> int:
+    """Group norms, with SiLU if that is all that comes after."""
+    found = 0
+    for node in _calls(graph, aten.group_norm.default):
+        values, groups, weight, bias, epsilon = _with_defaults(node, None, None, 1e-5)[:5]
+        if weight is None or bias is None:
+            continue
+        parts, channels, *positions = _shape(values)
+        users = list(node.users)
+        silu = len(users) == 1 and users[0].target is aten.silu.default
+        with graph.inserting_before(node):
+            flat = graph.call_function(aten.permute.default, (values, [0, *range(2, 2 + len(positions)), 1]))
+            flat = graph.call_function(aten.reshape.default, (flat, [parts, math.prod(positions), channels]))
+            new = graph.call_function(
+                torch.ops.jingxiang.group_norm.default, (flat, weight, bias, groups, epsilon, silu)
+            )
+            new = graph.call_function(aten.reshape.default, (new, [parts, *positions, channels]))
+            new = graph.call_function(
+                aten.permute.default, (new, [0, 1 + len(positions), *range(1, 1 + len(positions))])
+            )
+        _replace(users[0] if silu else node, new)
+        found += 1
+    return found
+
+
+RULES: tuple[Rule, ...] = (channels_last, one_projection, one_key)
+KERNEL_RULES: tuple[Rule, ...] = (frames_in_place, short_attention, temporal_conv, geglu, group_norm)
+
+
+class _Region:
+    """What a temporal transformer does, from where it brings the frames of a pixel side by side to where it ends."""
+
+    # Done to each frame of a pixel alone, whatever the dimensions before the last one are.
+    ALONE = (
+        aten.linear.default, aten.layer_norm.default, aten.dropout.default, aten.div.Tensor, aten.mul.Tensor,
+        aten.add.Tensor, aten.gelu.default, aten.chunk.default, aten.split_with_sizes.default, operator.getitem,
+        aten.to.dtype, aten._assert_tensor_metadata.default,
+    )  # fmt: skip
+    BOTH = (aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor)
+
+    def __init__(self, start: Node, end: Node, attentions: list[Node], per_frame: list[tuple[Node, Node]]) -> None:
+        """`end` gives back five dimensions, and is followed by permutations only. `per_frame`: what is added for each
+        frame, and where.
+        """
+        self.start, self.end, self.attentions, self.per_frame = start, end, attentions, per_frame
+
+    @classmethod
+    def at(cls, start: Node) -> _Region | None:
+        """The one that begins at this node, if one does, and nothing in it is unknown."""
+        moved = start.args[0]
+        if not isinstance(moved, Node) or moved.target is not aten.permute.default:
+            return None
+        if list(moved.args[1]) != [0, 3, 4, 2, 1] or len(_shape(start)) != 3:
+            return None
+        videos, high, wide, frames, channels = _shape(moved)
+        if _shape(start) != (videos * high * wide, frames, channels) or frames > MOST_FRAMES:
+            return None
+        seen, waiting, ends = {start}, [start], set[Node]()
+        attentions: list[Node] = []
+        while waiting:
+            for user in waiting.pop().users:
+                if user in seen:
+                    continue
+                seen.add(user)
+                if user.target is aten.unsqueeze.default and user.args[1] in (0, 1):
+                    waiting.append(user)
+                elif user.target in VIEWS and _shape(user) == (videos, high, wide, frames, channels):
+                    ends.add(user)
+                elif user.target in VIEWS:
+                    attention = _attention_of(user, tokens=frames)
+                    if attention is None:
+                        return None
+                    if attention not in attentions:
+                        attentions.append(attention)
+                        waiting.append(_after(attention))
+                elif user.target in cls.ALONE and all(_last_alone(user)):
+                    waiting.append(user)
+                else:
+                    return None
+        per_frame = []
+        for node in seen:
+            for other in node.args if node.target in cls.BOTH else ():
+                if isinstance(other, Node) and other not in seen and len(_shape(other)) > 1:
+                    if node.target is not aten.add.Tensor or _shape(other) != (1, frames, _shape(node)[-1]):
+                        return None
+                    per_frame.append((node, other))
+        back = [[each.target, *each.args[1:]] for end in ends for each in end.users]
+        if len(ends) != 1 or not back or any(each != [aten.permute.default, [0, 3, 4, 1, 2]] for each in back):
+            return None
+        return cls(start, ends.pop(), attentions, per_frame)
+
+    def rewrite(self, graph: Graph) -> None:
+        moved = self.start.args[0]
+        videos, high, wide, frames, channels = _shape(moved)
+        for attention in self.attentions:
+            heads, _, size = _shape(attention.args[0])[1:]
+            joined, last = _joined(attention), _after(attention)
+            with graph.inserting_before(last):
+                new = graph.call_function(
+                    aten.reshape.default, (joined, [videos, frames, high * wide, 3 * heads * size])
+                )
+                new = graph.call_function(torch.ops.jingxiang.short_attention.default, (new, heads))
+                new = graph.call_function(aten.reshape.default, (new, [videos * frames, high * wide, heads * size]))
+            _replace(last, new)
+        for node, other in self.per_frame:
+            with graph.inserting_before(node):
+                new = graph.call_function(aten.reshape.default, (other, [frames, 1, _shape(node)[-1]]))
+                new = graph.call_function(aten.repeat.default, (new, [videos, 1, 1]))
+            node.replace_input_with(other, new)
+        with graph.inserting_before(self.start):
+            new = graph.call_function(aten.permute.default, (moved.args[0], [0, 2, 3, 4, 1]))
+            new = graph.call_function(aten.reshape.default, (new, [videos * frames, high * wide, channels]))
+        _replace(self.start, new)
+        values = self.end.args[0]
+        while values.target is aten.unsqueeze.default:
+            values = values.args[0]
+        for end in list(self.end.users):
+            with graph.inserting_before(end):
+                new = graph.call_function(aten.reshape.default, (values, [videos, frames, high, wide, channels]))
+                new = graph.call_function(aten.permute.default, (new, [0, 1, 4, 2, 3]))
+            _replace(end, new)
+
+
+def _last_alone(node: Node) -> Iterator[bool]:
+    """Whether parts are taken along the last dimension only."""
+    if node.target in (aten.chunk.default, aten.split_with_sizes.default):
+        yield len(node.args) == 3 and node.args[2] in (-1, len(_shape(node.args[0])) - 1)
+
+
+def _attention_of(view: Node, tokens: int) -> Node | None:
+    """The attention that such a view is a query, key or value of; None if it is none of our kind."""
+    node = view
+    while node.target in VIEWS:
+        if len(node.users) != 1:
+            return None
+        node = next(iter(node.users))
+    known = node.target is aten.scaled_dot_product_attention.default and _plain(node) and _joined(node) is not None
+    return node if known and _shape(node.args[0])[2] == tokens == _shape(node.args[1])[2] and _after(node) else None
+
+
+def _after(attention: Node) -> Any:
+    """Where heads have been brought side by side again; None if that is not how it goes on."""
+    node = attention
+    for target in ((aten.transpose.int,), (aten.reshape.default, aten.view.default)):
+        if len(node.users) != 1:
+            return None
+        node = next(iter(node.users))
+        if node.target not in target:
+            return None
+    return node
+
+
+def _joined(attention: Node) -> Node | None:
+    """The projection whose result has what an attention is given side by side, as `one_projection` has it."""
+    sources = []
+    for node in attention.args[:3]:
+        while node.target in VIEWS:
+            node = node.args[0]
+        sources.append(node)
+    if any(node.target is not operator.getitem for node in sources):
+        return None
+    parts = {node.args[0] for node in sources}
+    if len(parts) > 1 or [node.args[1] for node in sources] != [0, 1, 2]:
+        return None
+    split = parts.pop()
+    return split.args[0] if split.target is aten.split_with_sizes.default and len(split.args[1]) == 3 else None
+
+
+def _gated(node: Node) -> Node | None:
+    """The linear layer, if this is one half of its result by GELU of the other."""
+    value, gate = node.args
+    if not isinstance(gate, Node) or gate.target is not aten.gelu.default or gate.kwargs or not isinstance(value, Node):
+        return None
+    half = gate.args[0]
+    if value.target is not operator.getitem or half.target is not operator.getitem:
+        return None
+    if value.args[0] is not half.args[0] or (value.args[1], half.args[1]) != (0, 1):
+        return None
+    layer = half.args[0].args[0]
+    return layer if layer.target is aten.linear.default and len(layer.args) == 3 else None
+
+
+def _plain(attention: Node) -> bool:
+    """Without a mask, chance or a scale of its own."""
+    return len(attention.args) == 3 and not attention.kwargs
+
+
+def _calls(graph: Graph, target: object) -> list[Node]:
+    return [node for node in graph.nodes if node.op == "call_function" and node.target is target]
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)
+
+
+def _with_defaults(node: Node, *defaults: object) -> list[Any]:
+    """All arguments; the last ones are these where they are not given."""
+    given = list(node.args)
+    missing = 2 + len(defaults) - len(given)
+    return given + list(defaults[len(defaults) - missing :]) if missing > 0 else given
+
+
+def _replace(old: Node, new: Node) -> None:
+    new.meta = dict(old.meta)
+    old.replace_all_uses_with(new)
+    _remove(old)
+
+
+def _remove(node: Node) -> None:
+    """And what nobody else needs. `eliminate_dead_code` leaves attention: it could draw random numbers."""
+    if node.op == "call_function" and not node.users:
+        inputs = node.all_input_nodes
+        node.graph.erase_node(node)
+        for each in inputs:
+            _remove(each)
+
+
+def _settle(module: GraphModule) -> None:
+    """Remove what nobody needs any more, and note the shapes of what is new."""
+    graph = module.graph
+    for node in reversed(_calls(graph, aten._assert_tensor_metadata.default)):
+        graph.erase_node(node)  # it keeps what it asserts alive
+    graph.eliminate_dead_code()
+    graph.lint()
+    module.recompile()
+    inputs = [node.meta["val"] for node in graph.nodes if node.op == "placeholder"]
+    mode = next(value.fake_mode for value in inputs if isinstance(value, torch._subclasses.FakeTensor))
+    FakeTensorProp(module, mode).propagate_dont_convert_inputs(*inputs)

@@ -1,0 +1,178 @@
+"""`warm`: a model compiled for this machine's GPU beforehand, so that its first video is made at full speed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Protocol, cast
+
+from tqdm import tqdm
+
+from app import cards, defaults
+from app.artifacts import Artifact, Key, Shelf
+from app.texts import tr
+from jingxiang import console, gpu
+from jingxiang.digest import short
+from jingxiang.errors import JingxiangError, UsageError
+from jingxiang.models import ModelSpec, Preset
+
+PATIENCE = 10  # added to its niceness, when videos are made beside it
+
+
+class Compiler(Protocol):
+    """What `app.adapters.compiling` does, which imports torch."""
+
+    def key(self, spec: ModelSpec, folder: Path, preset: Preset, *, dtype: str) -> Key | None:
+        """That of the artifact which `make` would give now; None where nothing is compiled."""
+
+    def make(
+        self,
+        spec: ModelSpec,
+        folder: Path,
+        preset: Preset,
+        *,
+        dtype: str,
+        into: Path,
+        tell: Callable[[int, int], None],
+    ) -> Key:
+        """Compile each part of the model in `folder` for one video at a time, into the empty folder `into`. `tell` is
+        called with the parts done and their number.
+        """
+
+
+class NoGpu(UsageError):
+    """There is nothing to compile for."""
+
+    def __init__(self) -> None:
+        text = tr("compiling is for NVIDIA GPUs, and the app can use none here; without one it needs nothing compiled")
+        super().__init__(text, hints=(tr("do it on the machine that makes the videos; python3 tasks.py doctor says "
+                                         "what is wrong with its GPU"),))  # fmt: skip
+
+
+class NotWanted(UsageError):
+    """Somebody has said that nothing is to be compiled."""
+
+    def __init__(self) -> None:
+        super().__init__(tr("JINGXIANG_COMPILE=never: nothing is compiled, and nothing that was is used"))
+
+
+class NotKept(JingxiangError):
+    """Artifacts cannot be written where they should go."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        text = tr("{folder}: what is compiled cannot be kept there: {reason}", folder=folder, reason=reason)
+        super().__init__(text, hints=("--artifacts FOLDER",))
+
+
+def number(dtype: str) -> str:
+    """What the model is to compute in: `auto` is fp16 on a GPU. Raises `NoGpu`, `NotWanted`, `UsageError`."""
+    mode, is_gpu = defaults.compiling(), not cards.is_cpu_build() and bool(gpu.detect().cards)
+    if mode == "never":
+        raise NotWanted
+    if not (is_gpu or mode == "always"):
+        raise NoGpu
+    return dtype if dtype != "auto" else "fp16" if is_gpu else "fp32"
+
+
+def warm(
+    spec: ModelSpec,
+    folder: Path,
+    presets: Sequence[Preset],
+    *,
+    shelf: Shelf,
+    dtype: str,
+    as_json: bool,
+    compiler: Compiler | None = None,
+) -> list[Artifact]:
+    """Make what is not on the shelf yet of the model in `folder`. Each artifact is a line on stdout, or all of them are
+    one object. `dtype`: see `number`. Raises `NoGpu`, `NotKept`.
+    """
+    compiler = compiler or cast(Compiler, importlib.import_module("app.adapters.compiling"))
+    keys: dict[Key, Preset] = {}
+    for preset in presets:
+        key = compiler.key(spec, folder, preset, dtype=dtype)
+        if key is None:
+            raise NoGpu
+        keys.setdefault(key, preset)
+    rows = []
+    for key, preset in keys.items():
+        found, seconds = shelf.find(key), 0.0
+        if found is None:
+            found, seconds = _made(compiler, spec, folder, preset, shelf=shelf, key=key)
+        else:
+            console.line("compiled", tr("{shape}: there already", shape=key.shape))
+        rows.append((found, seconds))
+        if not as_json:
+            console.data(f"{key.digest}  {key.shape}  {console.size(found.size_bytes)}  {seconds:.1f} s")
+    if as_json:
+        console.data_json({"artifacts": [_row(*row) for row in rows]})
+    return [found for found, _ in rows]
+
+
+def _made(
+    compiler: Compiler, spec: ModelSpec, folder: Path, preset: Preset, *, shelf: Shelf, key: Key
+) -> tuple[Artifact, float]:
+    """The artifact, and the seconds that it took; 0 if another process has made it meanwhile."""
+    console.line("compile", tr("{title}, {shape}: takes a minute or two", title=spec.title, shape=key.shape))
+    start = time.monotonic()
+    try:
+        with shelf.making(key):
+            if there := shelf.find(key):
+                return there, 0.0
+            with shelf.draft() as into, _bar() as tell:
+                made = compiler.make(spec, folder, preset, dtype=key.dtype, into=into, tell=tell)
+                found = shelf.put(made, into)
+    except OSError as error:
+        raise NotKept(shelf.folder, error.strerror or str(error)) from error
+    _forget_older(shelf, made)
+    seconds = time.monotonic() - start
+    console.line("compiled", tr("{shape}: {count} files, {size} in {seconds:.0f} s", shape=made.shape,
+                                count=len(found.files), size=console.size(found.size_bytes),
+                                seconds=seconds))  # fmt: skip
+    return found, seconds
+
+
+def _forget_older(shelf: Shelf, key: Key) -> None:
+    """What was compiled for the same, but from older code, is never used again."""
+    for each in shelf.all():
+        if each.folder.parent == shelf.folder and each.key != key and replace(each.key, code=key.code) == key:
+            shelf.remove(each.key)
+            console.line("removed", tr("{digest}, which was made from older code", digest=short(each.key.digest)))
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """Shows on a terminal how many parts are done."""
+    with tqdm(desc=tr("parts"), file=sys.stderr, disable=None, leave=False) as bar:
+
+        def tell(done: int, of: int) -> None:
+            bar.total = of
+            bar.update(done - bar.n)
+
+        yield tell
+
+
+def _row(found: Artifact, seconds: float) -> dict[str, object]:
+    return {"digest": found.key.digest, "key": asdict(found.key), "files": len(found.files), "bytes": found.size_bytes,
+            "seconds": round(seconds, 2)}  # fmt: skip
+
+
+def stand_back() -> None:
+    """Be a worker's child: let videos that are made beside us go first, and end, with all that we have started, when
+    the worker does. We are the first process of a group.
+    """
+    os.nice(PATIENCE)
+
+    def follow() -> None:
+        sys.stdin.read()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=follow, daemon=True, name="stdin").start()

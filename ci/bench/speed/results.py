@@ -1,0 +1,145 @@
+"""Writes docs/benchmarks.md and, beside it, the results of benches that it is made from.
+
+    python -m ci.bench.speed.results FILE…      what `invoke bench gpu --json` and others have printed
+
+A bench that is in none of the files stays as it was. Nobody edits those two by hand: a test compares them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ci.bench.report import Figure
+
+FOLDER = Path(__file__).resolve().parent.parent.parent.parent / "docs"
+NAME = "benchmarks"
+ORDER = ("gpu", "start-gpu", "workers", "memory")
+TITLES = {
+    "gpu": "Speed", "start-gpu": "Start", "workers": "Several GPUs", "memory": "Memory",
+}  # fmt: skip
+COMMANDS = {
+    "gpu": "bench gpu", "start-gpu": "bench start --gpu", "workers": "bench gpu --workers", "memory": "bench memory",
+}  # fmt: skip
+VERSIONS = ("driver", "cuda", "torch", "diffusers", "transformers")
+HEAD = """# Benchmarks
+
+Written by `python3 tasks.py bench gpu --write` and the like from [{name}.json]({name}.json), not by hand. The models
+have their full size and random weights: speed and memory do not depend on the values, but pictures do, so PSNR and SSIM
+are those of videos that look like noise.
+"""
+
+Found = Mapping[str, Any]
+
+
+def main() -> None:
+    write([json.loads(Path(file).read_text(encoding="utf-8")) for file in sys.argv[1:]])
+
+
+def write(found: Iterable[Found], folder: Path = FOLDER) -> None:
+    """Put them in the place of earlier results of the same benches."""
+    file = folder / f"{NAME}.json"
+    every = {each["bench"]: each for each in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
+    every |= {each["bench"]: each for each in found}
+    kept = [every[name] for name in ORDER if name in every]
+    folder.mkdir(exist_ok=True)
+    file.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(page(kept), encoding="utf-8")
+
+
+def page(found: Sequence[Found]) -> str:
+    """The whole file."""
+    parts = [HEAD.format(name=NAME)]
+    figures = [Figure(**each) for bench in found for each in bench["figures"]]
+    if figures:
+        parts.append("## Figures\n\n" + _table(("figure", "value", "bar", "", "beside it"), map(_figure, figures)))
+        parts.append("## What was not reached\n\n" + _misses(figures))
+    for bench in found:
+        parts.append(f"## {TITLES[bench['bench']]}\n\n" + "\n\n".join(_section(bench)))
+    return "\n".join(parts)
+
+
+def _section(bench: Found) -> Iterator[str]:
+    yield f"`python3 tasks.py {COMMANDS[bench['bench']]}` on {_machine(bench['machine'])}."
+    if "rate_tflops" in bench:
+        yield (
+            f"A large matrix product in fp16 runs at {bench['rate_tflops']:g} TFLOP/s there; *floor* is how many times "
+            "longer a video takes than all its matrix products, convolutions and attention would at that rate."
+        )
+    for model, preset in bench.get("presets", {}).items():
+        rows = [_row(each) for each in bench["results"] if each["model"] == model]
+        size = f"{preset['width']}x{preset['height']}, {preset['frames']} frames, {preset['steps']} steps"
+        columns = ("way", "s a step", "s a video", "peak GiB", "TFLOP/s", "floor", "PSNR dB", "SSIM", "loaded in s")
+        yield f"**{model}**, {size}, guidance {preset['guidance']:g}\n\n" + _table(columns, rows).rstrip()
+    if "phases" in bench:
+        phases = [(f"{each['s']:.2f}", each["process"], each["phase"]) for each in bench["phases"]]
+        yield _table(("s from process start", "process", "what has happened"), phases).rstrip()
+    if "laws" in bench:
+        heads = ("model", "GiB", "fitted", "in app/models.toml", "largest error, GiB")
+        laws = [
+            (law["model"], name, f"{value:.3f}", f"{law['written'][name]:.3f}", f"{law['error_gib']:.2f}")
+            for law in bench["laws"]
+            for name, value in law["fitted"].items()
+        ]
+        yield _table(heads, laws).rstrip()
+    if bench["notes"]:
+        yield "\n".join(f"- {note}" for note in bench["notes"])
+    yield ""
+
+
+def _row(each: Found) -> tuple[str, ...]:
+    return (
+        each["way"] if each["how"] == "eager" else f"{each['way']}, {each['how']}",
+        f"{each['step_s']:.3f}",
+        f"{each['video_s']:.2f}" + ("" if each["is_whole"] else " (reckoned)"),
+        f"{each['peak_gib']:.1f}",
+        *(_number(each[name], digits) for name, digits in (("tflops", 0), ("floor_ratio", 2), ("psnr_db", 1))),
+        _number(each["ssim"], 4),
+        f"{each['load_s']:.1f}",
+    )
+
+
+def _figure(figure: Figure) -> tuple[str, ...]:
+    sign = {True: "reached", False: "**missed**", None: "not measured" if figure.value is None else ""}[figure.holds]
+    bar = "" if figure.bar is None else f"{_comparison(figure)} {figure.bar:g} {figure.unit}"
+    peers = ", ".join(f"{name} {value:g}" for name, value in figure.peers.items())
+    return f"`{figure.name}`", "" if figure.value is None else f"{figure.value:g} {figure.unit}", bar, sign, peers
+
+
+def _misses(figures: Iterable[Figure]) -> str:
+    missed = [
+        f"- `{each.name}` is {each.value:g} {each.unit}; it should be {_comparison(each)} {each.bar:g}\n"
+        for each in figures if each.holds is False
+    ]  # fmt: skip
+    missed += [f"- `{each.name}` was not measured\n" for each in figures if each.value is None]
+    return "".join(missed) or "Nothing: every bar is reached.\n"
+
+
+def _comparison(figure: Figure) -> str:
+    return "at most" if figure.better == "lower" else "at least"
+
+
+def _machine(machine: Found) -> str:
+    gpu = f"{machine['gpus']} x {machine['gpu']}" if machine["gpus"] > 1 else machine["gpu"] or "the CPU alone"
+    parts = [gpu]
+    parts += [
+        f"{name} {machine[name]}" for name in ("driver", "cuda", "torch", "diffusers", "transformers") if machine[name]
+    ]
+    parts += [f"Python {machine['python']}", f"{machine['cores']} cores of {machine['cpu']}"]
+    return ", ".join(parts) + (f", commit {machine['commit']}" if machine["commit"] else "")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

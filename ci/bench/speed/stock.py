@@ -1,0 +1,160 @@
+"""The peers: each pipeline as the documentation of diffusers loads and calls it.
+
+But for two things, without which the same seed would give another video: they are handed the random generators that the
+app hands them, and what the VAE makes of the picture is its most likely value (see `app.adapters.base.without_chance`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import numpy as np
+import torch
+
+from app import picture
+from app.adapters.animatediff import SCHEDULE
+from app.adapters.base import Request, without_chance
+from ci.bench.speed.cases import Case
+from jingxiang.models import ModelSpec
+
+if TYPE_CHECKING:
+    from app.video import Frames
+
+PIPELINES = {
+    "i2vgen-xl": "I2VGenXLPipeline",
+    "svd": "StableVideoDiffusionPipeline",
+    "animatediff": "AnimateDiffSparseControlNetPipeline",
+}
+SVD_CHUNK = 8  # frames that are decoded at once, as its documentation has it; the other two have it as a default
+
+
+def synchronize() -> None:
+    """Wait for the GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def opened(spec: ModelSpec, folder: Path, dtype: torch.dtype) -> Any:
+    """One part after the other with `from_pretrained`, then to the GPU."""
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    if spec.pipeline == "animatediff":
+        options["motion_adapter"] = diffusers.MotionAdapter.from_pretrained(str(folder / "motion_adapter"), **options)
+        options["controlnet"] = diffusers.SparseControlNetModel.from_pretrained(
+            str(folder / "controlnet"), dtype=dtype, local_files_only=True
+        )
+        options["scheduler"] = diffusers.DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler", **SCHEDULE)
+    if any(folder.glob("*/*.fp16.safetensors")):
+        options["variant"] = "fp16"
+    pipe = getattr(diffusers, PIPELINES[spec.pipeline]).from_pretrained(str(folder), **options).to(device())
+    if spec.pipeline == "i2vgen-xl" and not hasattr(pipe.text_encoder, "text_model"):
+        object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)  # see app.adapters.i2vgen_xl
+    return pipe
+
+
+def drop_caches() -> bool:
+    """Whether the page cache could be emptied: that takes root, and a kernel that lets it."""
+    try:
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        return False
+    return True
+
+
+class Stock:
+    """A loaded pipeline. `autocast`: its weights are fp32, and PyTorch computes in fp16 where it deems that right."""
+
+    def __init__(self, case: Case, dtype: torch.dtype, *, autocast: bool = False) -> None:
+        self.case = case
+        self.autocast = autocast
+        self.pipe = opened(case.spec, case.folder, dtype)
+        self.pipe.set_progress_bar_config(disable=True)
+        without_chance(self.pipe.vae)
+
+    def make(self, steps: int, on_step: Callable[[], None]) -> torch.Tensor:
+        """A video, to the pixels that the pipeline would give; its latents of shape (frames, channels, height / 8,
+        width / 8), of which `decoded` makes a video as the app does.
+        """
+        request = self.case.request(steps)
+        preset = request.preset
+        image = picture.fit(request.image, preset.width, preset.height)
+        shared = {
+            "width": preset.width, "height": preset.height, "num_frames": preset.frames,
+            "num_inference_steps": preset.steps, "generator": [torch.Generator().manual_seed(request.seed)],
+            "output_type": "latent", **self.case.spec.parameters,
+        }  # fmt: skip
+        self.pipe.progress_bar = lambda total: contextlib.nullcontext(_Bar(on_step))
+        with torch.no_grad(), self._casting():
+            latents: torch.Tensor = self.pipe(**self._asked(request, image), **shared).frames
+            self._pixels(latents).cpu()
+            synchronize()
+        del self.pipe.progress_bar
+        return latents[0] if self.case.spec.pipeline == "svd" else latents[0].transpose(0, 1)
+
+    def decoded(self, latents: torch.Tensor) -> Frames:
+        """As `app.adapters.base.Diffusion` does it: a decoder that looks at neighbouring frames must see the same."""
+        vae, svd = self.pipe.vae, self.case.spec.pipeline == "svd"
+        scaled = latents / vae.config.scaling_factor
+        with torch.no_grad(), self._casting():
+            parts = scaled.tensor_split(self.case.spec.memory.decode_parts(len(scaled)))
+            more = [{"num_frames": len(part)} if svd else {} for part in parts]
+            pixels = torch.cat(
+                [vae.decode(part, **each).sample.float() for part, each in zip(parts, more, strict=True)]
+            )
+        frames: Frames = np.rint((pixels / 2 + 0.5).clamp(0, 1).mul(255).permute(0, 2, 3, 1).cpu().numpy())
+        return frames.astype(np.uint8)
+
+    def _asked(self, request: Request, image: Any) -> dict[str, Any]:
+        preset, kind = request.preset, self.case.spec.pipeline
+        if kind == "svd":
+            return {"image": [image], "fps": preset.fps, "max_guidance_scale": preset.guidance}
+        prompts = {"prompt": [request.prompt], "negative_prompt": [request.negative], "guidance_scale": preset.guidance}
+        if kind == "i2vgen-xl":
+            return {**prompts, "image": [image], "target_fps": preset.fps}
+        return {**prompts, "conditioning_frames": [image], "controlnet_frame_indices": [0]}
+
+    def _pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decoded in the parts that the pipeline takes if nobody says anything else."""
+        chunks = {"i2vgen-xl": (1,), "svd": (self.case.preset.frames, SVD_CHUNK), "animatediff": ()}
+        pixels: torch.Tensor = self.pipe.decode_latents(latents, *chunks[self.case.spec.pipeline])
+        return pixels
+
+    def _casting(self) -> Any:
+        return torch.autocast(device(), torch.float16) if self.autocast else contextlib.nullcontext()
+
+
+class _Bar:
+    """Stands in for a pipeline's progress bar."""
+
+    def __init__(self, on_step: Callable[[], None]) -> None:
+        self._on_step = on_step
+
+    def update(self, count: int = 1) -> None:
+        self._on_step()
+
+
+class Watch:
+    """Notes when each step has ended on the GPU."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self._times: list[float] = []
+
+    def __call__(self, *_: object) -> None:
+        synchronize()
+        self._times.append(time.monotonic())
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step, the first one left out; of so few the mean is steadier than the median."""
+        return (self._times[-1] - self._times[0]) / (len(self._times) - 1)

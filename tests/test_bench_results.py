@@ -1,0 +1,81 @@
+"""ci.bench.speed.results: docs/benchmarks.md is what the results beside it say"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ci.bench.speed import results
+
+MACHINE = {
+    "cpu": "Xeon", "cores": 16, "memory_gb": 128.0, "system": "Linux", "python": "3.12.3",
+    "gpu": "NVIDIA H100 80GB HBM3", "gpus": 1, "driver": "580.1", "cuda": "13.0",
+    "torch": "2.11.0", "diffusers": "0.42.1", "transformers": "5.17.0", "commit": "abc1234",
+}  # fmt: skip
+ROW = {
+    "model": "i2vgen-xl", "way": "ours", "how": "compiled", "is_whole": True, "step_s": 0.11, "video_s": 6.0,
+    "peak_gib": 7.3, "load_s": 2.0, "tflops": 349.0, "floor_ratio": 2.2, "psnr_db": 45.2, "ssim": 0.9991,
+}  # fmt: skip
+PEER = {**ROW, "way": "stock fp32", "how": "eager", "is_whole": False, "video_s": 42.0, "psnr_db": None, "ssim": None}
+GPU: dict[str, Any] = {
+    "bench": "gpu", "machine": MACHINE, "rate_tflops": 690.5,
+    "figures": [
+        {
+            "name": "i2v_s_per_video", "value": 6.0, "unit": "s", "bar": 5.5, "better": "lower",
+            "peers": {"stock fp32": 42.0},
+        },
+        {"name": "i2v_vs_stock_fp32", "value": 7.0, "unit": "x", "bar": 7, "better": "higher", "peers": {}},
+        {"name": "psnr_db", "value": None, "unit": "dB", "bar": 40, "better": "higher", "peers": {}},
+    ],
+    "presets": {"i2vgen-xl": {"width": 512, "height": 512, "frames": 16, "steps": 50, "fps": 8, "guidance": 9.0}},
+    "results": [ROW, PEER], "notes": ["stock fp32: 4 steps were timed"],
+}  # fmt: skip
+START: dict[str, Any] = {
+    "bench": "start-gpu", "machine": MACHINE, "figures": [], "notes": [],
+    "phases": [{"s": 0.3, "process": "server", "phase": "the port answers"}],
+}  # fmt: skip
+
+
+def test_the_page_is_what_the_results_beside_it_give() -> None:
+    """Both are written by a bench, or neither is there yet."""
+    file = results.FOLDER / f"{results.NAME}.json"
+    page = file.with_suffix(".md")
+    assert file.exists() == page.exists()
+    if file.exists():
+        assert page.read_text(encoding="utf-8") == results.page(json.loads(file.read_text(encoding="utf-8")))
+
+
+def test_a_page_has_the_device_the_figures_the_misses_and_all_ways() -> None:
+    lines = results.page([GPU, START]).splitlines()
+    assert "| `i2v_s_per_video` | 6 s | at most 5.5 s | **missed** | stock fp32 42 |" in lines
+    assert "| `i2v_vs_stock_fp32` | 7 x | at least 7 x | reached |  |" in lines
+    missed = lines[lines.index("## What was not reached") + 2 :]
+    assert missed[:2] == ["- `i2v_s_per_video` is 6 s; it should be at most 5.5", "- `psnr_db` was not measured"]
+    assert (
+        "`python3 tasks.py bench gpu` on NVIDIA H100 80GB HBM3, driver 580.1, cuda 13.0, torch 2.11.0, "
+        "diffusers 0.42.1, transformers 5.17.0, Python 3.12.3, 16 cores of Xeon, commit abc1234." in lines
+    )
+    assert "| ours, compiled | 0.110 | 6.00 | 7.3 | 349 | 2.20 | 45.2 | 0.9991 | 2.0 |" in lines
+    assert "| stock fp32 | 0.110 | 42.00 (reckoned) | 7.3 | 349 | 2.20 |  |  | 2.0 |" in lines
+    assert "- stock fp32: 4 steps were timed" in lines
+    assert "| 0.30 | server | the port answers |" in lines
+
+
+def test_a_bench_that_was_not_run_again_stays_as_it_was(tmp_path: Path) -> None:
+    results.write([START, GPU], tmp_path)
+    results.write([{**GPU, "figures": []}], tmp_path)
+    kept = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert kept == [{**GPU, "figures": []}, START]
+    assert (tmp_path / "benchmarks.md").read_text() == results.page(kept)
+
+
+def test_memory_and_several_cards_have_their_places() -> None:
+    law = {
+        "model": "svd-xt", "fitted": {"weights_gib": 4.1}, "written": {"weights_gib": 4.23}, "error_gib": 0.1,
+        "written_error_gib": 0.2,
+    }  # fmt: skip
+    memory = {"bench": "memory", "machine": {**MACHINE, "gpus": 2}, "figures": [], "notes": [], "laws": [law]}
+    page = results.page([{**memory, "bench": "workers"}, memory])
+    assert "`python3 tasks.py bench gpu --workers` on 2 x NVIDIA H100 80GB HBM3, driver" in page
+    assert "| svd-xt | weights_gib | 4.100 | 4.230 | 0.10 |" in page
