@@ -14,11 +14,12 @@ from pathlib import Path
 from tests.peers import system
 
 
-@dataclass(frozen=True)
+@dataclass
 class Podman:
     """One with a place of its own, of which nothing stays."""
 
     folder: Path
+    said: str = ""  # by the last command on stderr
 
     def run(self, *words: str | Path, given: str = "") -> str:
         """What it prints. Raises `AssertionError` with why it did not."""
@@ -47,8 +48,13 @@ class Podman:
         env = {**os.environ, "CONTAINERS_CONF": str(self.folder / "containers.conf")}
         argv: list[str | Path] = ["podman", *own, *words]
         done = subprocess.run(argv, input=given, env=env, capture_output=True, text=True, check=False)
+        self.said = done.stderr
         assert done.returncode == 0, f"podman {' '.join(map(str, words))}: {done.stderr}"
         return done.stdout
+
+    def log(self, container: str) -> str:
+        """What the container has printed."""
+        return self.run("logs", container) + self.said
 
 
 @contextlib.contextmanager
