@@ -145,8 +145,13 @@ def test_a_video_that_is_being_made_is_not_counted_against_the_new_version(
 
 
 def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
-    remote.deploy(ORDER, Versions("one"))
+    first = remote.deploy(ORDER, Versions("one"))
     many = in_namespace(namespace(remote), "?gpus=2")
+    plane.broken["bad"] = "ends"
+    with pytest.raises(DeployError) as caught:
+        many.deploy(ORDER, Versions("bad"))
+    assert caught.value.message.endswith(f"still serving: {first.version}")
+    assert images_there(plane, many) == {"jingxiang-app": "one"}
     done = many.deploy(ORDER, Versions("two"))
     assert images_there(plane, many) == {"jingxiang-web": "two", "jingxiang-worker": "two"}  # that of one card has gone
     found = secrets(plane, many)
@@ -154,7 +159,6 @@ def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pyt
     assert found["JINGXIANG_JOBS"] == f"postgresql://jingxiang:{found['POSTGRES_PASSWORD']}@{host}"
     assert found["POSTGRES_PASSWORD"] not in many.plan(ORDER, Versions("two"))
 
-    plane.broken["bad"] = "ends"
     with pytest.raises(DeployError) as caught:
         many.deploy(ORDER, Versions("bad"))
     assert caught.value.message.endswith(f"still serving: {done.version}")

@@ -126,7 +126,11 @@ def undo(cluster: Cluster, before: Mapping[tuple[str, str, str], Manifest | None
     except Problem as problem:
         say("undone", serves="", kind=problem.kind, **problem.more)
     else:
-        say("undone", serves=waited[-1]["spec"]["template"]["metadata"]["labels"][VERSION] if waited else "")
+        names = {name for _, _, name in before}
+        # of another number of cards: they were not touched yet
+        others = [each for each in cluster.list("apps/v1", "Deployment") if each["metadata"]["name"] not in names]
+        serving = [each for each in [*others, *waited] if role(each) != WORKER]
+        say("undone", serves=label(serving[-1]) if serving else "")
 
 
 def await_ready(cluster: Cluster, wanted: Sequence[Manifest], timeout_s: int) -> None:
