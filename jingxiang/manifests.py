@@ -226,7 +226,9 @@ def _storage(cluster: Cluster, *, serves: bool) -> tuple[list[Manifest], list[Ma
         mounts.append({"name": "media", "mountPath": MEDIA})
     if serves:
         items = [{"key": PASSWORDS, "path": PASSWORDS}]
-        volumes.append({"name": "secrets", "secret": {"secretName": SECRET, "items": items, "defaultMode": 0o440}})
+        # optional is said because podman 4.3 falls over where it is not
+        source = {"secretName": SECRET, "items": items, "defaultMode": 0o440, "optional": False}
+        volumes.append({"name": "secrets", "secret": source})
         mounts.append({"name": "secrets", "mountPath": SECRETS_FOLDER, "readOnly": True})
     return volumes, mounts
 

@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ROOT / ".ci" / "run"
 HOSTED = ("github-actions.yml", "gitlab-ci.yml")
-SCRIPTS = (RUN, ROOT / "ci" / "check.sh", ROOT / "ci" / "services.sh")
+SCRIPTS = (RUN, *(ROOT / "ci" / name for name in ("check.sh", "kubernetes.sh", "services.sh")))
 
 
 def jobs(name: str) -> dict[str, list[str]]:

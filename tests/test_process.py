@@ -150,3 +150,18 @@ def test_why_a_program_beside_us_does_not_work_is_said() -> None:
             assert problem == words
     with process.beside(["sleep", "30"], until=never, timeout_s=0.2) as problem:
         assert problem == "sleep: no answer within 0.2 s"
+
+
+def test_lines_come_as_they_are_printed_and_the_program_ends_when_nobody_listens() -> None:
+    program = "import sys, time\nprint(sys.stdin.read(), flush=True)\nprint('two', flush=True)\ntime.sleep(60)"
+    found = process.lines([sys.executable, "-c", program], name="talker", given="one")
+    assert [next(found), next(found)] == ["one", "two"]
+    found.close()  # type: ignore[attr-defined]
+
+
+def test_lines_of_a_program_that_fails_end_with_its_words() -> None:
+    program = "import sys; print('one'); sys.exit('no luck')"
+    found = process.lines([sys.executable, "-c", program], name="talker", given="")
+    assert next(found) == "one"
+    with pytest.raises(ProcessFailed, match="talker ended with exit code 1\nno luck"):
+        next(found)

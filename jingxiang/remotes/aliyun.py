@@ -29,6 +29,7 @@ KEYS = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")  # the public half goes 
 SCRIPT = """\
 #cloud-config
 ssh_authorized_keys: {keys}
+disable_root: false
 runcmd:
   - [sh, -c, "command -v docker || (apt-get update && apt-get install -y docker.io)"]
 """
@@ -147,7 +148,7 @@ class Aliyun:
         """Addresses are used again by others: each instance has its own list of known hosts."""
         known = here().home / "aliyun" / now["id"]
         known.parent.mkdir(parents=True, exist_ok=True)
-        options = ("StrictHostKeyChecking=accept-new", f"UserKnownHostsFile={known}")
+        options = ("StrictHostKeyChecking=accept-new", f'UserKnownHostsFile="{known}"')
         target = SshTarget(now["address"], "root")
         return SshDocker(target, self.address, Login(target.host, target.user, None, options))
 

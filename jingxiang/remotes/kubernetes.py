@@ -13,6 +13,7 @@ from jingxiang import console, findings, image_definition, manifests
 from jingxiang.deploy_plan import (
     DOWN,
     LOCKED,
+    NOT_SENT,
     RESTORED,
     Deployed,
     DeployError,
@@ -78,7 +79,10 @@ class Kubernetes:
             raise NotReady(self.address, report)
         choice = images.choose(_cards(found))
         image = images.make(choice)
-        reference = images.push(image, order.registry)
+        try:
+            reference = images.push(image, order.registry)
+        except JingxiangError as error:
+            raise DeployError(NOT_SENT, error.message, error.hints) from error
         version = short(image.digest.removeprefix("sha256:"))
         values = self._values(found, order)
         cluster = self._cluster(found, order, choice, image=reference, version=version)
@@ -333,6 +337,8 @@ def _reason(failed: Event) -> str:
 
 
 def _nothing(undone: Event) -> str:
+    if not undone:
+        return tr("what serves now is not known: the cluster does not answer any more")
     if undone.get("kind"):
         return tr("nothing is serving: what was there before did not come back: {reason}", reason=_reason(undone))
     return tr("nothing is serving; what was applied was taken back")
@@ -341,6 +347,8 @@ def _nothing(undone: Event) -> str:
 def _show(event: Event) -> None:
     if event["what"] == "waits":
         console.line("wait", f"{event['name']}: {event['text']}")
+    elif event["what"] == "drains":
+        console.line("wait", tr("{name} finishes the videos that it is at", name=event["name"]))
     elif event["what"] == "removed":
         console.line("remove", event["name"])
     else:

@@ -30,7 +30,7 @@ DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments"
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with kubernetes.control_plane(tmp_path_factory.mktemp("plane")) as found:
-        found.add_node("gpu-1", 2)
+        found.add_node(2)
         found.add_storage("standard")
         yield found
 
@@ -41,6 +41,7 @@ def remote(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Kubernetes:
     monkeypatch.setenv("KUBECONFIG", str(plane.config))
     monkeypatch.delenv("JINGXIANG_JOBS", raising=False)
     plane.broken.clear()
+    plane.lingers_s = 0
     return in_namespace(f"test-{next(NUMBERS)}")
 
 
@@ -133,9 +134,24 @@ def test_what_does_not_get_ready_is_undone(plane: ControlPlane, remote: Kubernet
     assert remote.status().state == "ready"
 
 
-def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_that_is_being_made_is_not_counted_against_the_new_version(
+    plane: ControlPlane, remote: Kubernetes, capsys: pytest.CaptureFixture[str]
+) -> None:
     remote.deploy(ORDER, Versions("one"))
+    plane.lingers_s = 12
+    remote.deploy(replace(ORDER, timeout_s=6), Versions("two"))
+    assert images_there(plane, remote) == {"jingxiang-app": "two"}
+    assert capsys.readouterr().err.count(" finishes the videos that it is at\n") == 1
+
+
+def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = remote.deploy(ORDER, Versions("one"))
     many = in_namespace(namespace(remote), "?gpus=2")
+    plane.broken["bad"] = "ends"
+    with pytest.raises(DeployError) as caught:
+        many.deploy(ORDER, Versions("bad"))
+    assert caught.value.message.endswith(f"still serving: {first.version}")
+    assert images_there(plane, many) == {"jingxiang-app": "one"}
     done = many.deploy(ORDER, Versions("two"))
     assert images_there(plane, many) == {"jingxiang-web": "two", "jingxiang-worker": "two"}  # that of one card has gone
     found = secrets(plane, many)
@@ -143,7 +159,6 @@ def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pyt
     assert found["JINGXIANG_JOBS"] == f"postgresql://jingxiang:{found['POSTGRES_PASSWORD']}@{host}"
     assert found["POSTGRES_PASSWORD"] not in many.plan(ORDER, Versions("two"))
 
-    plane.broken["bad"] = "ends"
     with pytest.raises(DeployError) as caught:
         many.deploy(ORDER, Versions("bad"))
     assert caught.value.message.endswith(f"still serving: {done.version}")

@@ -22,6 +22,7 @@ from tests.peers import system
 TOKEN = "token-of-the-tests"
 START_S = 120
 LOOK_S = 0.2
+NODE = "gpu-1"  # where all pods are
 CONTROLLERS = "deployment,replicaset,statefulset,garbagecollector,namespace,serviceaccount"
 SCALED = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -41,12 +42,15 @@ SCALED = {
 
 @dataclass
 class ControlPlane:
-    """`config`: for KUBECONFIG, with the context `test`; `broken`: words of images, and what becomes of their pods."""
+    """`config`: for KUBECONFIG, with the context `test`; `broken`: words of images, and what becomes of their pods;
+    `lingers_s`: how long a pod takes to end."""
 
     port: int
     config: Path
     certificate: Path
     broken: dict[str, str] = field(default_factory=dict)
+    lingers_s: float = 0.0
+    ending: dict[str, float] = field(default_factory=dict)  # since when, by the monotonic clock
 
     def ask(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Any:
         """Raises `AssertionError` with the server's own words."""
@@ -74,23 +78,28 @@ class ControlPlane:
         body = {"metadata": metadata, "provisioner": "tests/none"}
         self.ask("POST", "/apis/storage.k8s.io/v1/storageclasses", body)
 
-    def add_node(self, name: str, cards: int) -> None:
+    def add_node(self, cards: int) -> None:
         labels = {"nvidia.com/gpu.product": "NVIDIA-L20", "nvidia.com/gpu.memory": "46068",
                   "nvidia.com/cuda.driver.major": "550"}  # fmt: skip
-        self.ask("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": labels}})
+        self.ask("POST", "/api/v1/nodes", {"metadata": {"name": NODE, "labels": labels}})
         there = {"nvidia.com/gpu": str(cards), "pods": "110", "cpu": "64", "memory": "512Gi"}
         patch = {"status": {"allocatable": there, "capacity": there}}
-        self.ask("PATCH", f"/api/v1/nodes/{name}/status", patch, "application/merge-patch+json")
+        self.ask("PATCH", f"/api/v1/nodes/{NODE}/status", patch, "application/merge-patch+json")
 
     def tend(self) -> None:
         """What kubelets would do, once: new pods get a status, those that are to go are gone."""
         for pod in self.ask("GET", "/api/v1/pods")["items"]:
             path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
             if "deletionTimestamp" in pod["metadata"]:
-                self.ask("DELETE", path, {"gracePeriodSeconds": 0})
+                if time.monotonic() >= self.ending.setdefault(path, time.monotonic()) + self.lingers_s:
+                    self.ask("DELETE", path, {"gracePeriodSeconds": 0})
                 continue
             image = pod["spec"]["containers"][0]["image"]
             fate = next((fate for word, fate in self.broken.items() if word in image), "runs")
+            if fate != "waits" and "nodeName" not in pod["spec"]:
+                target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+                name = pod["metadata"]["name"]
+                self.ask("POST", f"{path}/binding", {"metadata": {"name": name}, "target": target})
             wanted = _status(pod, fate)
             if pod["status"].get("containerStatuses") != wanted["containerStatuses"]:
                 self.ask("PATCH", f"{path}/status", {"status": wanted}, "application/merge-patch+json")

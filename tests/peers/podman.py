@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +14,12 @@ from pathlib import Path
 from tests.peers import system
 
 
-@dataclass(frozen=True)
+@dataclass
 class Podman:
     """One with a place of its own, of which nothing stays."""
 
     folder: Path
+    said: str = ""  # by the last command on stderr
 
     def run(self, *words: str | Path, given: str = "") -> str:
         """What it prints. Raises `AssertionError` with why it did not."""
@@ -26,21 +29,41 @@ class Podman:
             "--runroot",
             self.folder / "run",
             "--storage-driver",
-            "vfs",
+            "overlay",
         ]
-        own += ["--tmpdir", self.folder / "tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+        own += [
+            "--tmpdir",
+            self.folder / "tmp",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--runtime",
+            "runc",
+            "--events-backend",
+            "file",
+        ]
+        # As root it asks for more than it is given itself inside of a container.
+        (self.folder / "containers.conf").write_text(
+            '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n'
+        )
+        env = {**os.environ, "CONTAINERS_CONF": str(self.folder / "containers.conf")}
         argv: list[str | Path] = ["podman", *own, *words]
-        done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(argv, input=given, env=env, capture_output=True, text=True, check=False)
+        self.said = done.stderr
         assert done.returncode == 0, f"podman {' '.join(map(str, words))}: {done.stderr}"
         return done.stdout
 
+    def log(self, container: str) -> str:
+        """What the container has printed."""
+        return self.run("logs", container) + self.said
+
 
 @contextlib.contextmanager
-def podman(folder: Path) -> Iterator[Podman]:
+def podman() -> Iterator[Podman]:
     system.require(shutil.which("podman"), "no podman: apt-get install podman catatonit")
-    found = Podman(folder)
-    try:
-        yield found
-    finally:
-        found.run("pod", "rm", "--all", "--force")
-        found.run("system", "reset", "--force")
+    with tempfile.TemporaryDirectory(prefix="jx-", dir="/tmp") as folder:  # the paths of its sockets have to be short
+        found = Podman(Path(folder))
+        try:
+            yield found
+        finally:
+            found.run("pod", "rm", "--all", "--force")
+            found.run("system", "reset", "--force")

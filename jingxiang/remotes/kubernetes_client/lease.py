@@ -12,7 +12,7 @@ from jingxiang.manifests import NAME
 from jingxiang.remotes.kubernetes_client.api import Cluster, Problem, key
 
 LEASE = f"{NAME}-deploy"
-MARGIN_S = 120  # that whoever holds it may need beyond the time that a version gets
+MARGIN_S = 1500  # beyond the time that two versions get: what runs before either may finish its videos
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from jingxiang.remotes.kubernetes_client.api import (
 from jingxiang.remotes.kubernetes_client.lease import lock
 
 POLL_S = 2.0
+DRAINS = "drains"
 TAIL_LINES, KEPT_LINES = 20, 500
 # A container that is in one of these comes out of it by itself rarely, and never soon.
 STUCK = (
@@ -125,23 +126,40 @@ def undo(cluster: Cluster, before: Mapping[tuple[str, str, str], Manifest | None
     except Problem as problem:
         say("undone", serves="", kind=problem.kind, **problem.more)
     else:
-        say("undone", serves=waited[-1]["spec"]["template"]["metadata"]["labels"][VERSION] if waited else "")
+        names = {name for _, _, name in before}
+        # of another number of cards: they were not touched yet
+        others = [each for each in cluster.list("apps/v1", "Deployment") if each["metadata"]["name"] not in names]
+        serving = [each for each in [*others, *waited] if role(each) != WORKER]
+        say("undone", serves=label(serving[-1]) if serving else "")
 
 
 def await_ready(cluster: Cluster, wanted: Sequence[Manifest], timeout_s: int) -> None:
     """Until Kubernetes says that all are rolled out. Raises `Problem` as soon as one of their containers ends, and for
-    one that cannot be had."""
-    end, said = time.monotonic() + timeout_s, ""
+    one that cannot be had. The time does not run while pods of the version before finish what they are at."""
+    start = time.monotonic()
+    end, said = start + timeout_s, ""
     while True:
         waiting = [each for each in wanted if not is_rolled_out(cluster, each)]
         if not waiting:
             return
         for each in waiting:
             said = look_at_pods(cluster, each, said)
+        if leaving := [pod for each in waiting for pod in old_pods(cluster, each)]:
+            graces = (pod["metadata"].get("deletionGracePeriodSeconds", 0) for pod in leaving)
+            end = min(time.monotonic(), start + max(graces)) + timeout_s
+            if said != DRAINS:
+                say("step", what=DRAINS, name=leaving[0]["metadata"]["name"])
+                said = DRAINS
         if time.monotonic() > end:
             name = waiting[0]["metadata"]["name"]
             raise Problem("timeout", name=name, seconds=timeout_s, reason=said, **tail(cluster, waiting[0]))
         time.sleep(POLL_S)
+
+
+def old_pods(cluster: Cluster, manifest: Manifest) -> list[Manifest]:
+    """Those that are about to go."""
+    selector = ",".join(f"{name}={value}" for name, value in manifest["spec"]["selector"]["matchLabels"].items())
+    return [each for each in cluster.list("v1", "Pod", selector) if "deletionTimestamp" in each["metadata"]]
 
 
 def is_rolled_out(cluster: Cluster, manifest: Manifest) -> bool:
