@@ -176,18 +176,18 @@ def run(bench: Bench, folder: Path, *, tiny: bool) -> None:
             else:
                 _tried(bench, f"{case.name}, {name}", measure)
             loading.free()
-    for case in every[:1]:
-        for cache in ("first", "again"):  # the second time everything is in the page cache
-            found = (
-                None
-                if bench.is_late
-                else _tried(bench, f"{case.name}, start", lambda case=case: alone.measured(case, folder / "artifacts"))
-            )
-            if found is not None:
-                bench.starts[cache] = found
-                _say({"model": case.name, "start": cache, **found})
+    _starts_of(bench, every[0], folder / "artifacts")
     if any(not each.is_whole for each in bench.results):
         bench.note(f"{STOCK} and {AUTOCAST}: {cases.FEW} steps were timed, and a video is reckoned from them")
+
+
+def _starts_of(bench: Bench, case: Case, shelf: Path) -> None:
+    """The second time everything is in the page cache."""
+    for cache in ("first", "again"):
+        found = None if bench.is_late else _tried(bench, f"{case.name}, start", lambda: alone.measured(case, shelf))
+        if found is not None:
+            bench.starts[cache] = found
+            _say({"model": case.name, "start": cache, **found})
 
 
 def reference(bench: Bench, case: Case) -> Frames | None:

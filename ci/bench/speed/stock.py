@@ -1,13 +1,15 @@
 """The peers: each pipeline as the documentation of diffusers loads and calls it.
 
-But for two things, without which the same seed would give another video: they are handed the random generators that the
-app hands them, and what the VAE makes of the picture is its most likely value (see `app.adapters.base.without_chance`).
+But for three things, without which the same seed would give another video: they are handed the random generators that
+the app hands them, what the VAE makes of the picture is its most likely value (see `app.adapters.base.without_chance`),
+and those in fp32 begin with the noise of fp16: a generator gives other numbers for each dtype.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +73,18 @@ def drop_caches() -> bool:
     return True
 
 
+def _with_noise_of_half(pipe: Any) -> None:
+    module: Any = sys.modules[type(pipe).__module__]
+    draw = module.randn_tensor
+
+    def drawn(*arguments: Any, dtype: torch.dtype | None = None, **named: Any) -> torch.Tensor:
+        noise: torch.Tensor = draw(*arguments, dtype=torch.float16, **named)
+        return noise.to(dtype or torch.float32)
+
+    if getattr(draw, "__name__", "") != drawn.__name__:
+        module.randn_tensor = drawn
+
+
 class Stock:
     """A loaded pipeline. `autocast`: its weights are fp32, and PyTorch computes in fp16 where it deems that right."""
 
@@ -79,6 +93,8 @@ class Stock:
         self.autocast = autocast
         self.pipe = opened(case.spec, case.folder, dtype)
         self.pipe.set_progress_bar_config(disable=True)
+        if dtype == torch.float32 and device() == "cuda":
+            _with_noise_of_half(self.pipe)
         without_chance(self.pipe.vae)
 
     def make(self, steps: int, on_step: Callable[[], None]) -> torch.Tensor:

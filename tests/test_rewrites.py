@@ -1,0 +1,149 @@
+"""What exported parts of networks are rewritten to, and our own kernels, run by Triton's interpreter: without a GPU"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is for Linux")
+
+ROOT = Path(__file__).resolve().parent.parent
+# Triton reads that when kernels are defined, so each test is a process of its own.
+ENVIRONMENT = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+
+
+def run(code: str, *arguments: object) -> list[str]:
+    """What a program says, line by line."""
+    argv = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *map(str, arguments)]
+    done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(("videos", "frames", "pixels", "heads", "size"), [
+    (2, 16, 5, 3, 64), (1, 25, 3, 2, 64), (2, 8, 4, 2, 40), (1, 32, 2, 1, 80), (1, 14, 7, 1, 160),
+])  # fmt: skip
+def test_attention_between_the_frames_of_each_pixel(
+    videos: int, frames: int, pixels: int, heads: int, size: int
+) -> None:
+    (off,) = run(
+        """
+        import sys, torch
+        import torch.nn.functional as F
+        from app.adapters import kernels
+        v, f, p, h, s = map(int, sys.argv[1:])
+        joined = torch.randn(v, f, p, 3 * h * s, generator=torch.Generator().manual_seed(0))
+        q, k, w = (x.permute(0, 2, 1, 3).reshape(v * p, f, h, s).transpose(1, 2) for x in joined.chunk(3, -1))
+        wanted = F.scaled_dot_product_attention(q, k, w).transpose(1, 2).reshape(v, p, f, h * s).permute(0, 2, 1, 3)
+        print(float((kernels.short_attention(joined, h) - wanted).abs().max()))
+        """,
+        videos, frames, pixels, heads, size,
+    )  # fmt: skip
+    assert float(off) < 1e-5
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize(("parts", "positions", "channels"), [(2, 100, 320), (3, 257, 64), (1, 7, 1280), (1, 5000, 32)])
+def test_group_norm_of_values_far_from_zero(parts: int, positions: int, channels: int, silu: bool) -> None:
+    (off,) = run(
+        """
+        import sys, torch
+        import torch.nn.functional as F
+        from app.adapters import kernels
+        n, s, c, silu = map(int, sys.argv[1:])
+        random = torch.Generator().manual_seed(0)
+        values = torch.randn(n, s, c, generator=random) + 50
+        weight, bias = torch.randn(c, generator=random), torch.randn(c, generator=random)
+        wanted = F.group_norm(values.double().transpose(1, 2), 32, weight.double(), bias.double(), 1e-6)
+        wanted = (F.silu(wanted) if silu else wanted).transpose(1, 2)
+        print(float((kernels.group_norm(values, weight, bias, 32, 1e-6, bool(silu)) - wanted).abs().max()))
+        """,
+        parts, positions, channels, int(silu),
+    )  # fmt: skip
+    assert float(off) < 1e-3  # fp32 of values around 50 has six digits
+
+
+def test_products() -> None:
+    conv, ends, gated = run(
+        """
+        import torch
+        import torch.nn.functional as F
+        from app.adapters import kernels
+        random = torch.Generator().manual_seed(0)
+        def make(*shape):
+            return torch.randn(*shape, generator=random)
+        for v, f, p, c, o in [(1, 4, 64, 64, 128), (2, 3, 50, 96, 40)]:
+            x, w, b = make(v, f, p, c), make(o, 3, c), make(o)
+            wanted = F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 2, 1)[..., None], b, padding=(1, 0))
+            print(float((kernels.temporal_conv(x, w, b) - wanted.permute(0, 2, 3, 1)).abs().max()))
+        x, w, b = make(200, 96) / 10, make(160, 96), make(160)
+        value, gate = F.linear(x, w, b).chunk(2, -1)
+        print(float((kernels.geglu(x, w, b) - value * F.gelu(gate)).abs().max()))
+        """
+    )
+    assert float(conv) < 1e-3
+    assert float(ends) < 1e-3
+    assert float(gated) < 1e-4
+
+
+PARTS = """
+    import dataclasses, json, sys, tempfile
+    from pathlib import Path
+    import torch
+    import torch.utils._pytree as pytree
+    from PIL import Image
+    from app import adapters, smoke
+    from app.adapters import compiled, rewrites
+    from app.adapters.base import Request
+    from jingxiang import models
+    from tests.peers import tiny_models
+
+    name = sys.argv[1]
+    spec = models.load(Path("app/models.toml")).model(name)
+    folder = Path(sys.argv[2])
+    {"smoke": smoke.make, "svd-xt": tiny_models.svd, "animatediff": tiny_models.animatediff}[name](folder)
+    model = adapters.load(spec, folder)
+    parts = {n: part for n, part in compiled.parts(model.pipe).items() if n != compiled.DECODER}
+    seen = {}
+    hooks = [
+        part.register_forward_pre_hook(lambda _, a, k, n=n: seen.setdefault(n, (a, k)) and None, with_kwargs=True)
+        for n, part in parts.items()
+    ]
+    preset = dataclasses.replace(spec.preset("fast"), steps=2, width=64, height=64, frames=3)
+    picture = Image.radial_gradient("L").convert("RGB")
+    model.generate([Request(picture, "a cat" if spec.takes_prompt else "", preset, 1)], lambda *_: None)
+    for hook in hooks:
+        hook.remove()
+    torch.set_grad_enabled(False)
+    for n, part in parts.items():
+        arguments, named = seen[n]
+        compiled.channels_last(part, last=True)
+        program = torch.export.export(part, arguments, named, strict=False)
+        counts = rewrites.rewrite(program, kernels=True)
+        pairs = zip(pytree.tree_leaves(program.module()(*arguments, **named)),
+                    pytree.tree_leaves(part(*arguments, **named)), strict=True)
+        off = max(float((mine - each).abs().max() / each.abs().max()) for mine, each in pairs)
+        left = sum(node.target is torch.ops.aten.conv3d.default for node in program.graph.nodes)
+        print(json.dumps([n, off, left, counts]))
+"""
+
+
+@pytest.mark.e2e  # minutes: the interpreter works through whole networks
+@pytest.mark.parametrize(("model", "rules"), [
+    ("smoke", {"channels_last", "one_projection", "frames_in_place", "temporal_conv", "geglu", "group_norm"}),
+    ("svd-xt", {"one_projection", "one_key", "short_attention", "temporal_conv", "geglu", "group_norm"}),
+    ("animatediff", {"channels_last", "one_projection", "frames_in_place", "geglu", "group_norm"}),
+])  # fmt: skip
+def test_every_part_of_a_model_gives_the_same(model: str, rules: set[str], tmp_path: Path) -> None:
+    found = [json.loads(line) for line in run(PARTS, model, tmp_path / model) if line.startswith("[")]
+    assert len(found) >= 5
+    assert {rule for *_, counts in found for rule, count in counts.items() if count} >= rules
+    for name, off, left, _ in found:
+        assert off < 1e-4, name
+        assert left == 0, name
