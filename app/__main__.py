@@ -202,6 +202,7 @@ def _warm(arguments: argparse.Namespace) -> None:
     dtype = warming.number(arguments.dtype)
     changes = {name: value for name in SHAPE if (value := getattr(arguments, name)) is not None}
     presets = [generation.settings(spec, name, changes) for name in arguments.preset or WARMED]
+    warming.end_tidily()
     if arguments.child:
         warming.stand_back()
     _ensure(spec, arguments.models)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from app import cards, logs
+from app import cards, logs, memory
 from app.artifacts import Shelf
 from app.jobs.base import Speed
 from app.texts import FOLDER, tr
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from jingxiang.models import Preset
 
 APP = (sys.executable, "-m", "app")
-NEEDED_BYTES = 5_500_000_000  # of a GPU, to compile: 5 GB were measured
+NEEDED_BYTES = 5_500_000_000  # of a GPU, to compile: 5 GB were measured. Before that, a short video is made
 LOOK_S = 0.1  # between two looks at whether the child is still wanted
 GONE_S = 5.0  # how long is waited for processes that were killed: one that waits for a driver takes a while to die
 Told = Callable[[Speed, str], None]
@@ -148,9 +148,11 @@ class Booster:
                                       "--artifacts names another one", folder=self._shelf.folder))  # fmt: skip
             return
         space = cards.of(model.uuid)
-        if space is not None and space.is_gpu and space.free_bytes < NEEDED_BYTES:
+        video = memory.CONTEXT_BYTES + round(model.estimate(order.preset, 1) * memory.RESERVE)
+        needed = max(NEEDED_BYTES, video)
+        if space is not None and space.is_gpu and space.free_bytes < needed:
             text = tr("nothing is compiled while less than {needed} of the GPU are free; {free} are",
-                      needed=console.size(NEEDED_BYTES), free=console.size(space.free_bytes))  # fmt: skip
+                      needed=console.size(needed), free=console.size(space.free_bytes))  # fmt: skip
             self._doubt("memory", text)
             return
         self._begin(model, order, key)

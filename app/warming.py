@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -127,7 +128,7 @@ def _made(
         with shelf.making(key):
             if there := shelf.find(key):
                 return there, 0.0
-            with shelf.draft() as into, _bar() as tell:
+            with shelf.draft() as into, _scratch(into.parent), _bar() as tell:
                 made = compiler.make(spec, folder, preset, dtype=key.dtype, into=into, tell=tell)
                 found = shelf.put(made, into)
     except OSError as error:
@@ -149,6 +150,16 @@ def _forget_older(shelf: Shelf, key: Key) -> None:
 
 
 @contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    """Temporary files go there meanwhile: with the draft they are gone also if we are killed."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+@contextlib.contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
     """Shows on a terminal how many parts are done."""
     with tqdm(desc=tr("parts"), file=sys.stderr, disable=None, leave=False) as bar:
@@ -163,6 +174,15 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
 def _row(found: Artifact, seconds: float) -> dict[str, object]:
     return {"digest": found.key.digest, "key": asdict(found.key), "files": len(found.files), "bytes": found.size_bytes,
             "seconds": round(seconds, 2)}  # fmt: skip
+
+
+def end_tidily() -> None:
+    """SIGTERM ends us as Ctrl-C does: nothing that we have started goes on without us."""
+
+    def asked(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, asked)
 
 
 def stand_back() -> None:

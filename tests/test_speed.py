@@ -238,6 +238,7 @@ def test_draining_ends_it_at_once(
         assert office.ended(office.submit()).state == "done"
         both = pids(tmp_path)
         assert all(map(lives, both))
+        assert [len(list(draft.iterdir())) for draft in bench.shelf.folder.glob("draft-*")] == [2], "scratch, too"
         assert office.status().speed == "compiling"
     wait_for(lambda: not any(map(lives, both)))
     assert "could not be compiled" not in capsys.readouterr().err, "nothing went wrong"
@@ -258,6 +259,8 @@ from tests.test_speed import SMOKE
 
 class Model:
     spec, dtype_name, uuid = SMOKE, "fp32", ""
+    def estimate(self, preset, batch):
+        return 0
     def compilation(self, preset, batch):
         return compiler.key(SMOKE, None, preset, dtype="fp32", batch=batch)
 
@@ -342,6 +345,19 @@ def test_it_is_not_tried_while_the_card_is_full(
         card.free_bytes = 40 * GB
         assert office.ended(office.submit(seed=3)).state == "done"
         wait_for(lambda: bench.adopted == [key()], 120)
+
+
+def test_a_model_that_needs_more_than_compiling_does_is_waited_for(
+    office: Office, models: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The program that compiles makes a video of two steps first."""
+    monkeypatch.setattr(cards, "of", Card(20 * GB).space)
+    monkeypatch.setattr(Diffusion, "estimate", lambda *_: 18 * GB)
+    with working(office, models, bench):
+        assert office.ended(office.submit()).state == "done"
+    said = capsys.readouterr().err
+    assert "nothing is compiled while less than 20.6 GB of the GPU are free; 20.0 GB are" in said
+    assert "is compiled in the background" not in said
 
 
 def test_no_video_has_less_memory_because_of_it(

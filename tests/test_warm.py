@@ -23,6 +23,7 @@ from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.models import ModelSpec, Preset
 from jingxiang.places import Places
 from tests.peers import compiler, nvml
+from tests.peers.app import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = catalog.load(ROOT / catalog.FILE).model("smoke")
@@ -192,6 +193,19 @@ def test_wrong_use_of_the_command(models: Path, tmp_path: Path, arguments: list[
     code, out, err = run("--models", str(models), "--artifacts", str(tmp_path), *arguments, JINGXIANG_COMPILE="always")
     assert (code, out) == (2, "")
     assert said in err
+
+
+def test_sigterm_ends_all_that_it_has_started(models: Path, tmp_path: Path) -> None:
+    file, shelf = tmp_path / "pids", tmp_path / "a"
+    env = {"JINGXIANG_COMPILE": "always", "FAKE_COMPILER": "hangs", "FAKE_COMPILER_PIDS": str(file)}
+    argv = [*compiler.PROGRAM, "warm", "--models", str(models), "--artifacts", str(shelf), "--preset", "fast"]
+    with subprocess.Popen(argv, cwd=ROOT, env={**os.environ, **env}) as running:
+        wait_for(lambda: file.exists() and len(file.read_text().split()) == 2)
+        own = int(file.read_text().split()[1])
+        running.terminate()
+    assert running.returncode == 143
+    assert not Path(f"/proc/{own}").exists() or "Z" in Path(f"/proc/{own}/stat").read_text().split()
+    assert list(shelf.iterdir()) == []
 
 
 @pytest.mark.skipif(not cards.is_cpu_build(), reason="there may be a GPU")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -37,8 +38,12 @@ def make(
         raise RuntimeError("ptxas fatal: out of registers")
     if mode == "hangs":
         own = subprocess.Popen(HANG)
+        tempfile.mkdtemp()
         Path(os.environ["FAKE_COMPILER_PIDS"]).write_text(f"{os.getpid()} {own.pid}")
-        own.wait()
+        try:
+            own.wait()
+        finally:
+            own.kill()
     for number, part in enumerate(PARTS, 1):
         (into / part).write_bytes(f"{part} of {spec.name} in {folder}".encode())
         tell(number, len(PARTS))
