@@ -91,6 +91,7 @@ def _beside(site: Site, step: Step) -> float:
     try:
         seconds = _started(site, step)
         site.lead(step.new)
+        site.settle(step.new)
     except BaseException as error:
         _undo(site, step, error)
         raise
@@ -105,6 +106,7 @@ def _instead(site: Site, step: Step) -> float:
         let_finish(site, step.old, step.finish_s)
         seconds = _started(site, step)
         site.lead(step.new)
+        site.settle(step.new)
     except BaseException as error:
         _undo(site, step, error)
         raise
@@ -115,7 +117,6 @@ def _started(site: Site, step: Step) -> float:
     begun = time.monotonic()
     site.start(step.new)
     wait_ready(site, step.new, step.ready_s)
-    site.settle(step.new)
     seconds = time.monotonic() - begun
     console.line("switch", tr("{version} is ready after {seconds:.1f} s", version=step.new, seconds=seconds))
     return seconds

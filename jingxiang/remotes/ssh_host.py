@@ -294,6 +294,7 @@ class SshHost(ABC):
             rollout.wait_ready(site, old, order.timeout_s)
             if present != front:
                 site.lead(old)
+            site.settle(old)  # whoever led to it may have been cut off before that
             console.line("switch", tr("{version} serves already", version=old))
             return Deployed(old, self._url(front), "none", self._hint(front))
         if old == wanted.name or all(each.name != old for each in site.versions()):
