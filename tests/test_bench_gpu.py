@@ -97,7 +97,8 @@ def test_figures_are_ratios_of_one_run_and_empty_where_something_is_missing() ->
         result("svd-xt", EAGER, 20.0),
         result("svd-xt", OURS, 10.0, psnr_db=41.0),
     ]
-    values = {each.name: (each.value, each.holds) for each in gpu.figures(found)}
+    starts = {"first": {"ready_s": 21.0, "first_video_s": 28.0}, "again": {"ready_s": 11.0, "first_video_s": 18.0}}
+    values = {each.name: (each.value, each.holds) for each in gpu.figures(found, starts)}
     assert values == {
         "i2v_s_per_video": (6.0, False),
         "i2v_vs_stock_fp32": (7.0, True),
@@ -106,7 +107,10 @@ def test_figures_are_ratios_of_one_run_and_empty_where_something_is_missing() ->
         "svd_vs_fp16_eager": (2.0, True),
         "animatediff_vs_fp16_eager": (None, None),
         "psnr_db": (41.0, True),
+        "ready_s": (11.0, False),
+        "first_video_s": (18.0, True),
     }
+    assert {each.value for each in gpu.figures(found)[-2:]} == {None}
     assert gpu.figures(found)[0].peers == {EAGER: 12.0, STOCK: 42.0}
 
 

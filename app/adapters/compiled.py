@@ -31,7 +31,7 @@ from app import logs
 DENOISERS = ("unet", "controlnet")
 BLOCKS = ("transformer_in", "down_blocks", "mid_block", "up_blocks")
 DECODER = "vae.decoder"
-TRITON = "triton"  # the folder in an artifact with what Triton made for it: with it no C compiler is needed
+TRITON = "triton"  # the folder in an artifact with what Triton made for it, which takes it seconds for each part
 CACHE = "TRITON_CACHE_DIR"  # read by Triton whenever it looks for something
 LOADERS = 4
 
