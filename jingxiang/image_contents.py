@@ -36,6 +36,8 @@ LARGE_BYTES = 64_000_000  # a file of weights from there on has a layer of its o
 CODE = ("app", "jingxiang")
 LEFT_OUT = ("__pycache__", "tests")
 SOURCES = (".py", ".toml", ".json", ".lock", ".png", ".jpg", ".svg", ".html", ".css", ".js")
+# Folders of `jingxiang` that no app imports (tests/test_imports.py holds that): they would be sent with each change.
+TOOLKIT_ALONE = ("commands", "engines", "fetch", "hubs", "remotes", "sinks")
 KEPT = 3  # sets of bytecode that are made here
 LAYOUT = 2  # of the layer of an environment; part of what its digest is remembered by
 # Where images have a Python that is not ours, the likelier first.
@@ -167,7 +169,8 @@ def app(
     `models`: digests by path below our folder; `kept`: where bytecode is, for the next time.
     """
     folder = definition.folder.lstrip("/")
-    sources = {path.relative_to(root).as_posix(): path.read_bytes() for path in code(root)}
+    inside = (path.relative_to(root) for path in code(root))
+    sources = {path.as_posix(): (root / path).read_bytes() for path in inside if path.parts[1] not in TOOLKIT_ALONE}
     compiled = _compiled(sources, environment, kept)
     files = {**sources, **compiled}
     texts = {
