@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A control plane of Kubernetes for the tests, built from Debian's own source package (1.20: the newest that Debian has):
-# API server and controllers, into DIR. Takes five minutes and 3 GB of /tmp; what is there already is kept.
+# API server and controllers, into DIR. Takes nine minutes on two cores and 3 GB of /tmp; what is there already is kept.
 #
 #   ci/kubernetes.sh DIR
 #
