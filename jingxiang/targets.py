@@ -23,7 +23,7 @@ SHAPES = {
 WORD = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
 HOST = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?\]")
 CONTEXT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.:/@+-]*")
-# https://kubernetes.io/docs/concepts/overview/working-with-objects/names: RFC 1123 label and subdomain
+# Names in Kubernetes: labels and subdomains as RFC 1123 has them
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/@-]*")

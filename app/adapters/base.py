@@ -246,7 +246,7 @@ class Diffusion(abc.ABC):
         """Bring the weights to where they are on that rung."""
         if rung != self.rung:
             if self._compiled is not None:
-                self._compiled.forget_graphs()  # they know where weights are
+                self._compiled.put_away()
             self.rung = ""  # until it is done: if memory runs out meanwhile, they are here and there
             ladder.place(self.pipe, rung, self.device)
             loading.free()

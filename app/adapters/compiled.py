@@ -140,10 +140,16 @@ class Compiled:
         known = parts(self._pipe)
         if unknown := set(codes) - set(known):
             raise ValueError(f"there is no {min(unknown)}")
+        self._graphs.pop(digest, None)  # of the code that it takes the place of
         self._codes[digest] = codes
 
     def holds(self, digest: str) -> bool:
         return digest in self._codes
+
+    def put_away(self) -> None:
+        """Leave the weights as the pipeline has them, for whoever moves them."""
+        self.forget_graphs()
+        self._place(last=False)
 
     def forget_graphs(self) -> None:
         """Give back the memory that captured graphs keep for themselves."""

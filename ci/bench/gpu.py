@@ -34,8 +34,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from diffusers.utils import logging
-from transformers.utils import logging as hub_logging
 
 from app.adapters import gauge, loading
 from app.adapters.gauge import Gauge
@@ -45,7 +43,7 @@ from ci.bench.speed import alone, card, cases, floor, quality, results
 from ci.bench.speed.cases import Case
 from ci.bench.speed.floor import Work
 from ci.bench.speed.ours import Ours, Workshop
-from ci.bench.speed.stock import Stock, Watch, device, synchronize
+from ci.bench.speed.stock import Stock, Watch, can_begin, device, synchronize
 
 if TYPE_CHECKING:
     from app.video import Frames
@@ -133,12 +131,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.small and arguments.write:
         parser.error("--write: figures of tiny models are nothing for docs/benchmarks.md")
-    if not (torch.cuda.is_available() or arguments.small):
-        sys.stderr.write("error: this bench needs a CUDA GPU; --small tries it with tiny models on any machine\n")
+    if not can_begin(small=arguments.small):
         return 1
-    for each in (logging, hub_logging):
-        each.set_verbosity_error()
-        each.disable_progress_bar()
     names = arguments.model or list(cases.TINY if arguments.small else cases.PRESETS)
     with tempfile.TemporaryDirectory(prefix="bench-gpu-") as scratch:
         folder = arguments.folder or Path(scratch)

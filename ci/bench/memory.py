@@ -29,9 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.utils import logging
 from PIL import Image
-from transformers.utils import logging as hub_logging
 
 from app import adapters
 from app.adapters import loading
@@ -40,7 +38,7 @@ from app.adapters.gauge import Gauge
 from ci.bench import report
 from ci.bench.report import Figure
 from ci.bench.speed import card, cases
-from ci.bench.speed.stock import Watch, device, drop_caches, opened
+from ci.bench.speed.stock import Watch, can_begin, device, drop_caches, opened
 from jingxiang.models import FULL, Memory, ModelSpec, Preset
 
 STEPS = 2
@@ -81,12 +79,8 @@ class Peaks:
 
 def main() -> int:
     arguments = _parser().parse_args()
-    if not (torch.cuda.is_available() or arguments.small):
-        sys.stderr.write("error: this bench needs a CUDA GPU; --small tries it with tiny models on any machine\n")
+    if not can_begin(small=arguments.small):
         return 1
-    for each in (logging, hub_logging):
-        each.set_verbosity_error()
-        each.disable_progress_bar()
     results: list[dict[str, Any]] = []
     laws: list[dict[str, Any]] = []
     for name in arguments.model or (cases.TINY if arguments.small else SIZES):

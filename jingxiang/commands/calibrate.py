@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import NoReturn
 
-from jingxiang import gpu, models, process
-from jingxiang.commands import fetch
-from jingxiang.commands.setup import setup
+from jingxiang import gpu, models
+from jingxiang.commands.app import become
 from jingxiang.places import Places
 
 
@@ -16,11 +13,6 @@ def calibrate(places: Places, *, model: str, mirror: str, profile: str, as_json:
     """Set up the app's environment, fetch the model, and become the app's own command."""
     catalog = models.load(places.root / "app" / "models.toml")
     spec = catalog.choose(model, gpu=bool(gpu.detect().cards))
-    environment = setup(places, mirror=mirror, profile=profile)
-    fetch.ready(places, catalog, spec, mirror=mirror)
-    argv: list[str | Path] = [
-        environment.python, "-m", "app", "calibrate", "--model", spec.name, "--models", places.models,
-        *(["--json"] if as_json else []),
-    ]  # fmt: skip
-    os.chdir(places.root)  # `-m app` must find our package, not one in the caller's folder
-    process.replace(argv)
+    become(
+        places, "calibrate", ["--json"] if as_json else [], catalog=catalog, spec=spec, mirror=mirror, profile=profile
+    )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NoReturn
 
-from jingxiang import gpu, models, process
-from jingxiang.commands import fetch
-from jingxiang.commands.setup import setup
+from jingxiang import gpu, models
+from jingxiang.commands.app import become
 from jingxiang.errors import UsageError
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -37,12 +35,11 @@ def generate(
         raise UsageError(tr("the seed must be a whole number, not '{seed}'", seed=seed))
     if not Path(image).is_file():
         raise UsageError(tr("{name}: no such file", name=image))
-    environment = setup(places, mirror=mirror, profile=profile)
-    fetch.ready(places, catalog, spec, mirror=mirror)
-    argv: list[str | Path] = [
-        environment.python, "-m", "app", "generate", "--model", spec.name, "--models", places.models,
-        "--image", Path(image).absolute(), f"--prompt={prompt}", "--out", Path(out).absolute(), "--preset", preset,
-        *([f"--negative={negative}"] if negative else []), *([f"--seed={seed}"] if seed else []),
-    ]  # fmt: skip
-    os.chdir(places.root)  # `-m app` must find our package, not one in the caller's folder
-    process.replace(argv)
+    become(
+        places, "generate",
+        [
+            "--image", Path(image).absolute(), f"--prompt={prompt}", "--out", Path(out).absolute(), "--preset", preset,
+            *([f"--negative={negative}"] if negative else []), *([f"--seed={seed}"] if seed else []),
+        ],
+        catalog=catalog, spec=spec, mirror=mirror, profile=profile,
+    )  # fmt: skip

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from jingxiang import gpu, models, ports, process
-from jingxiang.commands import fetch
-from jingxiang.commands.setup import setup
+from jingxiang import gpu, models, ports
+from jingxiang.commands.app import become
 from jingxiang.errors import UsageError
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -34,14 +33,9 @@ def up(places: Places, *, mirror: str, model: str, profile: str, page: Page) -> 
     passwords = Path(page.passwords).absolute() if page.passwords else None
     if passwords is not None and not os.access(passwords, os.R_OK):
         raise UsageError(tr("{file}: cannot be read", file=page.passwords))
-    environment = setup(places, mirror=mirror, profile=profile)
-    fetch.ready(places, catalog, spec, mirror=mirror)
-    argv: list[str | Path] = [
-        environment.python, "-m", "app", "serve", "--model", spec.name, "--models", places.models,
-        "--outputs", places.outputs, "--host", page.host, "--port", str(page.port),
-        *(["--open"] if page.opens_browser else []),
-    ]  # fmt: skip
+    options: list[str | Path] = ["--outputs", places.outputs, "--host", page.host, "--port", str(page.port)]
+    if page.opens_browser:
+        options.append("--open")
     if passwords is not None:
-        argv += ["--password-file", passwords]
-    os.chdir(places.root)  # `-m app` must find our package, not one in the caller's folder
-    process.replace(argv)
+        options += ["--password-file", passwords]
+    become(places, "serve", options, catalog=catalog, spec=spec, mirror=mirror, profile=profile)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
-from jingxiang import gpu, models, process, profiles
-from jingxiang.commands import fetch
-from jingxiang.commands.setup import setup
+from jingxiang import gpu, models, profiles
+from jingxiang.commands.app import become
 from jingxiang.errors import UsageError
 from jingxiang.language import tr
 from jingxiang.places import Places
@@ -40,11 +38,5 @@ def warm(places: Places, *, model: str, presets: Sequence[str], mirror: str, pro
     spec = catalog.choose(model, gpu=bool(found.cards))
     for preset in presets:
         spec.preset(preset)
-    environment = setup(places, mirror=mirror, profile=profile)
-    fetch.ready(places, catalog, spec, mirror=mirror)
-    argv: list[str | Path] = [
-        environment.python, "-m", "app", "warm", "--model", spec.name, "--models", places.models,
-        *(f"--preset={preset}" for preset in presets), *(["--json"] if as_json else []),
-    ]  # fmt: skip
-    os.chdir(places.root)  # `-m app` must find our package, not one in the caller's folder
-    process.replace(argv)
+    wanted = [*(f"--preset={preset}" for preset in presets), *(["--json"] if as_json else [])]
+    become(places, "warm", wanted, catalog=catalog, spec=spec, mirror=mirror, profile=profile)

@@ -140,7 +140,7 @@ WRONG = {
     "error: app/models.toml: no model named 'svd'; there is ": ["lock", "--models", "smoke", "--models", "svd"],
     "error: smoke: is made on this machine; there is nothing to fetch": ["verify", "--model", "smoke"],
     "error: which model? one or more names, or --all": ["fetch"],
-    "error: ci/bench: no bench named 'speed'; there is engine, faults, fetch, gpu, image, ": ["bench", "speed"],
+    "error: ci/bench: no bench named 'speed'; there is deploy, engine, faults, fetch, ": ["bench", "speed"],
 }  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 import numpy as np
 import torch
+from diffusers.utils import logging
+from transformers.utils import logging as hub_logging
 
 from app import picture
 from app.adapters.animatediff import SCHEDULE
@@ -61,6 +63,17 @@ def opened(spec: ModelSpec, folder: Path, dtype: torch.dtype) -> Any:
     if spec.pipeline == "i2vgen-xl" and not hasattr(pipe.text_encoder, "text_model"):
         object.__setattr__(pipe.text_encoder, "text_model", pipe.text_encoder)  # see app.adapters.i2vgen_xl
     return pipe
+
+
+def can_begin(*, small: bool) -> bool:
+    """Whether there is a GPU, or none is needed; libraries are silent from then on."""
+    if not (torch.cuda.is_available() or small):
+        sys.stderr.write("error: this bench needs a CUDA GPU; --small tries it with tiny models on any machine\n")
+        return False
+    for each in (logging, hub_logging):
+        each.set_verbosity_error()
+        each.disable_progress_bar()
+    return True
 
 
 def drop_caches() -> bool:
