@@ -88,7 +88,9 @@ def test_a_bare_python_makes_the_toolkit_once(version: str, bare: Checkout, tmp_
     assert first.code == 0, first.stderr
     assert f"toolkit  making .venv with Python {version}\n" in first.stderr
     assert re.search(r"^toolkit  \d+ packages installed, every hash checked$", first.stderr, re.MULTILINE)
-    assert re.search("^  up +Set up, make sure that the model is there, and serve the\\s+app.$", first.stdout, re.MULTILINE)
+    assert re.search(
+        "^  up +Set up, make sure that the model is there, and serve the\\s+app.$", first.stdout, re.MULTILINE
+    )
     # again: nothing is made, and the same is printed; from another folder and through a link as well
     again = bare.run(python(version), "tasks.py", "--list")
     assert (again.code, again.stdout, again.stderr) == (0, first.stdout, "")
