@@ -17,7 +17,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 packages=(
   "git git" "ca-certificates" "fonts-noto-cjk" "libatomic1" "docker.io dockerd" "docker-cli docker" "iptables iptables"
   "docker-registry docker-registry" "openssh-server sshd" "iproute2 ip" "mount mount" "btrfs-progs" "xfsprogs" "e2fsprogs mkfs.ext4"
-  "openssl openssl" "tinyproxy tinyproxy" "mmdebstrap mmdebstrap" "postgresql" "patchelf patchelf"
+  "openssl openssl" "curl curl" "gnupg gpg" "tinyproxy tinyproxy" "mmdebstrap mmdebstrap" "postgresql" "patchelf patchelf"
   "podman podman" "catatonit" "netavark" "aardvark-dns" "golang-go go" "golang-github-modern-go-reflect2-dev" "etcd-server etcd"
 )
 policy=/usr/sbin/policy-rc.d

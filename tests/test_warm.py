@@ -17,6 +17,7 @@ from app.artifacts import Key, Shelf
 from app.warming import NoGpu, NotKept, NotWanted
 from jingxiang import models as catalog
 from jingxiang import process
+from jingxiang.commands import app as app_command
 from jingxiang.commands import fetch
 from jingxiang.commands import warm as command
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
@@ -229,7 +230,7 @@ def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **options: object) -> 
     def replaced(argv: list[str | Path]) -> None:
         became.append([str(word) for word in argv])
 
-    monkeypatch.setattr(command, "setup", lambda *_, **__: Environment)
+    monkeypatch.setattr(app_command, "setup", lambda *_, **__: Environment)
     monkeypatch.setattr(fetch, "ready", lambda *_, **__: None)
     monkeypatch.setattr(process, "replace", replaced)
     monkeypatch.chdir(tmp_path)

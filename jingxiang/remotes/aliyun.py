@@ -26,13 +26,39 @@ from jingxiang.targets import AliyunTarget, SshTarget
 
 SSH_S, PAUSE_S = 300, 5.0  # until a new instance takes logins
 KEYS = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")  # the public half goes to the instance
+READY_S = 900.0  # until it has installed what it lacks
+# NVIDIA's packages for docker, from a mirror that hosts in China reach; signed by the key of this fingerprint.
+TOOLKIT = "https://mirrors.ustc.edu.cn/libnvidia-container"
+TOOLKIT_KEY = "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
+# Run once by a new instance, as root. $1, $2: as above; $3: what paths begin with.
+INSTALL = r"""
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+have() { command -v "$1" >/dev/null; }
+install() { apt-get update; apt-get install -y "$@"; }
+have docker || install docker.io
+if ! have nvidia-ctk; then
+  have curl && have gpg || install ca-certificates curl gpg
+  keys=$(mktemp -d) ring=$3/usr/share/keyrings/nvidia-container-toolkit.gpg
+  curl -fsS --retry 5 "$1/gpgkey" | gpg --homedir "$keys" --batch --import
+  gpg --homedir "$keys" --batch --export "$2" >"$ring"  # this one alone, whatever else came with it
+  [ -s "$ring" ] || { echo "$1: not the key $2" >&2; exit 1; }
+  echo "deb [signed-by=$ring] $1/stable/deb/$(dpkg --print-architecture) /" \
+    >"$3/etc/apt/sources.list.d/nvidia-container-toolkit.list"
+  install nvidia-container-toolkit
+fi
+nvidia-ctk runtime configure --runtime=docker
+systemctl restart docker
+"""
 SCRIPT = """\
 #cloud-config
 ssh_authorized_keys: {keys}
 disable_root: false
 runcmd:
-  - [sh, -c, "command -v docker || (apt-get update && apt-get install -y docker.io)"]
+  - {install}
 """
+# It may take logins before all that is done, and may have been made from an image without cloud-init.
+AWAIT = "command -v cloud-init >/dev/null || exit 0; cloud-init status --wait"
 
 
 @dataclass(frozen=True)
@@ -71,7 +97,7 @@ class Aliyun:
         now = self._found()
         if not now["id"]:
             now = self._create(order)
-        self._await_ssh(now)
+        self._await_ready(now)
         return self._host(now).deploy(order, images)
 
     def status(self) -> Status:
@@ -122,8 +148,13 @@ class Aliyun:
         return {
             "name": self._name, "type": target.instance_type, "spot": target.spot, "disk_gb": target.disk_gb,
             "key": target.key, "image": target.image, "group": target.group, "switch": target.switch,
-            "until": until.strftime("%Y-%m-%dT%H:%M:00Z"), "script": SCRIPT.format(keys=json.dumps(self._keys())),
+            "until": until.strftime("%Y-%m-%dT%H:%M:00Z"), "script": self._script(),
         }  # fmt: skip
+
+    def _script(self) -> str:
+        """What the instance does when it starts first."""
+        install = ["sh", "-c", INSTALL, "sh", TOOLKIT, TOOLKIT_KEY, ""]
+        return SCRIPT.format(keys=json.dumps(self._keys()), install=json.dumps(install))
 
     def _keys(self) -> list[str]:
         """The user's public key, unless one that Aliyun has is to be taken. Raises `UsageError`."""
@@ -158,13 +189,16 @@ class Aliyun:
             raise UsageError(tr("{address}: nothing is deployed there", address=self.address))
         return self._host(now)
 
-    def _await_ssh(self, now: Event) -> None:
+    def _await_ready(self, now: Event) -> None:
         host = self._host(now)
         assert isinstance(host, SshDocker)
         end = time.monotonic() + SSH_S
         while True:
             try:
-                with Connection(host.login):
+                with Connection(host.login) as link:
+                    if link.run(AWAIT, timeout_s=READY_S).code:
+                        console.warn(tr("cloud-init did not end well on {id}: see there /var/log/cloud-init-output.log",
+                                        id=now["id"]))  # fmt: skip
                     return
             except Unreachable as error:
                 if time.monotonic() > end:

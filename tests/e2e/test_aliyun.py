@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -19,7 +21,7 @@ from jingxiang.places import here
 from jingxiang.remotes import aliyun as remote_module
 from jingxiang.remotes.aliyun import Aliyun
 from jingxiang.targets import AliyunTarget
-from tests.peers import aliyun
+from tests.peers import aliyun, system
 from tests.peers.aliyun import Ecs
 from tests.peers.images import Versions
 
@@ -157,3 +159,72 @@ def test_without_an_account(ecs: Ecs, monkeypatch: pytest.MonkeyPatch) -> None:
     (problem,) = remote(ecs).check(Order(), Versions())
     assert "no credentials: ALIBABA_CLOUD_ACCESS_KEY_ID" in problem.text
     assert ecs.asked == []
+
+
+TOOLS = ("sh", "curl", "gpg", "gpg-agent", "mktemp", "dpkg", "ln")
+APT_GET = """#!/bin/sh
+echo "apt-get $*" >>{said}
+case "$*" in
+*docker.io*) ln -s {bin}/systemctl {bin}/docker ;;
+*nvidia-container-toolkit*) ln -s {bin}/systemctl {bin}/nvidia-ctk ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("is_theirs", [True, False], ids=["the key", "another key"])
+def test_a_new_instance_installs_what_gives_gpus_to_containers(is_theirs: bool, tmp_path: Path) -> None:
+    """Real curl and gpg; apt-get and systemctl write down what they are told."""
+    programs, said, root = tmp_path / "bin", tmp_path / "said", tmp_path / "root"
+    for name in TOOLS:
+        found = shutil.which(name)
+        system.require(found, f"no {name}")
+        (programs / name).parent.mkdir(exist_ok=True)
+        (programs / name).symlink_to(str(found))
+    (programs / "systemctl").write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >>{said}\n')
+    (programs / "apt-get").write_text(APT_GET.format(said=said, bin=programs))
+    for name in ("systemctl", "apt-get"):
+        (programs / name).chmod(0o755)
+    for folder in ("usr/share/keyrings", "etc/apt/sources.list.d"):
+        (root / folder).mkdir(parents=True)
+    keys = [made_key(tmp_path / name) for name in ("nvidia", "other")]
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "gpgkey").write_bytes(b"".join(block for _, block in keys[not is_theirs :]))
+    url = (tmp_path / "served").as_uri()
+    argv = ["sh", "-c", remote_module.INSTALL, "sh", url, keys[0][0], str(root)]
+    done = subprocess.run(argv, env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
+    ring = root / "usr/share/keyrings/nvidia-container-toolkit.gpg"
+    sources = root / "etc/apt/sources.list.d/nvidia-container-toolkit.list"
+    lines = said.read_text().splitlines()
+    assert lines[:2] == ["apt-get update", "apt-get install -y docker.io"]
+    if not is_theirs:
+        assert (done.returncode, len(lines), sources.exists()) == (1, 2, False)
+        assert f"{url}: not the key {keys[0][0]}" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    assert listed_keys(ring.read_bytes()) == [keys[0][0]], "the other one is left out"
+    architecture = subprocess.check_output(["dpkg", "--print-architecture"], text=True).strip()
+    assert sources.read_text() == f"deb [signed-by={ring}] {url}/stable/deb/{architecture} /\n"
+    assert lines[2:] == [
+        "apt-get update", "apt-get install -y nvidia-container-toolkit",
+        "nvidia-ctk runtime configure --runtime=docker", "systemctl restart docker",
+    ]  # fmt: skip
+    # again, as when it is started from an image that has it all
+    said.unlink()
+    subprocess.run(argv, env={"PATH": str(programs)}, capture_output=True, check=True)
+    assert said.read_text().splitlines() == lines[4:]
+
+
+def made_key(home: Path) -> tuple[str, bytes]:
+    """A key to sign with: fingerprint, and what is public of it."""
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch"]
+    subprocess.run([*gpg, "--passphrase", "", "--quick-gen-key", home.name, "ed25519"], capture_output=True, check=True)
+    block = subprocess.check_output([*gpg, "--armor", "--export", home.name])
+    return listed_keys(block)[0], block
+
+
+def listed_keys(block: bytes) -> list[str]:
+    """Fingerprints of the keys in it."""
+    argv = ["gpg", "--batch", "--show-keys", "--with-colons"]
+    said = subprocess.check_output(argv, input=block, stderr=subprocess.DEVNULL).decode()
+    return [line.split(":")[9] for line in said.splitlines() if line.startswith("fpr:")]

@@ -18,10 +18,12 @@ from typing import Any
 import httpx
 import pytest
 
-from jingxiang import container_plan, proxy_plan
+from jingxiang import container_plan, mirrors, proxy_plan
+from jingxiang.commands import engines
 from jingxiang.container_plan import OUTPUTS
 from jingxiang.host_facts import PROXY
-from tests.peers import base_image, checkout, remote_machine, system
+from jingxiang.places import here
+from tests.peers import aliyun, base_image, checkout, remote_machine, system
 from tests.peers.checkout import Change, Checkout, Done
 from tests.peers.crowd import ENDS, Crowd, job, post
 from tests.peers.remote_machine import Machine, wait_until
@@ -438,6 +440,53 @@ def test_where_nothing_served_before_a_failure_says_so(client: Client, first: di
     assert done.code == 5, done.stderr
     assert "nothing is serving now" in error(done)
     assert client.deploy().code == 0
+
+
+RENTED = "aliyun://cn-test/ecs.gn7i-c8g1.2xlarge?key=ours"
+# Started as `deploy`, `deploy-status` and `deploy-destroy` are, but for the server that is asked. $1: its address;
+# $2: the Python with the SDK; $3: the base image.
+RENT = f"""
+import sys
+from pathlib import Path
+from jingxiang import targets
+from jingxiang.commands import deploy
+from jingxiang.places import here
+from jingxiang.remotes.aliyun import Aliyun
+server, python, base = sys.argv[1:]
+deploy._remote = lambda address: Aliyun(targets.parse(address), address, lambda _: Path(python), server)
+source = deploy.Source(here(), model="smoke", profile="cpu", engine="venv", base=base)
+deploy.deploy({RENTED!r}, source, deploy.order(yes=True), as_json=True)
+deploy.status({RENTED!r})
+deploy.destroy({RENTED!r}, deploy.order(), volumes=True)
+"""
+
+
+def test_a_rented_instance_is_such_a_host(
+    client: Client, first: dict[str, Any], no_proxy: None, tmp_path: Path
+) -> None:
+    """From nothing to a page on it, and away: what is rented is the machine of these tests."""
+    client.machine.forget()
+    config = client.machine.configured(tmp_path / "config", Host=client.machine.address)
+    path = f"{client.machine.program(tmp_path / 'bin', config=config)}:{checkout.path()}"
+    env = {"PATH": path, "ALIBABA_CLOUD_ACCESS_KEY_ID": "id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "secret"}
+    sdk = engines.tools(here(), mirrors.load(here().root), mirror="auto", name="aliyun")
+    said = tmp_path / "said"
+    with aliyun.serving() as ecs, client.machine.having("cloud-init", f'#!/bin/sh\necho "$*" >>{said}\n'):
+        ecs.host = client.machine.address
+        python = client.checkout.folder / ".venv" / "bin" / "python"
+        done = client.checkout.run(python, "-c", RENT, ecs.address, sdk, client.base, env=env)
+    assert done.code == 0, done.stderr
+    deployed, _, url = done.stdout.rstrip().rpartition("\n")
+    assert (json.loads(deployed)["url"], url) == (f"http://127.0.0.1:{PORT}",) * 2
+    assert json.loads(deployed)["hint"] == f"ssh -L {PORT}:127.0.0.1:{PORT} root@{client.machine.address}"
+    assert "instance i-1" in done.stderr
+    assert f"serving  {json.loads(deployed)['version']}, ready" in done.stderr
+    assert said.read_text() == "status --wait\n", "it was not asked for docker before it had it"
+    assert ecs.instances == {}
+    with client.machine.tunnel(PORT) as near:
+        assert httpx.get(f"{near}/readyz", trust_env=False).status_code == 200
+    known = (client.checkout.folder / ".jingxiang" / "aliyun" / "i-1").read_text().split()
+    assert known[:2] == [client.machine.address, "ssh-ed25519"]
 
 
 def test_destroy_keeps_pictures_and_videos_unless_told_otherwise(client: Client, first: dict[str, Any]) -> None:

@@ -17,9 +17,10 @@ DRY_RUN = ("DryRunOperation", "Request validation has been passed with DryRun fl
 @dataclass
 class Ecs:
     """`dry_run`: code and text that a dry run ends with; None: it makes an instance instead. `lost`: how many answers
-    to creations do not arrive."""
+    to creations do not arrive; `host`: the address of every instance."""
 
     address: str = ""
+    host: str = "127.0.0.1"
     dry_run: tuple[str, str] | None = DRY_RUN
     lost: int = 0
     images: tuple[str, ...] = ("ubuntu_22_04_x64_20G_gpu_550_20260101.vhd", "ubuntu_24_04_x64_20G_20260901.vhd")
@@ -45,13 +46,17 @@ class Ecs:
         if action == "DescribePrice":
             return {"PriceInfo": {"Price": {"TradePrice": 9.5, "Currency": "CNY"}}}
         if action == "DescribeInstances":
-            rows = [_instance(each) for each in self.instances.values() if each["Tag.1.Value"] == asked["Tag.1.Value"]]
-            return {"Instances": {"Instance": rows}}
+            ours = [each for each in self.instances.values() if each["Tag.1.Value"] == asked["Tag.1.Value"]]
+            return {"Instances": {"Instance": [self._row(each) for each in ours]}}
         if action == "DeleteInstance":
             self.instances = {k: v for k, v in self.instances.items() if v["InstanceId"] != asked["InstanceId"]}
             return {}
         assert action == "RunInstances", action
         return self._run(asked)
+
+    def _row(self, made: dict[str, str]) -> dict[str, Any]:
+        return {"InstanceId": made["InstanceId"], "Status": "Running", "AutoReleaseTime": made["AutoReleaseTime"],
+                "PublicIpAddress": {"IpAddress": [self.host]}}  # fmt: skip
 
     def _run(self, asked: dict[str, str]) -> dict[str, Any]:
         if asked.get("DryRun", "").lower() == "true" and self.dry_run:
@@ -67,11 +72,6 @@ class Ecs:
 
 class Refusal(Exception):
     pass
-
-
-def _instance(row: dict[str, str]) -> dict[str, Any]:
-    return {"InstanceId": row["InstanceId"], "Status": "Running", "AutoReleaseTime": row["AutoReleaseTime"],
-            "PublicIpAddress": {"IpAddress": ["127.0.0.1"]}}  # fmt: skip
 
 
 @contextlib.contextmanager
