@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 import time
@@ -26,6 +27,12 @@ class Machine:
         """Where its network is reached from here."""
         line = next(line for line in (self.folder / "config").read_text().splitlines() if "HostName" in line)
         return line.split()[1]
+
+    @property
+    def sent_bytes(self) -> int:
+        """What has gone there through its cable, of all programs."""
+        route = json.loads(subprocess.check_output(["ip", "-json", "route", "get", self.address]))
+        return int(Path(f"/sys/class/net/{route[0]['dev']}/statistics/tx_bytes").read_text())
 
     @property
     def data(self) -> Path:
