@@ -14,6 +14,7 @@ from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.places import Places
 
+SLOWEST = "--durations=25"  # so that whoever wants CI to be faster knows where to begin
 # A file stays on one core: its tests share what they start.
 # One process more than cores: many tests wait for servers that do not answer.
 FAST = ("-m", "not e2e", "--numprocesses", str(len(os.sched_getaffinity(0)) + 1), "--dist", "loadfile")
@@ -27,8 +28,9 @@ class CheckFailed(JingxiangError):
 
 
 def test(places: Places, *, mirror: str, match: str) -> NoReturn:
-    """All tests; or those whose name matches."""
-    _pytest(places, setup(places, mirror=mirror, profile=DEVELOPMENT).python, ["-k", match] if match else [])
+    """All tests; or those whose name matches. The slowest are named."""
+    options = [SLOWEST, *(["-k", match] if match else [])]
+    _pytest(places, setup(places, mirror=mirror, profile=DEVELOPMENT).python, options)
 
 
 def check(places: Places, *, mirror: str) -> NoReturn:
