@@ -122,6 +122,12 @@ def to_yaml(manifests: Sequence[Manifest]) -> str:
     return str(yaml.dump_all(manifests, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
+def database_url(target: KubernetesTarget, password: str) -> str:
+    """Of the PostgreSQL that is ours. With the namespace: KEDA asks it, too, and lives in another one."""
+    host = f"{_name(DATABASE)}.{target.namespace}.svc"
+    return f"postgresql://{NAME}:{password}@{host}/{NAME}"
+
+
 def shown(cluster: Cluster, names: Sequence[str]) -> str:
     """Everything as YAML, with the names of what the Secret holds and not what they are."""
     hidden = secret(dict.fromkeys(names, HIDDEN), cluster.edition or HIDDEN)
@@ -278,9 +284,13 @@ def _service(role: str = APP) -> Manifest:
 
 
 def _volume(cluster: Cluster, access: str) -> Manifest:
+    head = _head("v1", "PersistentVolumeClaim", _volume_name(cluster), "")
+    return {**head, "spec": _claim(cluster, access, OUTPUTS_SIZE)}
+
+
+def _claim(cluster: Cluster, access: str, size: str) -> Manifest:
     storage = {"storageClassName": cluster.target.storage} if cluster.target.storage else {}
-    spec = {"accessModes": [access], **storage, "resources": {"requests": {"storage": OUTPUTS_SIZE}}}
-    return {**_head("v1", "PersistentVolumeClaim", _volume_name(cluster), ""), "spec": spec}
+    return {"accessModes": [access], **storage, "resources": {"requests": {"storage": size}}}
 
 
 def _volume_name(cluster: Cluster) -> str:
@@ -315,7 +325,7 @@ def _database(cluster: Cluster) -> Manifest:
     }
     claim: Manifest = {
         "metadata": {"name": "data", "labels": {"app.kubernetes.io/managed-by": NAME}},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": DATABASE_SIZE}}},
+        "spec": _claim(cluster, "ReadWriteOnce", DATABASE_SIZE),
     }
     pod = {
         "terminationGracePeriodSeconds": MARGIN_S,

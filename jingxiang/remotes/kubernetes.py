@@ -159,12 +159,12 @@ class Kubernetes:
             values[manifests.PASSWORDS] = f"{ADMIN}:{secrets.token_urlsafe(12)}\n"
         if self.target.gpus > 1:
             if given := os.environ.get(manifests.JOBS):
-                values[manifests.JOBS] = given
+                # without the driver, which SQLAlchemy alone understands, and not KEDA
+                values[manifests.JOBS] = f"{POSTGRES[0]}{given.partition('://')[2]}"
             elif self._owns_database(found) and manifests.DATABASE_PASSWORD not in held:
                 password = secrets.token_hex(16)  # no character of it needs to be quoted in a URL
-                host = f"{manifests.NAME}-{manifests.DATABASE}"
                 values[manifests.DATABASE_PASSWORD] = password
-                values[manifests.JOBS] = f"postgresql://{manifests.NAME}:{password}@{host}/{manifests.NAME}"
+                values[manifests.JOBS] = manifests.database_url(self.target, password)
         if self.target.media:
             values |= {name: os.environ[name] for name in manifests.BUCKET_KEYS if os.environ.get(name)}
         return values

@@ -155,7 +155,7 @@ def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pyt
     done = many.deploy(ORDER, Versions("two"))
     assert images_there(plane, many) == {"jingxiang-web": "two", "jingxiang-worker": "two"}  # that of one card has gone
     found = secrets(plane, many)
-    host = "jingxiang-database/jingxiang"
+    host = f"jingxiang-database.{namespace(many)}.svc/jingxiang"
     assert found["JINGXIANG_JOBS"] == f"postgresql://jingxiang:{found['POSTGRES_PASSWORD']}@{host}"
     assert found["POSTGRES_PASSWORD"] not in many.plan(ORDER, Versions("two"))
 
@@ -177,7 +177,7 @@ def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pyt
     assert set(images_there(plane, many).values()) == {"three"}
 
     # one that the user brings is kept, too
-    monkeypatch.setenv("JINGXIANG_JOBS", "postgresql://u:p@db.example/jobs")
+    monkeypatch.setenv("JINGXIANG_JOBS", "postgresql+psycopg://u:p@db.example/jobs")
     in_namespace(namespace(remote), "?gpus=2").deploy(ORDER, Versions("four"))
     assert secrets(plane, many)["JINGXIANG_JOBS"] == "postgresql://u:p@db.example/jobs"
 
