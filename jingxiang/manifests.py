@@ -7,23 +7,23 @@ comes after the workers: it starts when one of them takes jobs, and so is the ga
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from jingxiang.digest import canonical_json
 from jingxiang.image_definition import Definition
-from jingxiang.targets import KubernetesTarget
+from jingxiang.redaction import HIDDEN
+from jingxiang.targets import BUCKET_KEYS, KubernetesTarget
 
 Manifest: TypeAlias = dict[str, Any]
 
 NAME = "jingxiang"
 APP, WEB, WORKER, DATABASE = "app", "web", "worker", "database"
 SECRET, FAILED = f"{NAME}-secrets", f"{NAME}-failed"  # FAILED: a ConfigMap with the log of what did not get ready
-# What the Secret holds: the file of those who may log in, the address of the job store, the database's own password,
-# and what a bucket is opened with.
+# What the Secret holds: the file of those who may log in, the address of the job store, the database's own password
+# (and what a bucket is opened with: `targets.BUCKET_KEYS`).
 PASSWORDS, JOBS, DATABASE_PASSWORD = "passwords", "JINGXIANG_JOBS", "POSTGRES_PASSWORD"
-BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 SECRETS_FOLDER = "/run/secrets/jingxiang"
 MEDIA = "/media"  # where the volume is that several pods share
 EDITION = f"{NAME}/secrets"  # changes with the Secret, so that pods are made again that have read it
@@ -39,7 +39,6 @@ OUTPUTS_SIZE, DATABASE_SIZE = "30Gi", "5Gi"
 STARTUP_EVERY_S = 10
 MARGIN_S = 30  # between the end of the longest job and being killed
 TCP = {"protocol": "TCP"}  # said, because server-side apply finds an entry by it
-HIDDEN = "(hidden)"
 CONFINED = {
     "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
 }  # fmt: skip
@@ -379,13 +378,3 @@ def _name(role: str) -> str:
 def _from_secret(name: str, *, is_optional: bool = False) -> Manifest:
     found: Manifest = {"name": SECRET, "key": name}
     return {"name": name, "valueFrom": {"secretKeyRef": found | ({"optional": True} if is_optional else {})}}
-
-
-def pods(cluster: Cluster) -> Iterator[Manifest]:
-    """The pods alone, as a program without a control plane runs them (`podman kube play`)."""
-    for stage in stages(cluster):
-        for each in stage.manifests:
-            if each["kind"] == "Deployment":
-                template = each["spec"]["template"]
-                metadata = {"name": each["metadata"]["name"], "labels": template["metadata"]["labels"]}
-                yield {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}

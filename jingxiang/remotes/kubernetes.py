@@ -34,7 +34,7 @@ from jingxiang.profiles import CPU
 from jingxiang.remotes import ledger
 from jingxiang.remotes.base import Choice, Images, Tools
 from jingxiang.remotes.sdk import Event, Refused, Sdk
-from jingxiang.targets import KubernetesTarget
+from jingxiang.targets import BUCKET_KEYS, KubernetesTarget
 
 MIB = 1 << 20
 # What a card is taken for where no label says what it is: an older driver than most clusters have, so that it fits.
@@ -166,7 +166,7 @@ class Kubernetes:
                 values[manifests.DATABASE_PASSWORD] = password
                 values[manifests.JOBS] = manifests.database_url(self.target, password)
         if self.target.media:
-            values |= {name: os.environ[name] for name in manifests.BUCKET_KEYS if os.environ.get(name)}
+            values |= {name: os.environ[name] for name in BUCKET_KEYS if os.environ.get(name)}
         return values
 
     # What is found
@@ -253,17 +253,26 @@ class Kubernetes:
             for last in self._events(action, **job):
                 if last["event"] == "step":
                     _show(last)
-                failed = last if last["event"] == "failed" else failed
+                if last["event"] == "failed":
+                    failed = last
+                    text = tr("what was there before is brought back; to interrupt that leaves it half done")
+                    console.line("undo", text)
                 undone = last if last["event"] == "undone" else undone
         except JingxiangError:
-            if failed is None:
+            if failed is None or failed["kind"] == "taken":
                 raise
             raise self._failed(failed, undone or {}) from None
+        except (KeyboardInterrupt, SystemExit):
+            if failed:
+                console.line("serving", _serves(undone or {})[1])
+            elif last.get("event") == "result":
+                console.line("serving", tr("that was done already"))
+            raise
         return last
 
     def _explained(self, error: Refused) -> JingxiangError:
         more = error.event
-        if error.kind == "locked":
+        if error.kind in ("locked", "taken"):
             text = tr("{address}: {who} deploys there since {since}", address=self.address, who=more["by"] or "?",
                       since=more["since"] or "?")  # fmt: skip
             return DeployError(LOCKED, text, (tr("if that is over: --break-lock"),))
@@ -279,8 +288,7 @@ class Kubernetes:
     def _failed(self, failed: Event, undone: Event) -> DeployError:
         lines = [str(line) for line in failed.get("lines", ())]
         text = "\n       ".join([tr("the new version is not healthy: {reason}", reason=_reason(failed)), *lines])
-        serves = undone.get("serves", "")
-        code, end = (RESTORED, tr("still serving: {version}", version=serves)) if serves else (DOWN, _nothing(undone))
+        code, end = _serves(undone)
         return DeployError(code, f"{text}\n       {end}", (f"python3 tasks.py deploy-logs {self.address} --failed",))
 
     def _deployed(self, order: Order, version: str, strategy: str) -> Deployed:
@@ -333,15 +341,23 @@ def _reason(failed: Event) -> str:
     if kind == "timeout":
         text = tr("{name} was not ready within {seconds} s", name=failed["name"], seconds=failed["seconds"])
         return ": ".join(filter(None, (text, failed["reason"])))
+    if kind == "gone":
+        return tr("{name} was deleted meanwhile", name=failed["name"])
+    if kind == "taken":
+        return tr("{who} deploys there now", who=failed["by"] or "?")
     return str(failed.get("text") or kind)
 
 
-def _nothing(undone: Event) -> str:
+def _serves(undone: Event) -> tuple[int, str]:
+    """What does after a deployment was undone: the exit code, and in words."""
+    if serves := undone.get("serves"):
+        return RESTORED, tr("still serving: {version}", version=serves)
     if not undone:
-        return tr("what serves now is not known: the cluster does not answer any more")
+        return DOWN, tr("what serves now is not known: the cluster does not answer any more")
     if undone.get("kind"):
-        return tr("nothing is serving: what was there before did not come back: {reason}", reason=_reason(undone))
-    return tr("nothing is serving; what was applied was taken back")
+        text = tr("nothing is serving: what was there before did not come back: {reason}", reason=_reason(undone))
+        return DOWN, text
+    return DOWN, tr("nothing is serving; what was applied was taken back")
 
 
 def _show(event: Event) -> None:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
+import signal
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +30,7 @@ from tests.peers.kubernetes import ControlPlane
 pytestmark = pytest.mark.e2e
 ORDER = Order(registry="registry.example/video", timeout_s=60)
 NUMBERS = itertools.count(1)
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments"
 
 
@@ -134,6 +141,53 @@ def test_what_does_not_get_ready_is_undone(plane: ControlPlane, remote: Kubernet
     assert remote.status().state == "ready"
 
 
+@pytest.mark.parametrize("before", ["", "good"])
+def test_an_interruption_is_undone_and_leaves_no_lock(
+    plane: ControlPlane, remote: Kubernetes, before: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C, while the pod of the new version waits for a card."""
+    serves = remote.deploy(ORDER, Versions(before)).version if before else ""
+    plane.broken["bad"] = "waits"
+    pods = f"/api/v1/namespaces/{namespace(remote)}/pods"
+
+    def interrupt() -> None:
+        while not any("/bad@" in each["spec"]["containers"][0]["image"] for each in plane.ask("GET", pods)["items"]):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt):
+        remote.deploy(ORDER, Versions("bad"))
+    watcher.join()
+    assert images_there(plane, remote) == ({"jingxiang-app": "good"} if before else {})
+    assert plane.names(LEASES.format(namespace(remote))) == []
+    said = f"still serving: {serves}" if before else "nothing is serving; what was applied was taken back"
+    assert capsys.readouterr().err.endswith(f"serving  {said}\n")
+    if before:
+        assert remote.status().state == "ready"
+
+
+def test_passwords_of_a_version_that_was_undone_are_not_kept(
+    plane: ControlPlane, remote: Kubernetes, tmp_path: Path
+) -> None:
+    remote.deploy(ORDER, Versions("good"))
+    made = secrets(plane, remote)
+    (tmp_path / "passwords").write_text("li:correct-horse\n")
+    order = replace(ORDER, passwords=tmp_path / "passwords")
+    plane.broken["bad"] = "ends"
+    with pytest.raises(DeployError):
+        remote.deploy(order, Versions("bad"))
+    assert secrets(plane, remote) == made
+    with pytest.raises(DeployError):
+        in_namespace(namespace(remote), "?gpus=2").deploy(order, Versions("bad"))
+    there = secrets(plane, remote)
+    assert {name: there[name] for name in made} == made
+    assert set(there) - set(made) == {"JINGXIANG_JOBS", "POSTGRES_PASSWORD"}  # its database stays, and has no other
+    remote.deploy(order, Versions("fine"))
+    assert secrets(plane, remote)["passwords"] == "li:correct-horse\n"
+
+
 def test_a_video_that_is_being_made_is_not_counted_against_the_new_version(
     plane: ControlPlane, remote: Kubernetes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,7 +225,8 @@ def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pyt
     path = f"{DEPLOYMENTS.format(namespace(many))}/jingxiang-worker"
     assert plane.names(f"/apis/keda.sh/v1alpha1/namespaces/{namespace(many)}/scaledobjects") == ["jingxiang-worker"]
     plane.ask("PATCH", path, {"spec": {"replicas": 3}}, "application/merge-patch+json")
-    in_namespace(namespace(remote), "?gpus=2").deploy(ORDER, Versions("four"))
+    # each of them takes ten seconds and more, one after the other: the time is that of one
+    in_namespace(namespace(remote), "?gpus=2").deploy(replace(ORDER, timeout_s=20), Versions("four"))
     assert plane.ask("GET", path)["spec"]["replicas"] == 3
     assert many.rollback(ORDER, "").version != done.version
     assert set(images_there(plane, many).values()) == {"three"}
@@ -184,7 +239,7 @@ def test_several_cards(plane: ControlPlane, remote: Kubernetes, monkeypatch: pyt
 
 def test_one_deployment_at_a_time(plane: ControlPlane, remote: Kubernetes) -> None:
     remote.deploy(ORDER, Versions("one"))
-    leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace(remote)}/leases"
+    leases = LEASES.format(namespace(remote))
     assert plane.names(leases) == []
     spec = {"holderIdentity": "li@desk", "acquireTime": "2126-01-01T00:00:00.000000Z", "leaseDurationSeconds": 60}
     plane.ask("POST", leases, {"metadata": {"name": "jingxiang-deploy"}, "spec": spec})
@@ -198,6 +253,54 @@ def test_one_deployment_at_a_time(plane: ControlPlane, remote: Kubernetes) -> No
     plane.ask("POST", leases, {"metadata": {"name": "jingxiang-deploy"},
                                "spec": spec | {"acquireTime": "2026-01-01T00:00:00.000000Z"}})  # fmt: skip
     remote.deploy(ORDER, Versions("three"))  # it has run out
+
+
+# Two that have found the same Lease, which has run out; then the first is deprived of it.
+TWO = """\
+import json, sys
+sys.path.append(sys.argv[1])
+from kubernetes import config
+from kubernetes.dynamic import DynamicClient
+from jingxiang.remotes.client import Problem
+from jingxiang.remotes.kubernetes_client import lease
+from jingxiang.remotes.kubernetes_client.api import Cluster, key
+api = config.new_client_from_config(context="test")
+cluster = Cluster(api, DynamicClient(api, cache_file=sys.argv[3]), sys.argv[2])
+found = cluster.find(*key(lease.HEAD))
+class Late(Cluster):
+    seen = False
+    def find(self, *name):
+        was, Late.seen = Late.seen, True
+        return cluster.find(*name) if was else found
+lease.RENEWED_S = 0
+said = []
+with lease.lock(cluster, by="first", is_broken=False) as first:
+    first.renew()
+    try:
+        lease._taken(Late(api, cluster.dynamic, cluster.namespace), "second", is_broken=False)
+    except Problem as problem:
+        said.append([problem.kind, problem.more["by"]])
+    lease._taken(cluster, "third", is_broken=True)
+    try:
+        first.renew()
+    except Problem as problem:
+        said.append([problem.kind, problem.more["by"]])
+print(json.dumps(said))
+"""
+
+
+def test_of_two_who_find_a_lock_that_has_run_out_one_gets_it_and_nobody_removes_that_of_another(
+    plane: ControlPlane, remote: Kubernetes, tmp_path: Path
+) -> None:
+    remote.deploy(ORDER, Versions("one"))
+    leases = LEASES.format(namespace(remote))
+    spec = {"holderIdentity": "li@desk", "acquireTime": "2026-01-01T00:00:00.000000Z", "leaseDurationSeconds": 60}
+    plane.ask("POST", leases, {"metadata": {"name": "jingxiang-deploy"}, "spec": spec})
+    python = remote.tools("kubernetes")
+    argv = [str(python), "-I", "-c", TWO, str(here().root), namespace(remote), str(tmp_path / "discovery")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [["locked", "first"], ["taken", "third"]]
+    assert plane.ask("GET", f"{leases}/jingxiang-deploy")["spec"]["holderIdentity"] == "third"
 
 
 def test_what_is_in_the_way_is_said_before_anything_is_changed(

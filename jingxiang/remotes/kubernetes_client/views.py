@@ -14,19 +14,18 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from jingxiang.manifests import APPLIED, DATABASE, FAILED, KEDA, NAME, SECRET, Manifest
+from jingxiang.remotes.client import Problem, say
 from jingxiang.remotes.kubernetes_client.api import (
+    KEPT_LINES,
     REQUEST_S,
     VERSION,
     Cluster,
-    Problem,
     label,
     replica_sets,
     role,
-    say,
     told,
 )
 
-KEPT_LINES = 500
 # What `deploy` does there, for the question whether it may.
 VERBS = (
     ("apps", "deployments", "patch"), ("apps", "replicasets", "list"), ("", "services", "patch"),
