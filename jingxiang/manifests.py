@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from jingxiang.container_plan import DRAIN_S
 from jingxiang.digest import canonical_json
 from jingxiang.image_definition import Definition
 from jingxiang.redaction import HIDDEN
@@ -37,7 +38,7 @@ KEPT = 3  # versions that can be rolled back to
 # Videos of more than 20 GB are deleted by the app (--keep-gb); the rest is for pictures, the job store and logs.
 OUTPUTS_SIZE, DATABASE_SIZE = "30Gi", "5Gi"
 STARTUP_EVERY_S = 10
-MARGIN_S = 30  # between the end of the longest job and being killed
+MARGIN_S = 30  # between the end of that and being killed
 TCP = {"protocol": "TCP"}  # said, because server-side apply finds an entry by it
 CONFINED = {
     "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
@@ -47,9 +48,9 @@ CONFINED = {
 @dataclass(frozen=True)
 class Cluster:
     """What is to run there. `image`: HOST/NAME@DIGEST; `on_gpu`: whether pods that make videos get a card;
-    `ready_s`: seconds that a version may take to get ready; `drain_s`: seconds of the longest job; `edition`: of the
-    Secret; `notes`: annotations of the release; `has_keda`: whether the cluster scales on queue length;
-    `owns_database`: whether PostgreSQL is ours, too."""
+    `ready_s`: seconds that a version may take to get ready; `drain_s`: seconds that a job may still take when its pod
+    is to go; `edition`: of the Secret; `notes`: annotations of the release; `has_keda`: whether the cluster scales on
+    queue length; `owns_database`: whether PostgreSQL is ours, too."""
 
     target: KubernetesTarget
     definition: Definition
@@ -57,7 +58,7 @@ class Cluster:
     version: str
     on_gpu: bool = True
     ready_s: int = 900
-    drain_s: int = 600
+    drain_s: int = DRAIN_S
     edition: str = ""
     notes: Mapping[str, str] | None = None
     has_keda: bool = False
@@ -190,7 +191,8 @@ def _pod(cluster: Cluster, role: str, args: Sequence[str]) -> Manifest:
         container["ports"] = [{"name": "http", "containerPort": cluster.definition.port, **TCP}]
         container |= _probes(cluster)
     return {
-        # Longer than the longest job: a video that is being made is finished before its pod goes.
+        # Longer than a video that is being made may still take. The app bounds no job as such: what takes longer than
+        # that is made anew by the next version.
         "terminationGracePeriodSeconds": _drain_s(cluster, makes_videos=makes_videos) + MARGIN_S,
         **_hardening(cluster.definition.user),
         **_pull(target),

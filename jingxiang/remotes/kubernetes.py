@@ -31,7 +31,7 @@ from jingxiang.language import tr
 from jingxiang.manifests import Cluster
 from jingxiang.places import here
 from jingxiang.profiles import CPU
-from jingxiang.remotes import ledger
+from jingxiang.remotes import asked, ledger
 from jingxiang.remotes.base import Choice, Images, Tools
 from jingxiang.remotes.sdk import Event, Refused, Sdk
 from jingxiang.targets import BUCKET_KEYS, KubernetesTarget
@@ -39,6 +39,10 @@ from jingxiang.targets import BUCKET_KEYS, KubernetesTarget
 MIB = 1 << 20
 # What a card is taken for where no label says what it is: an older driver than most clusters have, so that it fits.
 UNKNOWN = Gpu("NVIDIA GPU", "525", 0, 0, "8.0")
+# What `look` finds where it cannot look.
+NOTHING: Event = {
+    "nodes": None, "classes": None, "namespace": None, "keda": False, "secrets": [], "edition": "", "server": "",
+}  # fmt: skip
 ADMIN = "jingxiang"  # the name that a password is made for
 POSTGRES = ("postgresql://", "postgresql+psycopg://")
 
@@ -60,22 +64,30 @@ class Kubernetes:
 
     def _findings(self, order: Order, found: Event) -> tuple[Finding, ...]:
         return (
-            *_asked(order), Finding("cluster", OK, tr("Kubernetes {version}", version=found["server"])),
-            *self._rights(found), *self._cards(found), *self._storage(found), *self._queue(found),
+            *_asked(order), *asked.unheeded(order, "--strategy", "--transfer"),
+            Finding("cluster", OK, tr("Kubernetes {version}", version=found["server"])),
+            *self._rights(found), *self._cards(found), *self._storage(found), *self._queue(found), *self._left(found),
         )  # fmt: skip
 
     def plan(self, order: Order, images: Images) -> str:
         """The manifests. Which digest the image has is known when it has been made."""
-        found = self._ask("look")
+        try:
+            found = self._looked()
+        except Refused as error:
+            console.warn(tr("{reason}; planned as if nothing were there", reason=_unreachable(error)[0]))
+            found = NOTHING
         image = f"{order.registry or 'HOST/NAME'}@DIGEST"
         cluster = self._cluster(found, order, images.choose(_cards(found)), image=image, version="VERSION")
         names = sorted({*found["secrets"], *self._values(found, order)} - {"edition"})
         return manifests.shown(cluster, names).rstrip("\n")
 
     def deploy(self, order: Order, images: Images) -> Deployed:
-        found = self._ask("look")
-        if has_problem(report := self._findings(order, found)):
-            findings.show(report)
+        try:
+            found = self._looked()
+        except Refused as error:
+            raise self._explained(error) from error
+        findings.show(report := self._findings(order, found))
+        if has_problem(report):
             raise NotReady(self.address, report)
         choice = images.choose(_cards(found))
         image = images.make(choice)
@@ -132,7 +144,8 @@ class Kubernetes:
 
     def _looked(self) -> Event:
         """What is there. Raises `Refused`."""
-        return self._sdk.ask("look", context=self.target.context, namespace=self.target.namespace)
+        where = {"context": self.target.context, "namespace": self.target.namespace}
+        return self._sdk.ask("look", **where, is_shared=self.target.gpus > 1)
 
     def _cluster(self, found: Event, order: Order, choice: Choice, *, image: str, version: str) -> Cluster:
         return Cluster(
@@ -202,11 +215,11 @@ class Kubernetes:
             yield Finding("storage", PROBLEM, UnknownName("storage class", wanted, classes).message)
         elif not wanted and not any(classes.values()):
             text = tr("the cluster has no default storage class")
-            yield Finding("storage", PROBLEM, text, tr("name one: {address}?storage=CLASS", address=self.address))
+            address = f"{self.address}{'&' if '?' in self.address else '?'}storage=CLASS"
+            yield Finding("storage", PROBLEM, text, tr("name one: {address}", address=shlex.quote(address)))
         elif self.target.gpus > 1 and not self.target.media:
-            text = tr(
-                "volumes of class {name} must be mountable by all nodes (ReadWriteMany)", name=wanted or "default"
-            )
+            name = wanted or tr("(the default)")
+            text = tr("volumes of class {name} must be mountable by all nodes (ReadWriteMany)", name=name)
             yield Finding("storage", NOTE, text, tr("or a bucket: media=s3://BUCKET/FOLDER"))
 
     def _queue(self, found: Event) -> Iterator[Finding]:
@@ -223,6 +236,21 @@ class Kubernetes:
             "without KEDA: always {count} workers", count=self.target.gpus
         )  # fmt: skip
         yield Finding("scaling", OK, text)
+
+    def _left(self, found: Event) -> Iterator[Finding]:
+        """One card has its queue in SQLite on its volume, several have theirs in PostgreSQL: jobs do not move."""
+        if not found["leaves"]:
+            return
+        queue = found["readyz"]
+        if queue is None or not queue.get("page"):
+            text = tr("jobs of the other number of cards stay behind; whether there are any cannot be seen now")
+            yield Finding("queue", NOTE, text)
+        elif count := queue["queued"] + queue["running"]:
+            text = tr("{count} jobs wait or run in the queue of the other number of cards, and would stay behind",
+                      count=count)  # fmt: skip
+            command = f"python3 tasks.py deploy-status {shlex.quote(self.address)}"
+            fix = tr("wait for their end: {command}", command=command)
+            yield Finding("queue", PROBLEM, text, fix)
 
     # Talking
 
@@ -289,7 +317,9 @@ class Kubernetes:
         lines = [str(line) for line in failed.get("lines", ())]
         text = "\n       ".join([tr("the new version is not healthy: {reason}", reason=_reason(failed)), *lines])
         code, end = _serves(undone)
-        return DeployError(code, f"{text}\n       {end}", (f"python3 tasks.py deploy-logs {self.address} --failed",))
+        return DeployError(code, f"{text}\n       {end}", (
+            f"python3 tasks.py deploy-logs {shlex.quote(self.address)} --failed",
+        ))  # fmt: skip
 
     def _deployed(self, order: Order, version: str, strategy: str) -> Deployed:
         words = ["kubectl", "--context", self.target.context, "-n", self.target.namespace, "port-forward",
@@ -299,6 +329,7 @@ class Kubernetes:
 
 def _asked(order: Order) -> Iterator[Finding]:
     """What a cluster cannot do, or cannot do without."""
+    yield from asked.logins(order)
     if order.front.public:
         text = tr("--public is not ours to do here: put an Ingress with TLS in front of the Service jingxiang")
         yield Finding("public", PROBLEM, text)

@@ -15,7 +15,7 @@ from jingxiang.findings import NOTE, OK, PROBLEM, Finding
 from jingxiang.gpu import Gpu, Gpus
 from jingxiang.language import tr
 from jingxiang.places import here
-from jingxiang.remotes import money
+from jingxiang.remotes import asked, money
 from jingxiang.remotes.base import Images, Tools
 from jingxiang.remotes.sdk import Event, Refused, Sdk
 from jingxiang.sky_task import Service
@@ -37,7 +37,7 @@ class Sky:
 
     def check(self, order: Order, images: Images) -> tuple[Finding, ...]:
         """What SkyPilot does not say before machines are rented: the card's name, ports, the program, passwords."""
-        found = list(self._asked(order))
+        found = [*self._asked(order), *asked.unheeded(order, "--strategy", "--transfer", "--registry", "--port")]
         name = self.target.gpu.partition(":")[0]
         service = self._service(order, images)
         found += _licence(service)
@@ -63,8 +63,8 @@ class Sky:
 
     def deploy(self, order: Order, images: Images) -> Deployed:
         found = self.check(order, images)
+        findings.show(found)
         if has_problem(found):
-            findings.show(found)
             raise NotReady(self.address, found)
         count = self.target.most or self.target.replicas
         text = tr("{count} x {gpu} of {infra}, and a machine that minds them, until deploy-destroy; how much: "
@@ -113,6 +113,7 @@ class Sky:
         self._ask("destroy")
 
     def _asked(self, order: Order) -> Iterator[Finding]:
+        yield from asked.logins(order)
         if not order.front.public:
             text = tr("SkyPilot's address can be reached by anybody")
             yield Finding("public", PROBLEM, text, "--public --password-file FILE")

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from jingxiang import mirrors, remotes, targets
 from jingxiang.commands import engines
 from jingxiang.deploy_plan import DOWN, LOCKED, RESTORED, DeployError, NotReady, Order
 from jingxiang.errors import UnknownName, UsageError
-from jingxiang.findings import PROBLEM
+from jingxiang.findings import NOTE, PROBLEM
 from jingxiang.places import here
 from jingxiang.remotes.kubernetes import Kubernetes
 from tests.peers import kubernetes
@@ -52,8 +53,8 @@ def remote(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Kubernetes:
     return in_namespace(f"test-{next(NUMBERS)}")
 
 
-def in_namespace(name: str, options: str = "") -> Kubernetes:
-    address = f"k8s://test/{name}{options}"
+def in_namespace(name: str, options: str = "", context: str = "test") -> Kubernetes:
+    address = f"k8s://{context}/{name}{options}"
     found = remotes.of(
         targets.parse(address), address,
         lambda tool: engines.tools(here(), mirrors.load(here().root), mirror="auto", name=tool),
@@ -303,6 +304,71 @@ def test_of_two_who_find_a_lock_that_has_run_out_one_gets_it_and_nobody_removes_
     assert plane.ask("GET", f"{leases}/jingxiang-deploy")["spec"]["holderIdentity"] == "third"
 
 
+def test_what_the_check_says_is_needed_suffices(plane: ControlPlane, remote: Kubernetes) -> None:
+    """Somebody who may do nothing gets what is missing, as it is said, and no more; with that all of it works."""
+    name = namespace(remote)
+    plane.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    address = f"k8s://somebody/{name}?gpus=2&media=s3://bucket/videos"
+    theirs = in_namespace(name, "?gpus=2&media=s3://bucket/videos", context="somebody")
+    (problem,) = [each for each in theirs.check(ORDER, Versions()) if each.state == PROBLEM]
+    assert problem.subject == "rights"
+    needed = problem.text.removeprefix("you may not: ").split(", ")
+    assert {"create statefulsets", "delete deployments", "update leases"} <= set(needed)
+    plane.allow(name, [(verb, resource) for verb, _, resource in (each.partition(" ") for each in needed)])
+    assert not [each for each in theirs.check(ORDER, Versions()) if each.state == PROBLEM]
+    first = theirs.deploy(ORDER, Versions("one"))
+    plane.broken["bad"] = "ends"
+    with pytest.raises(DeployError) as caught:
+        theirs.deploy(ORDER, Versions("bad"))
+    assert caught.value.exit_code == RESTORED
+    assert caught.value.hints == (f"python3 tasks.py deploy-logs '{address}' --failed",)
+    assert list(theirs.logs(follows=False, failed=True)) == []
+    assert theirs.status().version == first.version
+    theirs.destroy(ORDER, volumes=False)
+    assert images_there(plane, remote) == {}
+
+
+class Page(BaseHTTPRequestHandler):
+    """Says what one does that a worker is missing for, which has jobs."""
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(json.dumps({"page": True, "queued": 2, "running": 1}).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_jobs_are_not_left_behind_in_the_queue_of_another_number_of_cards(
+    plane: ControlPlane, remote: Kubernetes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remote.deploy(ORDER, Versions("one"))
+    many = in_namespace(namespace(remote), "?gpus=2")
+    (said,) = [each for each in many.check(ORDER, Versions()) if "stay behind" in each.text]
+    assert said.state == NOTE  # nobody answers
+    with ThreadingHTTPServer(("", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        plane.lead(namespace(remote), server.server_address[1])
+        assert (remote.status().queued, remote.status().running) == (2, 1)
+        with pytest.raises(NotReady):
+            many.deploy(ORDER, Versions("two"))
+        server.shutdown()
+    assert "3 jobs wait or run in the queue of the other number of cards" in capsys.readouterr().err
+    assert images_there(plane, remote) == {"jingxiang-app": "one"}
+
+
+def test_flags_that_are_not_heeded_and_passwords_that_the_app_would_not_take_are_said(
+    remote: Kubernetes, tmp_path: Path
+) -> None:
+    (tmp_path / "passwords").write_text("li\n")
+    order = replace(ORDER, strategy="bluegreen", passwords=tmp_path / "passwords")
+    found = {each.subject: each for each in remote.check(order, Versions())}
+    assert (found["flags"].state, found["flags"].text) == (NOTE, "of no use with this target: --strategy")
+    assert found["passwords"].state == PROBLEM
+    assert found["passwords"].text.startswith(f"{tmp_path}/passwords:1: must be NAME:PASSWORD")
+
+
 def test_what_is_in_the_way_is_said_before_anything_is_changed(
     plane: ControlPlane, remote: Kubernetes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,3 +389,6 @@ def test_what_is_in_the_way_is_said_before_anything_is_changed(
     monkeypatch.setenv("KUBECONFIG", str(broken))
     (problem,) = [each for each in in_namespace("x").check(ORDER, Versions()) if each.state == PROBLEM]
     assert problem.text.startswith("the cluster does not answer")
+    plan = in_namespace("x").plan(ORDER, Versions())
+    assert "kind: Deployment" in plan
+    assert "; planned as if nothing were there\n" in capsys.readouterr().err
