@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sky import catalog
+from sky.serve import serve_utils
+from sky.skylet import constants
 
 from jingxiang.remotes import client
 from jingxiang.remotes.client import Problem, say
@@ -31,15 +33,18 @@ from jingxiang.sky_task import NAME
 
 POLL_S = 10.0
 FAILED = ("FAILED", "FAILED_INITIAL_DELAY", "FAILED_PROBING", "FAILED_PROVISION", "CONTROLLER_FAILED")
+CLOUDS = set(constants.ALL_CLOUDS) - {"kubernetes", "ssh"}
 DAYS = 825  # the most that browsers take of a certificate
 
 
 def check(*, task: Mapping[str, Any], gpu: str) -> None:
-    """Whether SkyPilot takes the task, and whether it knows such a card (`known`: None where its list of them cannot
-    be had)."""
+    """Whether SkyPilot takes the task, and whether it knows such a card there (`known`: None where its list of them
+    cannot be had)."""
     parsed(task)
+    cloud = task["resources"]["infra"].partition("/")[0].lower()
+    clouds = cloud if cloud in CLOUDS else None  # clusters have cards by names out of all lists
     try:
-        cards = catalog.list_accelerators(gpus_only=True, name_filter=None, require_price=False)
+        cards = catalog.list_accelerators(gpus_only=True, name_filter=None, clouds=clouds, require_price=False)
     except (requests.RequestException, OSError, ValueError) as error:
         say("result", known=None, text=str(error).splitlines()[0] if str(error) else type(error).__name__)
         return
@@ -52,7 +57,7 @@ def deploy(*, task: Mapping[str, Any], timeout_s: int) -> None:
     certify(Path(task["service"]["tls"]["keyfile"]).parent)
     made, before = parsed(task), found()
     if before:
-        sky.get(serve.update(made, NAME, mode=serve.serve_utils.UpdateMode.ROLLING))
+        sky.get(serve.update(made, NAME, mode=serve_utils.UpdateMode.ROLLING))
     else:
         sky.get(serve.up(made, NAME))
     old = int(before["version"]) if before else 0
@@ -86,9 +91,7 @@ def logs(*, follows: bool) -> None:
     replicas = sorted(int(each["replica_id"]) for each in (now or {}).get("replica_info", ()))
     if not replicas:
         raise Problem("absent")
-    serve.tail_logs(
-        NAME, serve.serve_utils.ServiceComponent.REPLICA, replicas[0], follow=follows, output_stream=Lines()
-    )
+    serve.tail_logs(NAME, serve_utils.ServiceComponent.REPLICA, replicas[0], follow=follows, output_stream=Lines())
     say("result")
 
 
