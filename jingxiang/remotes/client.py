@@ -69,7 +69,7 @@ def main(
         if problem is None:
             raise
         tell("error", kind=problem.kind, **problem.more)
-        os._exit(1)
+        sys.exit(1)
     sys.exit(0)
 
 

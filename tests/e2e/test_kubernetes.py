@@ -142,11 +142,16 @@ def test_what_does_not_get_ready_is_undone(plane: ControlPlane, remote: Kubernet
     assert remote.status().state == "ready"
 
 
-@pytest.mark.parametrize("before", ["", "good"])
+@pytest.mark.parametrize(("before", "number"), [("", signal.SIGINT), ("good", signal.SIGINT), ("good", signal.SIGTERM)])
 def test_an_interruption_is_undone_and_leaves_no_lock(
-    plane: ControlPlane, remote: Kubernetes, before: str, capsys: pytest.CaptureFixture[str]
+    plane: ControlPlane, remote: Kubernetes, before: str, number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C, while the pod of the new version waits for a card."""
+    """Ctrl-C or a polite kill, while the pod of the new version waits for a card."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    earlier = signal.signal(signal.SIGTERM, end)
     serves = remote.deploy(ORDER, Versions(before)).version if before else ""
     plane.broken["bad"] = "waits"
     pods = f"/api/v1/namespaces/{namespace(remote)}/pods"
@@ -154,13 +159,14 @@ def test_an_interruption_is_undone_and_leaves_no_lock(
     def interrupt() -> None:
         while not any("/bad@" in each["spec"]["containers"][0]["image"] for each in plane.ask("GET", pods)["items"]):
             time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     watcher = threading.Thread(target=interrupt)
     watcher.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
         remote.deploy(ORDER, Versions("bad"))
     watcher.join()
+    signal.signal(signal.SIGTERM, earlier)
     assert images_there(plane, remote) == ({"jingxiang-app": "good"} if before else {})
     assert plane.names(LEASES.format(namespace(remote))) == []
     said = f"still serving: {serves}" if before else "nothing is serving; what was applied was taken back"

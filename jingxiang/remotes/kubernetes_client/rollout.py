@@ -213,7 +213,8 @@ def grace_s(pod: Manifest) -> float:
 
 
 def rolled_out(cluster: Cluster, manifest: Manifest) -> tuple[bool, int]:
-    """Whether it is, by the rules of `kubectl rollout status`, and how many pods are ready, or old ones replaced."""
+    """Whether it is, by the rules of `kubectl rollout status`, and a number that grows with each new pod that gets
+    ready, whichever way old ones make room for it."""
     found = cluster.find(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"])
     if found is None:
         raise Problem("gone", name=manifest["metadata"]["name"])
@@ -223,7 +224,7 @@ def rolled_out(cluster: Cluster, manifest: Manifest) -> tuple[bool, int]:
     ready = status.get("availableReplicas" if found["kind"] == "Deployment" else "readyReplicas", 0)
     updated = status.get("updatedReplicas", 0)
     is_alone = status.get("replicas", 0) == updated  # no pod of another version is left
-    return bool(updated == replicas and ready >= replicas and is_alone), min(updated, ready)
+    return bool(updated == replicas and ready >= replicas and is_alone), updated + ready
 
 
 def look_at_pods(cluster: Cluster, manifest: Manifest, said: list[str]) -> None:
