@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jingxiang import console, findings, image_definition, manifests
+from jingxiang import console, findings, image_definition, manifests, passwords
 from jingxiang.deploy_plan import (
     DOWN,
     LOCKED,
@@ -167,7 +167,7 @@ class Kubernetes:
         """What the Secret gets anew: what was given, and what is not there yet."""
         held, values = found["secrets"], {}
         if order.passwords is not None:
-            values[manifests.PASSWORDS] = order.passwords.read_text(encoding="utf-8")
+            values[manifests.PASSWORDS] = passwords.text(order.passwords)
         elif manifests.PASSWORDS not in held:
             values[manifests.PASSWORDS] = f"{ADMIN}:{secrets.token_urlsafe(12)}\n"
         if self.target.gpus > 1:
@@ -374,6 +374,8 @@ def _reason(failed: Event) -> str:
         return ": ".join(filter(None, (text, failed["reason"])))
     if kind == "gone":
         return tr("{name} was deleted meanwhile", name=failed["name"])
+    if kind == "interrupted":
+        return tr("it was interrupted")
     if kind == "taken":
         return tr("{who} deploys there now", who=failed["by"] or "?")
     return str(failed.get("text") or kind)

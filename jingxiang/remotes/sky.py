@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jingxiang import console, findings, models, sky_task, weights
+from jingxiang import console, findings, models, passwords, sky_task, weights
 from jingxiang.deploy_plan import DOWN, RESTORED, Deployed, DeployError, NotReady, Order, Status, has_problem
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.findings import NOTE, OK, PROBLEM, Finding
@@ -130,7 +130,7 @@ class Sky:
         choice = images.choose(Gpus((card,)))
         secrets = {}
         if order.passwords is not None:
-            secrets[sky_task.PASSWORDS] = order.passwords.read_text(encoding="utf-8")
+            secrets[sky_task.PASSWORDS] = passwords.text(order.passwords)
         for name in (sky_task.JOBS, *(BUCKET_KEYS if self.target.media else ())):
             if os.environ.get(name):
                 secrets[name] = os.environ[name]
