@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.texts import tr
-from jingxiang import console
-from jingxiang.errors import UsageError
+from jingxiang import console, passwords
 
 MADE_NAME = "jingxiang"
-LEAST = 8  # characters of a password
 
 
 @dataclass(frozen=True)
@@ -61,30 +59,10 @@ class Access:
 
     @classmethod
     def read(cls, file: Path) -> Access:
-        """A file of lines NAME:PASSWORD; `#` begins a comment line. Raises `UsageError`."""
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-            is_open = file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(tr("{name}: cannot be read: {reason}", name=file, reason=reason)) from error
-        if is_open:
+        """Those of a file, see `jingxiang.passwords`. Raises `UsageError`."""
+        found = passwords.read(file)
+        if file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             console.warn(tr("{name} can be read by other users of this machine: chmod 600 {name}", name=file))
-        found: dict[str, str] = {}
-        for number, line in enumerate(lines, 1):
-            if not line.strip() or line.startswith("#"):
-                continue
-            name, colon, password = line.strip().partition(":")
-            if not (name and colon and len(password) >= LEAST):
-                text = tr("{name}:{number}: must be NAME:PASSWORD, with {least} characters or more in the password",
-                          name=file, number=number, least=LEAST)  # fmt: skip
-                raise UsageError(text)
-            if password in found.values() or name in found:
-                text = tr("{name}:{number}: a name or password is there twice", name=file, number=number)
-                raise UsageError(text)  # a program that sends the password alone would be either of them
-            found[name] = password
-        if not found:
-            raise UsageError(tr("{name}: has no line NAME:PASSWORD", name=file))
         return cls(found)
 
     @classmethod

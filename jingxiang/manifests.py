@@ -7,23 +7,24 @@ comes after the workers: it starts when one of them takes jobs, and so is the ga
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from jingxiang.container_plan import DRAIN_S
 from jingxiang.digest import canonical_json
 from jingxiang.image_definition import Definition
-from jingxiang.targets import KubernetesTarget
+from jingxiang.redaction import HIDDEN
+from jingxiang.targets import BUCKET_KEYS, KubernetesTarget
 
 Manifest: TypeAlias = dict[str, Any]
 
 NAME = "jingxiang"
 APP, WEB, WORKER, DATABASE = "app", "web", "worker", "database"
 SECRET, FAILED = f"{NAME}-secrets", f"{NAME}-failed"  # FAILED: a ConfigMap with the log of what did not get ready
-# What the Secret holds: the file of those who may log in, the address of the job store, the database's own password,
-# and what a bucket is opened with.
+# What the Secret holds: the file of those who may log in, the address of the job store, the database's own password
+# (and what a bucket is opened with: `targets.BUCKET_KEYS`).
 PASSWORDS, JOBS, DATABASE_PASSWORD = "passwords", "JINGXIANG_JOBS", "POSTGRES_PASSWORD"
-BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 SECRETS_FOLDER = "/run/secrets/jingxiang"
 MEDIA = "/media"  # where the volume is that several pods share
 EDITION = f"{NAME}/secrets"  # changes with the Secret, so that pods are made again that have read it
@@ -37,9 +38,8 @@ KEPT = 3  # versions that can be rolled back to
 # Videos of more than 20 GB are deleted by the app (--keep-gb); the rest is for pictures, the job store and logs.
 OUTPUTS_SIZE, DATABASE_SIZE = "30Gi", "5Gi"
 STARTUP_EVERY_S = 10
-MARGIN_S = 30  # between the end of the longest job and being killed
+MARGIN_S = 30  # between the end of that and being killed
 TCP = {"protocol": "TCP"}  # said, because server-side apply finds an entry by it
-HIDDEN = "(hidden)"
 CONFINED = {
     "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
 }  # fmt: skip
@@ -48,9 +48,9 @@ CONFINED = {
 @dataclass(frozen=True)
 class Cluster:
     """What is to run there. `image`: HOST/NAME@DIGEST; `on_gpu`: whether pods that make videos get a card;
-    `ready_s`: seconds that a version may take to get ready; `drain_s`: seconds of the longest job; `edition`: of the
-    Secret; `notes`: annotations of the release; `has_keda`: whether the cluster scales on queue length;
-    `owns_database`: whether PostgreSQL is ours, too."""
+    `ready_s`: seconds that a version may take to get ready; `drain_s`: seconds that a job may still take when its pod
+    is to go; `edition`: of the Secret; `notes`: annotations of the release; `has_keda`: whether the cluster scales on
+    queue length; `owns_database`: whether PostgreSQL is ours, too."""
 
     target: KubernetesTarget
     definition: Definition
@@ -58,7 +58,7 @@ class Cluster:
     version: str
     on_gpu: bool = True
     ready_s: int = 900
-    drain_s: int = 600
+    drain_s: int = DRAIN_S
     edition: str = ""
     notes: Mapping[str, str] | None = None
     has_keda: bool = False
@@ -120,6 +120,12 @@ def to_yaml(manifests: Sequence[Manifest]) -> str:
             return True
 
     return str(yaml.dump_all(manifests, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120))
+
+
+def database_url(target: KubernetesTarget, password: str) -> str:
+    """Of the PostgreSQL that is ours. With the namespace: KEDA asks it, too, and lives in another one."""
+    host = f"{_name(DATABASE)}.{target.namespace}.svc"
+    return f"postgresql://{NAME}:{password}@{host}/{NAME}"
 
 
 def shown(cluster: Cluster, names: Sequence[str]) -> str:
@@ -185,7 +191,8 @@ def _pod(cluster: Cluster, role: str, args: Sequence[str]) -> Manifest:
         container["ports"] = [{"name": "http", "containerPort": cluster.definition.port, **TCP}]
         container |= _probes(cluster)
     return {
-        # Longer than the longest job: a video that is being made is finished before its pod goes.
+        # Longer than a video that is being made may still take. The app bounds no job as such: what takes longer than
+        # that is made anew by the next version.
         "terminationGracePeriodSeconds": _drain_s(cluster, makes_videos=makes_videos) + MARGIN_S,
         **_hardening(cluster.definition.user),
         **_pull(target),
@@ -278,9 +285,13 @@ def _service(role: str = APP) -> Manifest:
 
 
 def _volume(cluster: Cluster, access: str) -> Manifest:
+    head = _head("v1", "PersistentVolumeClaim", _volume_name(cluster), "")
+    return {**head, "spec": _claim(cluster, access, OUTPUTS_SIZE)}
+
+
+def _claim(cluster: Cluster, access: str, size: str) -> Manifest:
     storage = {"storageClassName": cluster.target.storage} if cluster.target.storage else {}
-    spec = {"accessModes": [access], **storage, "resources": {"requests": {"storage": OUTPUTS_SIZE}}}
-    return {**_head("v1", "PersistentVolumeClaim", _volume_name(cluster), ""), "spec": spec}
+    return {"accessModes": [access], **storage, "resources": {"requests": {"storage": size}}}
 
 
 def _volume_name(cluster: Cluster) -> str:
@@ -315,7 +326,7 @@ def _database(cluster: Cluster) -> Manifest:
     }
     claim: Manifest = {
         "metadata": {"name": "data", "labels": {"app.kubernetes.io/managed-by": NAME}},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": DATABASE_SIZE}}},
+        "spec": _claim(cluster, "ReadWriteOnce", DATABASE_SIZE),
     }
     pod = {
         "terminationGracePeriodSeconds": MARGIN_S,
@@ -369,13 +380,3 @@ def _name(role: str) -> str:
 def _from_secret(name: str, *, is_optional: bool = False) -> Manifest:
     found: Manifest = {"name": SECRET, "key": name}
     return {"name": name, "valueFrom": {"secretKeyRef": found | ({"optional": True} if is_optional else {})}}
-
-
-def pods(cluster: Cluster) -> Iterator[Manifest]:
-    """The pods alone, as a program without a control plane runs them (`podman kube play`)."""
-    for stage in stages(cluster):
-        for each in stage.manifests:
-            if each["kind"] == "Deployment":
-                template = each["spec"]["template"]
-                metadata = {"name": each["metadata"]["name"], "labels": template["metadata"]["labels"]}
-                yield {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,26 +132,65 @@ def fed(argv: Sequence[str | Path], *, name: str) -> Iterator[IO[bytes]]:
 
 def lines(argv: Sequence[str | Path], *, name: str, given: str) -> Iterator[str]:
     """What a program prints, line by line as it does; `given`: what it reads. It is ended when nobody listens any more.
-    Raises `ProcessFailed`, with `name`, when it ends with another code than 0."""
+    Raises `ProcessFailed`, with `name`, when it ends with another code than 0.
+
+    Ctrl-C, or whatever ends us, has it told to end (SIGTERM) and its last lines come, too, before that is raised; a
+    second one kills it. It has a session of its own: a terminal would tell it at once, and more than once.
+    """
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         words = [str(word) for word in argv]
         with subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, errors="replace"
-        ) as child:
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, errors="replace",
+            start_new_session=True,
+        ) as child:  # fmt: skip
             assert child.stdin
             assert child.stdout
             try:
-                with contextlib.suppress(BrokenPipeError):  # it has ended already; why, it says itself
+                with _first(child), contextlib.suppress(BrokenPipeError):  # it has ended already; why, it says itself
                     child.stdin.write(given)
                     child.stdin.close()
-                for line in child.stdout:
-                    yield line.rstrip("\n")
+                    for line in child.stdout:
+                        yield line.rstrip("\n")
             except BaseException:
                 child.terminate()
                 raise
         if child.returncode:
             said.seek(0)
             raise ProcessFailed(name, Finished(child.returncode, "", said.read()))
+
+
+@contextlib.contextmanager
+def _first(child: subprocess.Popen[str]) -> Iterator[None]:
+    """A signal that would end us ends the program first, and then us."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that signals come to
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def told(number: int, _: object) -> None:
+        if not came:
+            came.append(number)
+            child.terminate()
+            return
+        came.clear()
+        child.kill()
+        restore()
+        signal.raise_signal(number)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, told)
+    try:
+        yield
+    finally:
+        restore()
+        if came:
+            signal.raise_signal(came[0])
 
 
 def replace(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> NoReturn:

@@ -11,19 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jingxiang.redaction import HIDDEN
 from jingxiang.targets import SkyTarget
 
 NAME = "jingxiang"
 PORT = 7860
 PASSWORDS = "JINGXIANG_PASSWORDS"  # the lines of a password file; only the service's own environment has them
 JOBS = "JINGXIANG_JOBS"
-BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
-HIDDEN = "(hidden)"
 DISK_GB = 150  # environment and weights take up to 30 GB, the system of a machine with drivers as much
 SETUP = """\
 set -e
 python3 tasks.py setup --profile {profile}
-python3 tasks.py fetch {model}
+python3 tasks.py fetch {model}{accepts}
 """
 RUN = f"""\
 set -e
@@ -37,7 +36,8 @@ exec .env/bin/python -m app serve --model {{model}} --host 0.0.0.0 --port {PORT}
 @dataclass(frozen=True)
 class Service:
     """`checkout`: its folder, which goes to every replica; `profile`: the build of PyTorch; `ready_s`: seconds that a
-    new replica may take; `certificate`: folder with key.pem and certificate.pem."""
+    new replica may take; `certificate`: folder with key.pem and certificate.pem; `accepts`: whether
+    the user has accepted the licence of the model."""
 
     target: SkyTarget
     checkout: str
@@ -46,6 +46,7 @@ class Service:
     ready_s: int
     certificate: str
     secrets: Mapping[str, str]
+    accepts: bool = False
 
     def task(self) -> dict[str, Any]:
         """As `sky.Task.from_yaml_config` takes it."""
@@ -65,7 +66,9 @@ class Service:
                 "tls": {"keyfile": f"{self.certificate}/key.pem", "certfile": f"{self.certificate}/certificate.pem"},
                 **_replicas(target),
             },
-            "setup": SETUP.format(model=model, profile=profile),
+            "setup": SETUP.format(
+                model=model, profile=profile, accepts=" --accept-license" if self.accepts else "",
+            ),
             "run": RUN.format(model=model),
         }  # fmt: skip
 

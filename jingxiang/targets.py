@@ -32,6 +32,8 @@ REGION = re.compile(r"[a-z]{2}-[a-z0-9]+(-[a-z0-9]+)*")
 INSTANCE_TYPE = re.compile(r"ecs(\.[a-z0-9-]+){2,3}")
 GPU = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)(?::([1-9][0-9]?))?")
 BUCKET = re.compile(r"(s3|oss)://[a-z0-9][a-z0-9._/-]*")
+# What a bucket is opened with, in the environment.
+BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION")
 MOST = 100  # of GPUs and replicas: a typing error must not rent a data centre
 
 

@@ -24,6 +24,7 @@ from jingxiang.language import tr
 from jingxiang.tables import Table
 
 LOCK = "app/models.lock"
+ACCEPTED = "licences"  # in our home: names of models whose licence the user has accepted
 REVISION = re.compile("[0-9a-f]{40}")
 SHA256 = re.compile("[0-9a-f]{64}")
 GIT = REVISION  # a name that git has for content, like that of a commit, is a SHA-1
@@ -224,3 +225,9 @@ def _locked(entry: Mapping[str, Any]) -> ModelLock:
             raise ValueError(part["repository"])
         parts.append(LockedPart(part["repository"], part["revision"], tuple(files)))
     return ModelLock(entry["spec"], entry["digest"], tuple(parts))
+
+
+def accepted(home: Path) -> list[str]:
+    """Names of models whose licence the user has accepted."""
+    path = home / ACCEPTED
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []

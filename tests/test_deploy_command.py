@@ -148,9 +148,8 @@ def test_what_an_image_is_made_of_follows_from_the_card_of_the_host(source: Sour
         source.choose(Gpus((T4,)))
 
 
-@pytest.mark.parametrize("provider", ["ssh_docker:SshDocker", "ssh_env:SshEnv"])
-def test_each_kind_of_host_can_do_what_all_can(provider: str) -> None:
-    assert provider in remotes.PROVIDERS.values()
+@pytest.mark.parametrize("provider", [*remotes.PROVIDERS.values(), *remotes.CLOUDS.values()])
+def test_each_kind_of_target_can_do_what_all_can(provider: str) -> None:
     module, _, name = provider.partition(":")
     made = getattr(__import__(f"jingxiang.remotes.{module}", fromlist=[name]), name)
     for wanted, function in inspect.getmembers(Remote, inspect.isfunction):

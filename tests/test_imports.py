@@ -25,6 +25,7 @@ LAYERS = {
     "jingxiang.findings": 0,
     "jingxiang.folder_lock": 0,
     "jingxiang.language": 0,
+    "jingxiang.passwords": 0,
     "jingxiang.ports": 0,
     "jingxiang.presets": 0,
     "jingxiang.redaction": 0,

@@ -12,7 +12,9 @@ import yaml
 
 from jingxiang import image_definition, manifests, targets
 from jingxiang.manifests import Cluster, Manifest
+from jingxiang.redaction import HIDDEN
 from jingxiang.targets import KubernetesTarget
+from tests.peers import podman
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "data" / "manifests"
@@ -46,7 +48,7 @@ def every(case: str) -> list[Manifest]:
 
 
 def pod(case: str, name: str) -> dict[str, Any]:
-    (found,) = [each for each in manifests.pods(CASES[case]) if each["metadata"]["name"] == name]
+    (found,) = [each for each in podman.pods(CASES[case]) if each["metadata"]["name"] == name]
     spec: dict[str, Any] = found["spec"]
     return spec
 
@@ -64,7 +66,7 @@ def test_yaml_says_the_same_as_the_values(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_pod_is_root_or_writes_where_nothing_is_mounted(case: str) -> None:
-    for each in manifests.pods(CASES[case]):
+    for each in podman.pods(CASES[case]):
         spec = each["spec"]
         assert spec["securityContext"]["runAsNonRoot"]
         assert spec["securityContext"]["runAsUser"] > 0
@@ -93,7 +95,7 @@ def test_a_pod_goes_after_the_longest_job(case: str, name: str) -> None:
 
 def test_a_version_may_take_as_long_as_was_asked_for() -> None:
     slow = replace(CASES["one"], ready_s=1805)
-    (found,) = manifests.pods(slow)
+    (found,) = podman.pods(slow)
     probe = found["spec"]["containers"][0]["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == 1810
 
@@ -121,7 +123,7 @@ def test_a_plan_holds_the_names_of_secrets_alone(case: str) -> None:
     (secret,) = [
         each for each in yaml.safe_load_all(manifests.shown(CASES[case], NAMES[case])) if each["kind"] == "Secret"
     ]
-    assert {secret["stringData"][name] for name in NAMES[case]} == {manifests.HIDDEN}
+    assert {secret["stringData"][name] for name in NAMES[case]} == {HIDDEN}
 
 
 def test_a_recorded_manifest_carries_itself() -> None:

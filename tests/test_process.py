@@ -159,6 +159,38 @@ def test_lines_come_as_they_are_printed_and_the_program_ends_when_nobody_listens
     found.close()  # type: ignore[attr-defined]
 
 
+UNDOES = """\
+import os, signal, sys, time
+class Asked(BaseException): pass
+def stop(*_): raise Asked
+signal.signal(signal.SIGTERM, stop)
+print("begun", os.getsid(0) == os.getsid(os.getppid()), flush=True)
+try:
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(60)
+except Asked:
+    print("undone", flush=True)
+    if "twice" in sys.argv:
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("twice",)])
+def test_a_program_that_is_interrupted_says_its_last_words_and_is_killed_the_second_time(
+    words: tuple[str, ...],
+) -> None:
+    """The signal comes while we wait for its lines."""
+    found = process.lines([sys.executable, "-c", UNDOES, *words], name="talker", given="")
+    seen: list[str] = []
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        seen.extend(found)
+    assert seen[0] == "begun False"
+    assert words or seen[1:] == ["undone"]
+    assert time.monotonic() - start < 30
+
+
 def test_lines_of_a_program_that_fails_end_with_its_words() -> None:
     program = "import sys; print('one'); sys.exit('no luck')"
     found = process.lines([sys.executable, "-c", program], name="talker", given="")

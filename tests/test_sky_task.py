@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 
-from jingxiang.sky_task import HIDDEN, PORT, Service
+from jingxiang.redaction import HIDDEN
+from jingxiang.sky_task import PORT, Service
 from jingxiang.targets import SkyTarget
 
 SECRETS = {"JINGXIANG_PASSWORDS": "li:hunter2\n", "JINGXIANG_JOBS": "postgresql://u:p@db/jobs"}

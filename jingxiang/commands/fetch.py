@@ -26,7 +26,6 @@ from jingxiang.store import Store
 from jingxiang.weights import LockedFile, LockedPart, ModelLock, Weights
 
 LARGE_BYTES = 1_000_000_000  # from here on the disk's speed is worth a second
-ACCEPTED = "licences"  # in our home: names of models whose licence the user has accepted
 READY, PARTIAL, ABSENT, STALE, UNLOCKED, MADE = "ready", "partial", "absent", "stale", "unlocked", "made"
 
 
@@ -214,15 +213,15 @@ def _allowed(places: Places, spec: ModelSpec, wanted: Weights, *, accept: bool, 
     console.line("licence", f"{licence.name}, {use}: {licence.url}")
     if licence.free or dry_run:
         return
-    path = places.home / ACCEPTED
-    accepted = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    accepted = weights.accepted(places.home)
     if spec.name in accepted:
         return
     if not accept:
         raise LicenceNotAccepted(spec, wanted)
     with storage.writing(places.home):
         places.home.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{name}\n" for name in [*accepted, spec.name]), encoding="utf-8")
+        text = "".join(f"{name}\n" for name in [*accepted, spec.name])
+        (places.home / weights.ACCEPTED).write_text(text, encoding="utf-8")
 
 
 def contents(spec: ModelSpec, lock: ModelLock) -> dict[str, str]:

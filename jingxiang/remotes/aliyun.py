@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jingxiang import console
-from jingxiang.deploy_plan import BAD_CHECK, DOWN, Deployed, DeployError, NotReady, Order, Status
+from jingxiang.deploy_plan import BAD_CHECK, DOWN, LOCKED, RESTORED, Deployed, DeployError, NotReady, Order, Status
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.findings import OK, PROBLEM, Finding
 from jingxiang.language import tr
@@ -95,10 +97,12 @@ class Aliyun:
 
     def deploy(self, order: Order, images: Images) -> Deployed:
         now = self._found()
-        if not now["id"]:
-            now = self._create(order)
-        self._await_ready(now)
-        return self._host(now).deploy(order, images)
+        ids = [now["id"]] if now["id"] else []
+        with self._costing(ids):
+            if not ids:
+                now = self._create(order, ids)
+            self._await_ready(now)
+            return self._host(now).deploy(order, images)
 
     def status(self) -> Status:
         now = self._found()
@@ -119,27 +123,41 @@ class Aliyun:
             text = tr("{address}: its videos are on machines that go; --volumes agrees to that", address=self.address)
             raise UsageError(text)
         gone = self._ask("release", name=self._name)
-        console.line("remove", gone["id"] or tr("there is no instance"))
+        console.line("remove", ", ".join(gone["ids"]) or tr("there is no instance"))
 
     # Renting
 
-    def _create(self, order: Order) -> Event:
+    @contextlib.contextmanager
+    def _costing(self, ids: list[str]) -> Iterator[None]:
+        """What goes wrong once there is an instance: that it costs money is said, too."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            if ids:
+                console.warn(f"{_costs(ids)}: {self._destruction}")
+            raise
+        except JingxiangError as error:
+            if not ids or error.exit_code in (RESTORED, LOCKED):
+                raise
+            text = f"{error.message}\n       {_costs(ids)}"
+            raise DeployError(error.exit_code, text, (*error.hints, self._destruction)) from error
+
+    def _create(self, order: Order, ids: list[str]) -> Event:
+        """`ids`: gets its id as soon as there is one."""
         wanted = self._wanted()
         prepared = self._ask("prepare", wanted=wanted)
         money.agreed(order, self.address, self._price(prepared))
         last: Event = {}
-        made = ""
         token = str(uuid.uuid4())
         try:
             for last in self._events("create", order=prepared["order"], token=token):
                 if last["event"] == "made":
-                    made = last["id"]
-                    console.line("instance", made)
+                    ids.append(last["id"])
+                    console.line("instance", last["id"])
         except JingxiangError as error:
-            if not made:
+            if not ids:
                 raise
-            text = tr("{id} was made, but did not start: {reason}", id=made, reason=error.message)
-            raise DeployError(DOWN, text, (f"python3 tasks.py deploy-destroy {self.address} --volumes",)) from error
+            raise DeployError(DOWN, error.message, error.hints) from error
         return last
 
     def _wanted(self) -> dict[str, Any]:
@@ -210,6 +228,10 @@ class Aliyun:
     # Talking
 
     @property
+    def _destruction(self) -> str:
+        return f"python3 tasks.py deploy-destroy {shlex.quote(self.address)} --volumes"
+
+    @property
     def _name(self) -> str:
         return f"{self.target.region}/{self.target.instance_type}"
 
@@ -232,6 +254,14 @@ class Aliyun:
         if error.kind == "made":
             text = tr("a dry run made an instance: {id}; it costs money until it is released", id=text)
             return DeployError(DOWN, text, ("https://ecs.console.aliyun.com",))
+        if error.kind == "several":
+            text = tr("there are several instances: {ids}; each costs money until it is released", ids=text)
+            return DeployError(DOWN, f"{self.address}: {text}", (self._destruction,))
+        if error.kind == "lost":
+            text = tr("whether the instance was made is not known, and if so it costs money: {reason}", reason=text)
+            return DeployError(DOWN, f"{self.address}: {text}", (
+                f"python3 tasks.py deploy-status {shlex.quote(self.address)}", self._destruction,
+            ))  # fmt: skip
         known = {
             "image": tr("no image with NVIDIA's driver was found for {type}: image=ID", type=text),
             "stock": tr("no zone has {type} now", type=self.target.instance_type),
@@ -244,3 +274,7 @@ class Aliyun:
         }  # fmt: skip
         text = known.get(error.kind) or tr("Aliyun does not answer: {reason}", reason=text)
         return DeployError(BAD_CHECK, f"{self.address}: {text}")
+
+
+def _costs(ids: list[str]) -> str:
+    return tr("{ids} costs money until it is released", ids=", ".join(ids))

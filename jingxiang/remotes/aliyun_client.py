@@ -7,10 +7,9 @@ HTTP, or "") and what that action takes. Credentials come from the SDK's own cha
 from __future__ import annotations
 
 import base64
-import json
-import sys
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import requests
@@ -18,9 +17,11 @@ from alibabacloud_credentials.client import Client as Credentials
 from alibabacloud_credentials.exceptions import CredentialException
 from alibabacloud_ecs20140526 import models
 from alibabacloud_ecs20140526.client import Client
-from alibabacloud_tea_openapi.exceptions import AlibabaCloudException
+from alibabacloud_tea_openapi.exceptions import AlibabaCloudException, ServerException
 from alibabacloud_tea_openapi.utils_models import Config
 from Tea.exceptions import TeaException
+
+from jingxiang.remotes.client import Problem, main, say, tell, undisturbed
 
 TAG = "jingxiang"
 POLL_S = 3.0
@@ -29,26 +30,15 @@ TRIES = 4  # of the same creation, with the same token, where the answer was los
 MBIT = 100  # the most that the instance sends, paid by what it sends
 DISK = "cloud_essd"
 PASSED = "DryRunOperation"  # the only code that says so
+LOST = (TeaException, requests.RequestException)  # whatever the SDK raises where no answer came, and for those that did
 
 
-class Problem(Exception):
-    """What the caller is told."""
-
-    def __init__(self, kind: str, text: str = "") -> None:
-        super().__init__(text)
-        self.kind = kind
+def find(client: Client, region: str, *, name: str) -> None:
+    """Our instance there, by its tag. Raises `Problem` where there are several."""
+    say("result", **(only(found(client, region, name)) or {"id": ""}))
 
 
-def say(event: str, **more: object) -> None:
-    print(json.dumps({"event": event, **more}), flush=True)  # noqa: T201 (a program of its own)
-
-
-def find(client: Client, *, region: str, name: str) -> None:
-    """Our instance there, by its tag."""
-    say("result", **(found(client, region, name) or {"id": ""}))
-
-
-def prepare(client: Client, *, region: str, wanted: Mapping[str, Any]) -> None:
+def prepare(client: Client, region: str, *, wanted: Mapping[str, Any]) -> None:
     """Find what was not given, ask for the price, and try it without doing it."""
     order = {**wanted, **chosen(client, region, wanted)}
     price = client.describe_price(models.DescribePriceRequest(
@@ -61,34 +51,44 @@ def prepare(client: Client, *, region: str, wanted: Mapping[str, Any]) -> None:
     say("result", order=order, price=price.trade_price, currency=price.currency)
 
 
-def create(client: Client, *, region: str, order: Mapping[str, Any], token: str) -> None:
-    """Make the instance, and wait for its address. Asked again with the same token, Aliyun makes no second one."""
-    for number in range(TRIES):
-        try:
-            made = client.run_instances(request(region, order, token=token))
-            break
-        except (TeaException, requests.RequestException) as error:
-            if isinstance(error, AlibabaCloudException) or number == TRIES - 1:
-                raise
-            time.sleep(POLL_S)
-    (instance,) = made.body.instance_id_sets.instance_id_set
-    say("made", id=instance)
+def create(client: Client, region: str, *, order: Mapping[str, Any], token: str) -> None:
+    """Make the instance, and wait for its address. Raises `Problem` if somebody else has made one meanwhile, too."""
+    with undisturbed():  # whoever ends us is to know what there is now
+        instance = made(client, request(region, order, token=token))
+        tell("made", id=instance)
     end = time.monotonic() + START_S
     while time.monotonic() < end:
-        now = found(client, region, order["name"])
+        now = only(found(client, region, order["name"]))
         if now and now["state"] == "Running" and now["address"]:
             say("result", **now)
             return
         time.sleep(POLL_S)
-    raise Problem("slow", instance)
+    raise Problem("slow", text=instance)
 
 
-def release(client: Client, *, region: str, name: str) -> None:
-    """The instance with its disk. Gives its id."""
-    now = found(client, region, name)
-    if now:
-        client.delete_instance(models.DeleteInstanceRequest(instance_id=now["id"], force=True))
-    say("result", id=now["id"] if now else "")
+def made(client: Client, asked: Any) -> str:
+    """The id. Asked again with the same token, Aliyun makes no second one. Raises `Problem` (lost) where whether there
+    is one is not known in the end."""
+    error: Exception | None = None
+    for _ in range(TRIES):
+        try:
+            (instance,) = client.run_instances(asked).body.instance_id_sets.instance_id_set
+            return str(instance)
+        except LOST as lost:
+            is_answer = isinstance(lost, AlibabaCloudException) and not isinstance(lost, ServerException)
+            if is_answer and error is None:  # refused, and none was lost before
+                raise
+            error = lost
+        time.sleep(POLL_S)
+    raise Problem("lost", text=one_line(error))
+
+
+def release(client: Client, region: str, *, name: str) -> None:
+    """All instances of that name with their disks. Gives their ids."""
+    ids = [each["id"] for each in found(client, region, name)]
+    for each in ids:
+        client.delete_instance(models.DeleteInstanceRequest(instance_id=each, force=True))
+    say("result", ids=ids)
 
 
 def try_out(client: Client, region: str, order: Mapping[str, Any]) -> None:
@@ -100,7 +100,7 @@ def try_out(client: Client, region: str, order: Mapping[str, Any]) -> None:
             return
         raise
     sets = made.body.instance_id_sets
-    raise Problem("made", ", ".join(sets.instance_id_set or ()) if sets else "")
+    raise Problem("made", text=", ".join(sets.instance_id_set or ()) if sets else "")
 
 
 def request(region: str, order: Mapping[str, Any], *, is_dry: bool = False, token: str = "") -> Any:
@@ -129,7 +129,7 @@ def chosen(client: Client, region: str, wanted: Mapping[str, Any]) -> dict[str, 
     zones = zones_with_stock(client, region, wanted)
     fitting = [each for each in switches if each.zone_id in zones]
     if not fitting:
-        raise Problem("switch" if zones else "stock", ", ".join(sorted(zones)))
+        raise Problem("switch" if zones else "stock", text=", ".join(sorted(zones)))
     switch = fitting[0]
     if group := wanted["group"]:
         return {"image": image, "switch": switch.v_switch_id, "group": group}
@@ -138,7 +138,7 @@ def chosen(client: Client, region: str, wanted: Mapping[str, Any]) -> dict[str, 
     ).body.security_groups.security_group
     ours = [each.security_group_id for each in groups if not each.service_managed]
     if not ours:
-        raise Problem("group", str(switch.vpc_id))
+        raise Problem("group", text=str(switch.vpc_id))
     return {"image": image, "switch": switch.v_switch_id, "group": ours[0]}
 
 
@@ -150,7 +150,7 @@ def newest_image(client: Client, region: str, instance_type: str) -> str:
     )).body.images.image  # fmt: skip
     fitting = [each for each in images if "ubuntu" in each.image_name.lower() and "gpu" in each.image_name.lower()]
     if not fitting:
-        raise Problem("image", instance_type)
+        raise Problem("image", text=instance_type)
     return str(max(fitting, key=lambda each: each.creation_time).image_id)
 
 
@@ -163,16 +163,29 @@ def zones_with_stock(client: Client, region: str, wanted: Mapping[str, Any]) -> 
     return {each.zone_id for each in zones or () if each.status == "Available"}
 
 
-def found(client: Client, region: str, name: str) -> dict[str, str] | None:
+def found(client: Client, region: str, name: str) -> list[dict[str, str]]:
+    """Our instances of that name, by their tag."""
     instances = client.describe_instances(models.DescribeInstancesRequest(
-        region_id=region, tag=[models.DescribeInstancesRequestTag(key=TAG, value=name)],
+        region_id=region, tag=[models.DescribeInstancesRequestTag(key=TAG, value=name)], page_size=100,
     )).body.instances.instance  # fmt: skip
-    if not instances:
-        return None
-    first = instances[0]
-    addresses = (first.public_ip_address.ip_address if first.public_ip_address else None) or [""]
-    return {"id": first.instance_id, "state": first.status, "address": addresses[0],
-            "until": first.auto_release_time or ""}  # fmt: skip
+    return [
+        {
+            "id": each.instance_id, "state": each.status, "until": each.auto_release_time or "",
+            "address": ((each.public_ip_address.ip_address if each.public_ip_address else None) or [""])[0],
+        }
+        for each in instances or ()
+    ]  # fmt: skip
+
+
+def only(instances: list[dict[str, str]]) -> dict[str, str] | None:
+    """Two who deploy at once may have made one each, and each costs money. Raises `Problem`."""
+    if len(instances) > 1:
+        raise Problem("several", text=", ".join(sorted(each["id"] for each in instances)))
+    return instances[0] if instances else None
+
+
+def one_line(error: Exception | None) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def open_client(region: str, endpoint: str) -> Client:
@@ -188,21 +201,18 @@ def open_client(region: str, endpoint: str) -> Client:
 ACTIONS: dict[str, Callable[..., None]] = {"find": find, "prepare": prepare, "create": create, "release": release}
 
 
-def main(job: dict[str, Any]) -> int:
-    """Do what is asked. What goes wrong is an event, too."""
-    try:
-        client = open_client(job["region"], job.pop("endpoint"))
-        ACTIONS[job.pop("action")](client, **job)
-    except Problem as problem:
-        say("error", kind=problem.kind, text=str(problem))
-    except AlibabaCloudException as error:
-        say("error", kind="refused", code=error.code, text=error.message)
-    except (TeaException, requests.RequestException) as error:
-        say("error", kind="unreachable", text=" ".join(str(error).split())[:300])
-    else:
-        return 0
-    return 1
+@contextlib.contextmanager
+def region(job: dict[str, Any]) -> Iterator[tuple[Client, str]]:
+    yield open_client(job["region"], job.pop("endpoint")), job.pop("region")
+
+
+def told(error: Exception) -> Problem | None:
+    if isinstance(error, AlibabaCloudException):
+        return Problem("refused", code=error.code, text=error.message)
+    if isinstance(error, LOST):
+        return Problem("unreachable", text=one_line(error))
+    return None
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.load(sys.stdin)))
+    main(ACTIONS, region, told)

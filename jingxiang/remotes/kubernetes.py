@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jingxiang import console, findings, image_definition, manifests
+from jingxiang import console, findings, image_definition, manifests, passwords
 from jingxiang.deploy_plan import (
     DOWN,
     LOCKED,
@@ -31,14 +31,18 @@ from jingxiang.language import tr
 from jingxiang.manifests import Cluster
 from jingxiang.places import here
 from jingxiang.profiles import CPU
-from jingxiang.remotes import ledger
+from jingxiang.remotes import asked, ledger
 from jingxiang.remotes.base import Choice, Images, Tools
 from jingxiang.remotes.sdk import Event, Refused, Sdk
-from jingxiang.targets import KubernetesTarget
+from jingxiang.targets import BUCKET_KEYS, KubernetesTarget
 
 MIB = 1 << 20
 # What a card is taken for where no label says what it is: an older driver than most clusters have, so that it fits.
 UNKNOWN = Gpu("NVIDIA GPU", "525", 0, 0, "8.0")
+# What `look` finds where it cannot look.
+NOTHING: Event = {
+    "nodes": None, "classes": None, "namespace": None, "keda": False, "secrets": [], "edition": "", "server": "",
+}  # fmt: skip
 ADMIN = "jingxiang"  # the name that a password is made for
 POSTGRES = ("postgresql://", "postgresql+psycopg://")
 
@@ -60,22 +64,30 @@ class Kubernetes:
 
     def _findings(self, order: Order, found: Event) -> tuple[Finding, ...]:
         return (
-            *_asked(order), Finding("cluster", OK, tr("Kubernetes {version}", version=found["server"])),
-            *self._rights(found), *self._cards(found), *self._storage(found), *self._queue(found),
+            *_asked(order), *asked.unheeded(order, "--strategy", "--transfer"),
+            Finding("cluster", OK, tr("Kubernetes {version}", version=found["server"])),
+            *self._rights(found), *self._cards(found), *self._storage(found), *self._queue(found), *self._left(found),
         )  # fmt: skip
 
     def plan(self, order: Order, images: Images) -> str:
         """The manifests. Which digest the image has is known when it has been made."""
-        found = self._ask("look")
+        try:
+            found = self._looked()
+        except Refused as error:
+            console.warn(tr("{reason}; planned as if nothing were there", reason=_unreachable(error)[0]))
+            found = NOTHING
         image = f"{order.registry or 'HOST/NAME'}@DIGEST"
         cluster = self._cluster(found, order, images.choose(_cards(found)), image=image, version="VERSION")
         names = sorted({*found["secrets"], *self._values(found, order)} - {"edition"})
         return manifests.shown(cluster, names).rstrip("\n")
 
     def deploy(self, order: Order, images: Images) -> Deployed:
-        found = self._ask("look")
-        if has_problem(report := self._findings(order, found)):
-            findings.show(report)
+        try:
+            found = self._looked()
+        except Refused as error:
+            raise self._explained(error) from error
+        findings.show(report := self._findings(order, found))
+        if has_problem(report):
             raise NotReady(self.address, report)
         choice = images.choose(_cards(found))
         image = images.make(choice)
@@ -132,7 +144,8 @@ class Kubernetes:
 
     def _looked(self) -> Event:
         """What is there. Raises `Refused`."""
-        return self._sdk.ask("look", context=self.target.context, namespace=self.target.namespace)
+        where = {"context": self.target.context, "namespace": self.target.namespace}
+        return self._sdk.ask("look", **where, is_shared=self.target.gpus > 1)
 
     def _cluster(self, found: Event, order: Order, choice: Choice, *, image: str, version: str) -> Cluster:
         return Cluster(
@@ -154,19 +167,19 @@ class Kubernetes:
         """What the Secret gets anew: what was given, and what is not there yet."""
         held, values = found["secrets"], {}
         if order.passwords is not None:
-            values[manifests.PASSWORDS] = order.passwords.read_text(encoding="utf-8")
+            values[manifests.PASSWORDS] = passwords.text(order.passwords)
         elif manifests.PASSWORDS not in held:
             values[manifests.PASSWORDS] = f"{ADMIN}:{secrets.token_urlsafe(12)}\n"
         if self.target.gpus > 1:
             if given := os.environ.get(manifests.JOBS):
-                values[manifests.JOBS] = given
+                # without the driver, which SQLAlchemy alone understands, and not KEDA
+                values[manifests.JOBS] = f"{POSTGRES[0]}{given.partition('://')[2]}"
             elif self._owns_database(found) and manifests.DATABASE_PASSWORD not in held:
                 password = secrets.token_hex(16)  # no character of it needs to be quoted in a URL
-                host = f"{manifests.NAME}-{manifests.DATABASE}"
                 values[manifests.DATABASE_PASSWORD] = password
-                values[manifests.JOBS] = f"postgresql://{manifests.NAME}:{password}@{host}/{manifests.NAME}"
+                values[manifests.JOBS] = manifests.database_url(self.target, password)
         if self.target.media:
-            values |= {name: os.environ[name] for name in manifests.BUCKET_KEYS if os.environ.get(name)}
+            values |= {name: os.environ[name] for name in BUCKET_KEYS if os.environ.get(name)}
         return values
 
     # What is found
@@ -202,11 +215,11 @@ class Kubernetes:
             yield Finding("storage", PROBLEM, UnknownName("storage class", wanted, classes).message)
         elif not wanted and not any(classes.values()):
             text = tr("the cluster has no default storage class")
-            yield Finding("storage", PROBLEM, text, tr("name one: {address}?storage=CLASS", address=self.address))
+            address = f"{self.address}{'&' if '?' in self.address else '?'}storage=CLASS"
+            yield Finding("storage", PROBLEM, text, tr("name one: {address}", address=shlex.quote(address)))
         elif self.target.gpus > 1 and not self.target.media:
-            text = tr(
-                "volumes of class {name} must be mountable by all nodes (ReadWriteMany)", name=wanted or "default"
-            )
+            name = wanted or tr("(the default)")
+            text = tr("volumes of class {name} must be mountable by all nodes (ReadWriteMany)", name=name)
             yield Finding("storage", NOTE, text, tr("or a bucket: media=s3://BUCKET/FOLDER"))
 
     def _queue(self, found: Event) -> Iterator[Finding]:
@@ -223,6 +236,21 @@ class Kubernetes:
             "without KEDA: always {count} workers", count=self.target.gpus
         )  # fmt: skip
         yield Finding("scaling", OK, text)
+
+    def _left(self, found: Event) -> Iterator[Finding]:
+        """One card has its queue in SQLite on its volume, several have theirs in PostgreSQL: jobs do not move."""
+        if not found["leaves"]:
+            return
+        queue = found["readyz"]
+        if queue is None or not queue.get("page"):
+            text = tr("jobs of the other number of cards stay behind; whether there are any cannot be seen now")
+            yield Finding("queue", NOTE, text)
+        elif count := queue["queued"] + queue["running"]:
+            text = tr("{count} jobs wait or run in the queue of the other number of cards, and would stay behind",
+                      count=count)  # fmt: skip
+            command = f"python3 tasks.py deploy-status {shlex.quote(self.address)}"
+            fix = tr("wait for their end: {command}", command=command)
+            yield Finding("queue", PROBLEM, text, fix)
 
     # Talking
 
@@ -253,17 +281,26 @@ class Kubernetes:
             for last in self._events(action, **job):
                 if last["event"] == "step":
                     _show(last)
-                failed = last if last["event"] == "failed" else failed
+                if last["event"] == "failed":
+                    failed = last
+                    text = tr("what was there before is brought back; to interrupt that leaves it half done")
+                    console.line("undo", text)
                 undone = last if last["event"] == "undone" else undone
         except JingxiangError:
-            if failed is None:
+            if failed is None or failed["kind"] == "taken":
                 raise
             raise self._failed(failed, undone or {}) from None
+        except (KeyboardInterrupt, SystemExit):
+            if failed:
+                console.line("serving", _serves(undone or {})[1])
+            elif last.get("event") == "result":
+                console.line("serving", tr("that was done already"))
+            raise
         return last
 
     def _explained(self, error: Refused) -> JingxiangError:
         more = error.event
-        if error.kind == "locked":
+        if error.kind in ("locked", "taken"):
             text = tr("{address}: {who} deploys there since {since}", address=self.address, who=more["by"] or "?",
                       since=more["since"] or "?")  # fmt: skip
             return DeployError(LOCKED, text, (tr("if that is over: --break-lock"),))
@@ -279,9 +316,10 @@ class Kubernetes:
     def _failed(self, failed: Event, undone: Event) -> DeployError:
         lines = [str(line) for line in failed.get("lines", ())]
         text = "\n       ".join([tr("the new version is not healthy: {reason}", reason=_reason(failed)), *lines])
-        serves = undone.get("serves", "")
-        code, end = (RESTORED, tr("still serving: {version}", version=serves)) if serves else (DOWN, _nothing(undone))
-        return DeployError(code, f"{text}\n       {end}", (f"python3 tasks.py deploy-logs {self.address} --failed",))
+        code, end = _serves(undone)
+        return DeployError(code, f"{text}\n       {end}", (
+            f"python3 tasks.py deploy-logs {shlex.quote(self.address)} --failed",
+        ))  # fmt: skip
 
     def _deployed(self, order: Order, version: str, strategy: str) -> Deployed:
         words = ["kubectl", "--context", self.target.context, "-n", self.target.namespace, "port-forward",
@@ -291,6 +329,7 @@ class Kubernetes:
 
 def _asked(order: Order) -> Iterator[Finding]:
     """What a cluster cannot do, or cannot do without."""
+    yield from asked.logins(order)
     if order.front.public:
         text = tr("--public is not ours to do here: put an Ingress with TLS in front of the Service jingxiang")
         yield Finding("public", PROBLEM, text)
@@ -333,15 +372,25 @@ def _reason(failed: Event) -> str:
     if kind == "timeout":
         text = tr("{name} was not ready within {seconds} s", name=failed["name"], seconds=failed["seconds"])
         return ": ".join(filter(None, (text, failed["reason"])))
+    if kind == "gone":
+        return tr("{name} was deleted meanwhile", name=failed["name"])
+    if kind == "interrupted":
+        return tr("it was interrupted")
+    if kind == "taken":
+        return tr("{who} deploys there now", who=failed["by"] or "?")
     return str(failed.get("text") or kind)
 
 
-def _nothing(undone: Event) -> str:
+def _serves(undone: Event) -> tuple[int, str]:
+    """What does after a deployment was undone: the exit code, and in words."""
+    if serves := undone.get("serves"):
+        return RESTORED, tr("still serving: {version}", version=serves)
     if not undone:
-        return tr("what serves now is not known: the cluster does not answer any more")
+        return DOWN, tr("what serves now is not known: the cluster does not answer any more")
     if undone.get("kind"):
-        return tr("nothing is serving: what was there before did not come back: {reason}", reason=_reason(undone))
-    return tr("nothing is serving; what was applied was taken back")
+        text = tr("nothing is serving: what was there before did not come back: {reason}", reason=_reason(undone))
+        return DOWN, text
+    return DOWN, tr("nothing is serving; what was applied was taken back")
 
 
 def _show(event: Event) -> None:

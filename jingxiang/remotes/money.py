@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from jingxiang import console
@@ -14,7 +15,7 @@ def agreed(order: Order, address: str, text: str) -> None:
     console.line("price", text)
     if order.agrees:
         return
-    hint = (f"python3 tasks.py deploy {address} --yes",)
+    hint = (f"python3 tasks.py deploy {shlex.quote(address)} --yes",)
     if not sys.stdin.isatty():
         raise DeployError(BAD_CHECK, tr("{address}: this costs money: --yes agrees to it", address=address), hint)
     console.line("ask", tr("go on? [y/N]"))

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jingxiang import console, findings, sky_task
+from jingxiang import console, findings, models, passwords, sky_task, weights
 from jingxiang.deploy_plan import DOWN, RESTORED, Deployed, DeployError, NotReady, Order, Status, has_problem
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.findings import NOTE, OK, PROBLEM, Finding
 from jingxiang.gpu import Gpu, Gpus
 from jingxiang.language import tr
 from jingxiang.places import here
-from jingxiang.remotes import money
+from jingxiang.remotes import asked, money
 from jingxiang.remotes.base import Images, Tools
 from jingxiang.remotes.sdk import Event, Refused, Sdk
 from jingxiang.sky_task import Service
-from jingxiang.targets import SkyTarget
+from jingxiang.targets import BUCKET_KEYS, SkyTarget
 
+PARTLY = 1  # exit code: the new version serves, but not all of it
 INSTALL_S = 1800  # to install the environment and fetch the weights on a new machine, before it can get ready
 # SkyPilot's images have a newer driver than this; which one differs from cloud to cloud.
 DRIVER, ARCHITECTURE = "525", "8.0"
@@ -35,10 +37,12 @@ class Sky:
 
     def check(self, order: Order, images: Images) -> tuple[Finding, ...]:
         """What SkyPilot does not say before machines are rented: the card's name, ports, the program, passwords."""
-        found = list(self._asked(order))
+        found = [*self._asked(order), *asked.unheeded(order, "--strategy", "--transfer", "--registry", "--port")]
         name = self.target.gpu.partition(":")[0]
+        service = self._service(order, images)
+        found += _licence(service)
         try:
-            answer = self._sdk.ask("check", task=self._service(order, images).task(), gpu=name)
+            answer = self._sdk.ask("check", task=service.task(), gpu=name)
         except Refused as error:
             return (*found, Finding("task", PROBLEM, str(error.event.get("text"))))
         found.append(Finding("task", OK, tr("SkyPilot takes it")))
@@ -59,8 +63,8 @@ class Sky:
 
     def deploy(self, order: Order, images: Images) -> Deployed:
         found = self.check(order, images)
+        findings.show(found)
         if has_problem(found):
-            findings.show(found)
             raise NotReady(self.address, found)
         count = self.target.most or self.target.replicas
         text = tr("{count} x {gpu} of {infra}, and a machine that minds them, until deploy-destroy; how much: "
@@ -75,6 +79,10 @@ class Sky:
                     console.line("wait", last["text"])
         except Refused as error:
             raise self._failed(error) from error
+        except (KeyboardInterrupt, SystemExit):
+            text = tr("SkyPilot goes on with it, and its machines cost money: {command}", command=self._destruction)
+            console.warn(text)
+            raise
         return Deployed(last["version"], last["endpoint"], "rolling")
 
     def status(self) -> Status:
@@ -105,6 +113,7 @@ class Sky:
         self._ask("destroy")
 
     def _asked(self, order: Order) -> Iterator[Finding]:
+        yield from asked.logins(order)
         if not order.front.public:
             text = tr("SkyPilot's address can be reached by anybody")
             yield Finding("public", PROBLEM, text, "--public --password-file FILE")
@@ -121,15 +130,24 @@ class Sky:
         choice = images.choose(Gpus((card,)))
         secrets = {}
         if order.passwords is not None:
-            secrets[sky_task.PASSWORDS] = order.passwords.read_text(encoding="utf-8")
-        for name in (sky_task.JOBS, *(sky_task.BUCKET_KEYS if self.target.media else ())):
+            secrets[sky_task.PASSWORDS] = passwords.text(order.passwords)
+        for name in (sky_task.JOBS, *(BUCKET_KEYS if self.target.media else ())):
             if os.environ.get(name):
                 secrets[name] = os.environ[name]
         places = here()
         return Service(
             self.target, str(places.root), choice.model, choice.profile, order.timeout_s + INSTALL_S,
-            str(places.home / "sky"), secrets,
+            str(places.home / "sky"), secrets, choice.model in weights.accepted(places.home),
         )  # fmt: skip
+
+    @property
+    def _quoted(self) -> str:
+        return shlex.quote(self.address)
+
+    @property
+    def _destruction(self) -> str:
+        volumes = "" if self.target.media else " --volumes"
+        return f"python3 tasks.py deploy-destroy {self._quoted}{volumes}"
 
     @property
     def _sdk(self) -> Sdk:
@@ -153,9 +171,25 @@ class Sky:
         """SkyPilot itself keeps the replicas of the old version until those of the new one are ready."""
         if error.kind != "unhealthy":
             return self._explained(error)
-        now = self.status()
-        serves = now.state == "ready"
-        text = tr("the new version is not healthy: {reason}", reason=error.event["text"])
-        end = tr("the old version still serves") if serves else tr("nothing is serving; its machines still cost money")
-        hints = (f"python3 tasks.py deploy-logs {self.address}", f"python3 tasks.py deploy-destroy {self.address}")
-        return DeployError(RESTORED if serves else DOWN, f"{text}\n       {end}", hints)
+        serving, old = error.event["serving"], error.event["old"]
+        reason = error.event["text"] or tr("there is no replica")
+        text = tr("the new version is not healthy: {reason}", reason=reason)
+        if old in serving:
+            code, end = RESTORED, tr("still serving: {version}", version=old)
+        elif serving:
+            code, end = PARTLY, tr("it serves all the same, with the replicas that are ready")
+        else:
+            code, end = DOWN, tr("nothing is serving; its machines still cost money")
+        return DeployError(code, f"{text}\n       {end}", (f"python3 tasks.py deploy-logs {self._quoted}",
+                                                          self._destruction))  # fmt: skip
+
+
+def _licence(service: Service) -> Iterator[Finding]:
+    """Conditions are accepted here, by somebody who reads them, and not by a machine that is set up."""
+    spec = models.load(here().root / models.FILE).model(service.model)
+    if spec.weights and not (spec.weights.licence.free or service.accepts):
+        licence = spec.weights.licence
+        text = tr("{model}: its licence has conditions: {name}, {url}", model=spec.name, name=licence.name,
+                  url=licence.url)  # fmt: skip
+        command = f"python3 tasks.py fetch {spec.name} --accept-license"
+        yield Finding("licence", PROBLEM, text, tr("read it; if you accept it: {command}", command=command))

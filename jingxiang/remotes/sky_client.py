@@ -1,7 +1,7 @@
 """Talk to SkyPilot. A program for a Python that has it; see `remotes.sdk`.
 
 The JSON object on stdin has `action` (one of `ACTIONS`) and what that action takes. What SkyPilot prints goes to
-stderr: stdout is for events alone (step, line, result, error).
+stderr. Events are step, line, result and error.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import contextlib
 import datetime
 import difflib
 import io
-import json
 import os
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +24,27 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sky import catalog
+from sky.serve import serve_utils
+from sky.skylet import constants
 
+from jingxiang.remotes import client
+from jingxiang.remotes.client import Problem, say
 from jingxiang.sky_task import NAME
 
 POLL_S = 10.0
 FAILED = ("FAILED", "FAILED_INITIAL_DELAY", "FAILED_PROBING", "FAILED_PROVISION", "CONTROLLER_FAILED")
+CLOUDS = set(constants.ALL_CLOUDS) - {"kubernetes", "ssh"}
 DAYS = 825  # the most that browsers take of a certificate
-EVENTS = os.fdopen(os.dup(1), "w")
-
-
-class Problem(Exception):
-    """What the caller is told."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
-
-
-def say(event: str, **more: object) -> None:
-    print(json.dumps({"event": event, **more}, default=str), file=EVENTS, flush=True)
 
 
 def check(*, task: Mapping[str, Any], gpu: str) -> None:
-    """Whether SkyPilot takes the task, and whether it knows such a card (`known`: None where its list of them cannot
-    be had)."""
+    """Whether SkyPilot takes the task, and whether it knows such a card there (`known`: None where its list of them
+    cannot be had)."""
     parsed(task)
+    cloud = task["resources"]["infra"].partition("/")[0].lower()
+    clouds = cloud if cloud in CLOUDS else None  # clusters have cards by names out of all lists
     try:
-        cards = catalog.list_accelerators(gpus_only=True, name_filter=None, require_price=False)
+        cards = catalog.list_accelerators(gpus_only=True, name_filter=None, clouds=clouds, require_price=False)
     except (requests.RequestException, OSError, ValueError) as error:
         say("result", known=None, text=str(error).splitlines()[0] if str(error) else type(error).__name__)
         return
@@ -65,25 +57,27 @@ def deploy(*, task: Mapping[str, Any], timeout_s: int) -> None:
     certify(Path(task["service"]["tls"]["keyfile"]).parent)
     made, before = parsed(task), found()
     if before:
-        sky.get(serve.update(made, NAME, mode=serve.serve_utils.UpdateMode.ROLLING))
+        sky.get(serve.update(made, NAME, mode=serve_utils.UpdateMode.ROLLING))
     else:
         sky.get(serve.up(made, NAME))
-    old = before["version"] if before else 0
+    old = int(before["version"]) if before else 0
     end, said = time.monotonic() + timeout_s, ""
+    serving: list[int] = []
     while time.monotonic() < end:
         now = found()
+        serving = sorted(int(each) for each in (now or {}).get("active_versions") or ())
         replicas = [each for each in (now or {}).get("replica_info", ()) if int(each.get("version", 0)) > old]
         states = ", ".join(sorted(str(getattr(each["status"], "value", each["status"])) for each in replicas))
         if states != said:
             say("step", text=states)
             said = states
         if any(state in FAILED for state in states.split(", ")):
-            raise Problem("unhealthy", states)
+            break
         if now and replicas and set(states.split(", ")) == {"READY"}:
             say("result", **shown(now))
             return
         time.sleep(POLL_S)
-    raise Problem("unhealthy", said or "no replica")
+    raise Problem("unhealthy", text=said, serving=serving, old=old)
 
 
 def status() -> None:
@@ -96,10 +90,8 @@ def logs(*, follows: bool) -> None:
     now = found()
     replicas = sorted(int(each["replica_id"]) for each in (now or {}).get("replica_info", ()))
     if not replicas:
-        raise Problem("absent", "")
-    serve.tail_logs(
-        NAME, serve.serve_utils.ServiceComponent.REPLICA, replicas[0], follow=follows, output_stream=Lines()
-    )
+        raise Problem("absent")
+    serve.tail_logs(NAME, serve_utils.ServiceComponent.REPLICA, replicas[0], follow=follows, output_stream=Lines())
     say("result")
 
 
@@ -126,7 +118,7 @@ def parsed(task: Mapping[str, Any]) -> sky.Task:
     try:
         return sky.Task.from_yaml_config(dict(task))
     except (ValueError, sky.exceptions.InvalidSkyPilotConfigError) as error:
-        raise Problem("invalid", " ".join(str(error).split())) from error
+        raise Problem("invalid", text=" ".join(str(error).split())) from error
 
 
 def found() -> dict[str, Any] | None:
@@ -180,19 +172,16 @@ ACTIONS: dict[str, Callable[..., None]] = {
 }  # fmt: skip
 
 
-def main(job: dict[str, Any]) -> int:
-    """Do what is asked. What goes wrong is an event, too."""
-    os.dup2(2, 1)
-    try:
-        ACTIONS[job.pop("action")](**job)
-    except Problem as problem:
-        say("error", kind=problem.kind, text=str(problem))
-        return 1
-    except refusals() as error:
-        say("error", kind="refused", text=" ".join(str(error).split()) or type(error).__name__)
-        return 1
-    return 0
+@contextlib.contextmanager
+def nothing(_: dict[str, Any]) -> Iterator[tuple[()]]:
+    """SkyPilot finds by itself what it needs."""
+    yield ()
+
+
+def told(error: Exception) -> Problem | None:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return Problem("refused", text=text) if isinstance(error, refusals()) else None
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.load(sys.stdin)))
+    client.main(ACTIONS, nothing, told)

@@ -14,7 +14,7 @@ import pytest
 
 from jingxiang import mirrors, targets
 from jingxiang.commands import engines
-from jingxiang.deploy_plan import BAD_CHECK, DOWN, DeployError, NotReady, Order
+from jingxiang.deploy_plan import BAD_CHECK, DOWN, DeployError, Order
 from jingxiang.errors import UsageError
 from jingxiang.findings import OK, PROBLEM
 from jingxiang.places import here
@@ -27,6 +27,7 @@ from tests.peers.images import Versions
 
 pytestmark = pytest.mark.e2e
 ADDRESS = "aliyun://cn-test/ecs.gn7i-c8g1.2xlarge?spot=1&hours=2"
+DESTRUCTION = f"python3 tasks.py deploy-destroy '{ADDRESS}' --volumes"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG user@desk"
 KNOWN = mirrors.load(here().root)
 SECRET = "only-the-sdk-knows-this-one"
@@ -67,8 +68,10 @@ def actions(ecs: Ecs) -> list[str]:
 
 def test_one_instance_is_made_with_all_that_limits_it(ecs: Ecs, capsys: pytest.CaptureFixture[str]) -> None:
     error = deploy(ecs)
-    assert isinstance(error, NotReady)
+    assert error.exit_code == BAD_CHECK
     assert error.message.startswith(f"{ADDRESS}: to be put right first: ssh")
+    assert error.message.endswith("\n       i-1 costs money until it is released")
+    assert error.hints[-1] == DESTRUCTION
     (instance,) = ecs.instances.values()
     varied = ("UserData", "AutoReleaseTime", "ClientToken")
     assert {name: value for name, value in instance.items() if name not in varied} == {
@@ -111,6 +114,27 @@ def test_a_lost_answer_does_not_make_a_second_one(ecs: Ecs) -> None:
     made = [asked["ClientToken"] for action, asked in ecs.asked if action == "RunInstances" and "ClientToken" in asked]
     assert len(made) == 2
     assert len(set(made)) == 1
+
+
+def test_when_all_answers_are_lost_there_may_be_one(ecs: Ecs) -> None:
+    ecs.lost = 4
+    error = deploy(ecs)
+    assert error.exit_code == DOWN
+    assert "whether the instance was made is not known, and if so it costs money" in error.message
+    assert error.hints[-1] == DESTRUCTION
+    assert len(ecs.instances) == 1
+
+
+def test_two_who_deploy_at_once_are_told_that_both_have_made_one(ecs: Ecs) -> None:
+    ecs.colleague = True
+    error = deploy(ecs)
+    assert error.exit_code == DOWN
+    words = "there are several instances: i-1, i-2; each costs money until it is released"
+    assert words in error.message
+    (problem,) = remote(ecs).check(Order(), Versions())
+    assert (problem.state, words in problem.text) == (PROBLEM, True)
+    remote(ecs).destroy(Order(), volumes=True)
+    assert ecs.instances == {}
 
 
 @pytest.mark.parametrize(("answer", "message"), [

@@ -63,7 +63,7 @@ def test_the_pod_of_one_card_runs_as_it_is_written(image: Path, tmp_path: Path) 
     target = targets.parse("k8s://prod/video")
     assert isinstance(target, KubernetesTarget)
     cluster = Cluster(target, image_definition.load(here().root), "localhost/jingxiang/smoke:test", "1", on_gpu=False)
-    (pod,) = manifests.pods(cluster)
+    (pod,) = podman.pods(cluster)
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):  # podman asks with curl, inside of the container
         del pod["spec"]["containers"][0][probe]
     volume = next(each for each in manifests.stages(cluster)[0].manifests if each["kind"] == "PersistentVolumeClaim")

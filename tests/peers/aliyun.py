@@ -17,12 +17,14 @@ DRY_RUN = ("DryRunOperation", "Request validation has been passed with DryRun fl
 @dataclass
 class Ecs:
     """`dry_run`: code and text that a dry run ends with; None: it makes an instance instead. `lost`: how many answers
-    to creations do not arrive; `host`: the address of every instance."""
+    to creations do not arrive; `host`: the address of every instance; `colleague`: whether somebody else makes one of
+    the same name at the same time."""
 
     address: str = ""
     host: str = "127.0.0.1"
     dry_run: tuple[str, str] | None = DRY_RUN
     lost: int = 0
+    colleague: bool = False
     images: tuple[str, ...] = ("ubuntu_22_04_x64_20G_gpu_550_20260101.vhd", "ubuntu_24_04_x64_20G_20260901.vhd")
     stock: str = "Available"
     groups: tuple[str, ...] = ("sg-1",)
@@ -63,7 +65,8 @@ class Ecs:
             raise Refusal(*self.dry_run)
         token = asked.get("ClientToken", "")
         if token not in self.instances:
-            self.instances[token] = {**asked, "InstanceId": f"i-{len(self.instances) + 1}"}
+            for each in (token, *(["theirs"] if self.colleague else ())):
+                self.instances[each] = {**asked, "InstanceId": f"i-{len(self.instances) + 1}"}
         if self.lost:
             self.lost -= 1
             raise ConnectionAbortedError

@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.peers import system
 
-TOKEN = "token-of-the-tests"
+TOKEN, LIMITED = "token-of-the-tests", "token-of-somebody"
 START_S = 120
 LOOK_S = 0.2
 NODE = "gpu-1"  # where all pods are
@@ -42,8 +42,8 @@ SCALED = {
 
 @dataclass
 class ControlPlane:
-    """`config`: for KUBECONFIG, with the context `test`; `broken`: words of images, and what becomes of their pods;
-    `lingers_s`: how long a pod takes to end."""
+    """`config`: for KUBECONFIG, with the contexts `test`, who may do everything, and `somebody`; `broken`: words of
+    images, and what becomes of their pods; `lingers_s`: how long a pod takes to end."""
 
     port: int
     config: Path
@@ -77,6 +77,28 @@ class ControlPlane:
         metadata = {"name": name, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}
         body = {"metadata": metadata, "provisioner": "tests/none"}
         self.ask("POST", "/apis/storage.k8s.io/v1/storageclasses", body)
+
+    def allow(self, namespace: str, rights: list[tuple[str, str]]) -> None:
+        """What `somebody` may do there: verbs with resources."""
+        there = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+        rules = [{"apiGroups": ["*"], "verbs": [verb], "resources": [resource]} for verb, resource in rights]
+        self.ask("POST", f"{there}/roles", {"metadata": {"name": "rights"}, "rules": rules})
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "rights"}
+        user = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "somebody"}
+        binding = {"metadata": {"name": "rights"}, "roleRef": role, "subjects": [user]}
+        self.ask("POST", f"{there}/rolebindings", binding)
+
+    def lead(self, namespace: str, port: int) -> None:
+        """Have a program on this machine, which listens on all addresses, answer for the one pod there."""
+        known = self.ask("GET", "/api/v1/namespaces/default/endpoints/kubernetes")
+        address = known["subsets"][0]["addresses"][0]  # not loopback: such ones the server asks nothing
+        there = f"/api/v1/namespaces/{namespace}"
+        (pod,) = self.names(f"{there}/pods")
+        status = {"podIP": address["ip"], "podIPs": [address]}
+        self.ask("PATCH", f"{there}/pods/{pod}/status", {"status": status}, "application/merge-patch+json")
+        target = {"kind": "Pod", "name": pod, "namespace": namespace}
+        subset = {"addresses": [{**address, "targetRef": target}], "ports": [{"name": "http", "port": port}]}
+        self.ask("POST", f"{there}/endpoints", {"metadata": {"name": "jingxiang"}, "subsets": [subset]})
 
     def add_node(self, cards: int) -> None:
         labels = {"nvidia.com/gpu.product": "NVIDIA-L20", "nvidia.com/gpu.memory": "46068",
@@ -137,15 +159,15 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
     ports = [system.free_port() for _ in range(4)]
     store, peer = (f"http://127.0.0.1:{port}" for port in ports[:2])
     config, certificate = folder / "kubeconfig", folder / "certificates" / "apiserver.crt"
-    (folder / "tokens").write_text(f"{TOKEN},tests,1,system:masters\n")
+    (folder / "tokens").write_text(f"{TOKEN},tests,1,system:masters\n{LIMITED},somebody,2\n")
     subprocess.run(["openssl", "genrsa", "-out", folder / "key", "2048"], check=True, capture_output=True)
-    user = {"name": "test", "user": {"token": TOKEN}}
+    users = [{"name": name, "user": {"token": token}} for name, token in (("test", TOKEN), ("somebody", LIMITED))]
     cluster = {
         "name": "test",
         "cluster": {"server": f"https://127.0.0.1:{ports[2]}", "certificate-authority": str(certificate)},
     }
-    context = {"name": "test", "context": {"cluster": "test", "user": "test"}}
-    known = {"users": [user], "clusters": [cluster], "contexts": [context], "current-context": "test"}
+    contexts = [{"name": each["name"], "context": {"cluster": "test", "user": each["name"]}} for each in users]
+    known = {"users": users, "clusters": [cluster], "contexts": contexts, "current-context": "test"}
     config.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **known}))
     argvs: tuple[list[str | Path], ...] = (
         ["etcd", "--data-dir", folder / "etcd", "--listen-client-urls", store, "--advertise-client-urls", store,

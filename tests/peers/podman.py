@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jingxiang import manifests
+from jingxiang.manifests import Cluster, Manifest
 from tests.peers import system
 
 
@@ -67,3 +69,13 @@ def podman() -> Iterator[Podman]:
         finally:
             found.run("pod", "rm", "--all", "--force")
             found.run("system", "reset", "--force")
+
+
+def pods(cluster: Cluster) -> Iterator[Manifest]:
+    """The pods alone, as a program without a control plane runs them (`podman kube play`)."""
+    for stage in manifests.stages(cluster):
+        for each in stage.manifests:
+            if each["kind"] == "Deployment":
+                template = each["spec"]["template"]
+                metadata = {"name": each["metadata"]["name"], "labels": template["metadata"]["labels"]}
+                yield {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}

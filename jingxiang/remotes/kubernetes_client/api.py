@@ -19,24 +19,15 @@ from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
 from jingxiang.manifests import APPLIED, NAME, Manifest
+from jingxiang.remotes.client import Problem
 
 Key = tuple[str, str, str]  # apiVersion, kind, name
 
 MANAGED = f"app.kubernetes.io/managed-by={NAME}"
+ERRORS = (ApiException, ConfigException, urllib3.exceptions.HTTPError)
 VERSION, ROLE = "app.kubernetes.io/version", "app.kubernetes.io/component"
 REQUEST_S = 30  # no single request takes longer, unless it follows a log
-
-
-class Problem(Exception):
-    """What the caller is told: of which kind, and with which words."""
-
-    def __init__(self, kind: str, **more: object) -> None:
-        super().__init__(kind)
-        self.kind, self.more = kind, more
-
-
-def say(event: str, **more: object) -> None:
-    print(json.dumps({"event": event, **more}), flush=True)  # noqa: T201 (a program of its own)
+KEPT_LINES = 500  # of a log
 
 
 @dataclass(frozen=True)
@@ -68,10 +59,17 @@ class Cluster:
     def create(self, manifest: Manifest) -> Manifest:
         return self._call("create", manifest["apiVersion"], manifest["kind"], body=manifest)
 
-    def delete(self, version: str, kind: str, name: str) -> None:
+    def replace(self, manifest: Manifest) -> Manifest:
+        """Of the `resourceVersion` in it alone: 409 where somebody else has changed it since."""
+        return self._call("replace", manifest["apiVersion"], manifest["kind"], body=manifest)
+
+    def delete(self, version: str, kind: str, name: str, *, only: Manifest | None = None) -> None:
+        """`only`: if it still is as in this answer."""
+        metadata = only["metadata"] if only else {}
+        same = {"preconditions": {field: metadata[field] for field in ("uid", "resourceVersion")}} if only else {}
         with contextlib.suppress(ResourceNotFoundError):
             try:
-                self._call("delete", version, kind, name=name, body={"propagationPolicy": "Background"})
+                self._call("delete", version, kind, name=name, body={"propagationPolicy": "Background", **same})
             except ApiException as error:
                 if error.status != 404:
                     raise
@@ -120,8 +118,8 @@ def role(found: Manifest) -> str:
     return str(found["metadata"].get("labels", {}).get(ROLE, ""))
 
 
-def told(error: ApiException | urllib3.exceptions.HTTPError | ConfigException) -> Problem:
-    """What went wrong, without the traceback's half of it."""
+def told(error: Exception) -> Problem:
+    """What went wrong, one of `ERRORS`, without the traceback's half of it."""
     if isinstance(error, ConfigException):
         return Problem("config", text=str(error))
     if not isinstance(error, ApiException):

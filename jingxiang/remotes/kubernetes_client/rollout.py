@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 
-import urllib3
 from kubernetes import client
-from kubernetes.client.exceptions import ApiException
 
-from jingxiang.manifests import APPLIED, AT, BY, FAILED, HOW, KEDA, NAME, SECRET, WORKER, Manifest, recorded
+from jingxiang.manifests import (
+    APPLIED,
+    AT,
+    BY,
+    DATABASE_PASSWORD,
+    FAILED,
+    HOW,
+    JOBS,
+    KEDA,
+    NAME,
+    SECRET,
+    WORKER,
+    Manifest,
+    recorded,
+)
+from jingxiang.redaction import redact
+from jingxiang.remotes.client import Problem, tell, undisturbed
 from jingxiang.remotes.kubernetes_client.api import (
+    ERRORS,
+    KEPT_LINES,
     REQUEST_S,
     VERSION,
     Cluster,
-    Problem,
+    Key,
     applied,
     key,
     label,
     replica_sets,
     role,
-    say,
     told,
 )
-from jingxiang.remotes.kubernetes_client.lease import lock
+from jingxiang.remotes.kubernetes_client.lease import Lock, lock
 
 POLL_S = 2.0
-DRAINS = "drains"
-TAIL_LINES, KEPT_LINES = 20, 500
+TAIL_LINES = 20
+LOG_CHARACTERS = 200_000  # of a log that is kept: a ConfigMap takes 1 MiB
 # A container that is in one of these comes out of it by itself rarely, and never soon.
 STUCK = (
     "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError",
@@ -40,6 +56,7 @@ OURS = (
     (KEDA, "ScaledObject"), ("apps/v1", "Deployment"), ("apps/v1", "StatefulSet"), ("v1", "Service"),
     ("v1", "ConfigMap"),
 )  # fmt: skip
+ROLLED = ("Deployment", "StatefulSet")  # what has to get ready
 HOLDS = (("v1", "PersistentVolumeClaim"), ("v1", "Secret"))
 
 
@@ -57,28 +74,33 @@ def deploy(
     the namespace is to be made, too."""
     if is_new:
         cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace}})
-    with lock(cluster, by=by, timeout_s=timeout_s, is_broken=breaks_lock):
-        if secret:
-            cluster.apply(with_kept(cluster, secret))
+    with lock(cluster, by=by, is_broken=breaks_lock) as held:
         wanted = [manifest for stage in stages for manifest in stage]
         before = {key(each): applied(cluster, each) for each in wanted}
-        roll_out(cluster, stages, before, timeout_s)
-        for each in left_over(cluster, {key(each) for each in wanted}):
-            cluster.delete(*each)
-            say("step", what="removed", name=each[2])
-    say("result", deployed=True)
+        if secret:
+            stages = ([with_kept(cluster, secret)], *stages)
+            before = {key(secret): secret_before(cluster, secret), **before}
+        roll_out(cluster, held, stages, before, timeout_s)
+        with undisturbed():  # it is done
+            for each in left_over(cluster, {key(each) for each in wanted}):
+                cluster.delete(*each)
+                tell("step", what="removed", name=each[2])
+            tell("result", deployed=True)
 
 
 def rollback(
     cluster: Cluster, *, version: str, timeout_s: int, by: str, at: str, breaks_lock: bool
 ) -> None:  # fmt: skip
     """Apply the manifests of a version again, as they were recorded with its ReplicaSets."""
-    with lock(cluster, by=by, timeout_s=timeout_s, is_broken=breaks_lock):
+    with lock(cluster, by=by, is_broken=breaks_lock) as held:
         stages = []
         chosen = version
         for deployment in sorted(cluster.list("apps/v1", "Deployment"), key=lambda each: role(each) != WORKER):
             now = deployment["spec"]["template"]["metadata"]["labels"][VERSION]
-            kept = {label(each): each for each in replica_sets(cluster, deployment) if carries_itself(each)}
+            kept: dict[str, Manifest] = {}
+            for each in replica_sets(cluster, deployment):
+                if carries_itself(each):
+                    kept.setdefault(label(each), each)  # the newest of a version
             known = [name for name in kept if name != now]
             chosen = chosen or (known[0] if known else "")
             if chosen not in kept or (chosen == now and not version):
@@ -90,69 +112,92 @@ def rollback(
         if not stages:
             raise Problem("absent")
         before = {key(each): applied(cluster, each) for stage in stages for each in stage}
-        roll_out(cluster, stages, before, timeout_s)
-    say("result", deployed=True, version=chosen)
+        roll_out(cluster, held, stages, before, timeout_s)
+        with undisturbed():
+            tell("result", deployed=True, version=chosen)
 
 
 def roll_out(
-    cluster: Cluster, stages: Sequence[Sequence[Manifest]], before: Mapping[tuple[str, str, str], Manifest | None],
+    cluster: Cluster, held: Lock, stages: Sequence[Sequence[Manifest]], before: Mapping[Key, Manifest | None],
     timeout_s: int,
 ) -> None:  # fmt: skip
-    """Apply, and wait until all is ready. Else bring back what was there `before`, and raise what went wrong."""
+    """Apply, and wait until all is ready. Else bring back what was there `before`, and raise what went wrong; so also
+    where somebody ends us. But where another one has taken over it is theirs."""
     try:
         for stage in stages:
             for manifest in stage:
+                held.renew()
                 cluster.apply(manifest)
-                say("step", what="applied", name=manifest["metadata"]["name"], kind=manifest["kind"])
-            await_ready(cluster, [each for each in stage if each["kind"] in ("Deployment", "StatefulSet")], timeout_s)
-    except (ApiException, Problem, urllib3.exceptions.HTTPError) as error:
-        problem = error if isinstance(error, Problem) else told(error)
-        say("failed", kind=problem.kind, **problem.more)
-        undo(cluster, before, timeout_s)
+                tell("step", what="applied", name=manifest["metadata"]["name"], kind=manifest["kind"])
+            await_ready(cluster, held, [each for each in stage if each["kind"] in ROLLED], timeout_s)
+    except BaseException as error:
+        with undisturbed():
+            problem = why(error)
+            tell("failed", kind=problem.kind, **problem.more)
+            if problem.kind != "taken":
+                undo(cluster, held, before, timeout_s)
         raise
 
 
-def undo(cluster: Cluster, before: Mapping[tuple[str, str, str], Manifest | None], timeout_s: int) -> None:
+def why(error: BaseException) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, ERRORS):
+        return told(error)
+    return Problem("interrupted") if isinstance(error, SystemExit) else Problem("broken", text=str(error))
+
+
+def undo(cluster: Cluster, held: Lock, before: Mapping[Key, Manifest | None], timeout_s: int) -> None:
     """What was there is applied again; what was not goes, but for what holds data."""
     restored = []
     for (version, kind, name), manifest in before.items():
         if manifest:
-            restored.append(cluster.apply(recorded(manifest)))
+            again = with_database(cluster, manifest) if kind == "Secret" else recorded(manifest)
+            restored.append(cluster.apply(again))
         elif (version, kind) not in HOLDS and kind != "StatefulSet":
             cluster.delete(version, kind, name)
     waited = [each for each in restored if each["kind"] == "Deployment"]
     try:
-        await_ready(cluster, waited, timeout_s)
+        await_ready(cluster, held, waited, timeout_s)
     except Problem as problem:
-        say("undone", serves="", kind=problem.kind, **problem.more)
+        tell("undone", serves="", kind=problem.kind, **problem.more)
     else:
         names = {name for _, _, name in before}
         # of another number of cards: they were not touched yet
         others = [each for each in cluster.list("apps/v1", "Deployment") if each["metadata"]["name"] not in names]
         serving = [each for each in [*others, *waited] if role(each) != WORKER]
-        say("undone", serves=label(serving[-1]) if serving else "")
+        tell("undone", serves=label(serving[-1]) if serving else "")
 
 
-def await_ready(cluster: Cluster, wanted: Sequence[Manifest], timeout_s: int) -> None:
+def await_ready(cluster: Cluster, held: Lock, wanted: Sequence[Manifest], timeout_s: int) -> None:
     """Until Kubernetes says that all are rolled out. Raises `Problem` as soon as one of their containers ends, and for
-    one that cannot be had. The time does not run while pods of the version before finish what they are at."""
-    start = time.monotonic()
-    end, said = start + timeout_s, ""
+    one that cannot be had. The time is that of each pod: it begins anew when one has become ready, and does not run
+    while pods of the version before finish what they are at."""
+    most, spent, last = -1, 0.0, time.monotonic()
+    began: dict[str, float] = {}  # to end, by the name of the pod
+    said: list[str] = []
     while True:
-        waiting = [each for each in wanted if not is_rolled_out(cluster, each)]
+        held.renew()
+        states = [(each, rolled_out(cluster, each)) for each in wanted]
+        waiting = [each for each, (is_over, _) in states if not is_over]
         if not waiting:
             return
         for each in waiting:
-            said = look_at_pods(cluster, each, said)
-        if leaving := [pod for each in waiting for pod in old_pods(cluster, each)]:
-            graces = (pod["metadata"].get("deletionGracePeriodSeconds", 0) for pod in leaving)
-            end = min(time.monotonic(), start + max(graces)) + timeout_s
-            if said != DRAINS:
-                say("step", what=DRAINS, name=leaving[0]["metadata"]["name"])
-                said = DRAINS
-        if time.monotonic() > end:
-            name = waiting[0]["metadata"]["name"]
-            raise Problem("timeout", name=name, seconds=timeout_s, reason=said, **tail(cluster, waiting[0]))
+            look_at_pods(cluster, each, said)
+        now = time.monotonic()
+        leaving = [pod for each in waiting for pod in old_pods(cluster, each)]
+        for name in (pod["metadata"]["name"] for pod in leaving):
+            if name not in began:
+                tell("step", what="drains", name=name)
+                began[name] = now
+        is_draining = any(now - began[pod["metadata"]["name"]] <= grace_s(pod) for pod in leaving)
+        if (ready := sum(count for _, (_, count) in states)) > most:
+            most, spent = ready, 0.0
+        spent += 0.0 if is_draining else now - last
+        last = now
+        if spent > timeout_s:
+            name, reason = waiting[0]["metadata"]["name"], said[-1] if said else ""
+            raise Problem("timeout", name=name, seconds=timeout_s, reason=reason, **tail(cluster, waiting[0]))
         time.sleep(POLL_S)
 
 
@@ -162,20 +207,27 @@ def old_pods(cluster: Cluster, manifest: Manifest) -> list[Manifest]:
     return [each for each in cluster.list("v1", "Pod", selector) if "deletionTimestamp" in each["metadata"]]
 
 
-def is_rolled_out(cluster: Cluster, manifest: Manifest) -> bool:
-    """By the rules of `kubectl rollout status`."""
+def grace_s(pod: Manifest) -> float:
+    """How long it may take to end."""
+    return float(pod["metadata"].get("deletionGracePeriodSeconds", 0))
+
+
+def rolled_out(cluster: Cluster, manifest: Manifest) -> tuple[bool, int]:
+    """Whether it is, by the rules of `kubectl rollout status`, and a number that grows with each new pod that gets
+    ready, whichever way old ones make room for it."""
     found = cluster.find(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"])
     if found is None:
         raise Problem("gone", name=manifest["metadata"]["name"])
     status, replicas = found.get("status", {}), found["spec"].get("replicas", 1)
     if status.get("observedGeneration", 0) < found["metadata"]["generation"]:
-        return False
+        return False, 0
     ready = status.get("availableReplicas" if found["kind"] == "Deployment" else "readyReplicas", 0)
-    is_alone = status.get("replicas", 0) == status.get("updatedReplicas", 0)  # no pod of another version is left
-    return bool(status.get("updatedReplicas", 0) == replicas and ready >= replicas and is_alone)
+    updated = status.get("updatedReplicas", 0)
+    is_alone = status.get("replicas", 0) == updated  # no pod of another version is left
+    return bool(updated == replicas and ready >= replicas and is_alone), updated + ready
 
 
-def look_at_pods(cluster: Cluster, manifest: Manifest, said: str) -> str:
+def look_at_pods(cluster: Cluster, manifest: Manifest, said: list[str]) -> None:
     """Say what new pods wait for, once each; raise `Problem` where waiting is of no use."""
     for pod in new_pods(cluster, manifest):
         name = pod["metadata"]["name"]
@@ -191,10 +243,9 @@ def look_at_pods(cluster: Cluster, manifest: Manifest, said: str) -> str:
                 )  # fmt: skip
         for condition in pod.get("status", {}).get("conditions", []):
             text = condition.get("message", "")
-            if condition["type"] == "PodScheduled" and condition["status"] == "False" and text and text != said:
-                say("step", what="waits", name=name, text=text)
-                said = text
-    return said
+            if condition["type"] == "PodScheduled" and condition["status"] == "False" and text and text not in said:
+                tell("step", what="waits", name=name, text=text)
+                said.append(text)
 
 
 def new_pods(cluster: Cluster, manifest: Manifest) -> list[Manifest]:
@@ -222,19 +273,40 @@ def log_tail(cluster: Cluster, pod: str, container: str, *, is_previous: bool) -
             pod, cluster.namespace, container=container, previous=is_previous, tail_lines=KEPT_LINES,
             _request_timeout=REQUEST_S,
         )  # fmt: skip
-    except (ApiException, urllib3.exceptions.HTTPError):  # the node is gone, or the container never ran
+    except ERRORS:  # the node is gone, or the container never ran
         return []
-    lines = str(text).splitlines()
+    text = redact(str(text))
     metadata = {"name": FAILED, "labels": {"app.kubernetes.io/managed-by": NAME}}
-    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"log": "\n".join(lines)}})
-    return lines[-TAIL_LINES:]
+    with contextlib.suppress(*ERRORS):  # what has gone wrong before is to be said
+        data = {"log": text[-LOG_CHARACTERS:]}
+        cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+    return text.splitlines()[-TAIL_LINES:]
 
 
 def with_kept(cluster: Cluster, secret: Manifest) -> Manifest:
-    """The Secret with what is in it already and is not given anew: what is not applied would go."""
+    """The Secret with what is in it already and is not given anew: what is not applied would go. As `data`, because
+    of what was applied as `stringData` nothing ever goes."""
+    given = {name: base64.b64encode(value.encode()).decode() for name, value in secret["stringData"].items()}
+    rest = {name: value for name, value in secret.items() if name != "stringData"}
+    return {**rest, "data": {**held_data(cluster), **given}}
+
+
+def secret_before(cluster: Cluster, secret: Manifest) -> Manifest | None:
+    """The Secret as it is; None if there is none."""
+    data = held_data(cluster)
+    return {**{name: value for name, value in secret.items() if name != "stringData"}, "data": data} if data else None
+
+
+def with_database(cluster: Cluster, secret: Manifest) -> Manifest:
+    """The Secret with the password of a database that has been made since: that one stays, and has no other."""
+    now, data = held_data(cluster), secret["data"]
+    made = {} if DATABASE_PASSWORD in data else {name: now[name] for name in (DATABASE_PASSWORD, JOBS) if name in now}
+    return {**secret, "data": {**data, **(made if DATABASE_PASSWORD in made else {})}}
+
+
+def held_data(cluster: Cluster) -> dict[str, str]:
     found = cluster.find("v1", "Secret", SECRET) or {}
-    kept = {name: base64.b64decode(value).decode() for name, value in (found.get("data") or {}).items()}
-    return {**secret, "stringData": {**kept, **secret["stringData"]}}
+    return dict(found.get("data") or {})
 
 
 def left_over(cluster: Cluster, wanted: set[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
@@ -249,14 +321,14 @@ def left_over(cluster: Cluster, wanted: set[tuple[str, str, str]]) -> list[tuple
 
 def destroy(cluster: Cluster, *, volumes: bool, by: str, breaks_lock: bool) -> None:
     """All that is ours, but for what holds data, unless that is to go, too."""
-    with lock(cluster, by=by, timeout_s=REQUEST_S, is_broken=breaks_lock):
+    with lock(cluster, by=by, is_broken=breaks_lock):
         for version, kind in (*OURS, *(HOLDS if volumes else ())):
             if cluster.has(version, kind):
                 for each in cluster.list(version, kind):
                     cluster.delete(version, kind, each["metadata"]["name"])
-                    say("step", what="removed", name=each["metadata"]["name"], kind=kind)
+                    tell("step", what="removed", name=each["metadata"]["name"], kind=kind)
         left = [each["metadata"]["name"] for each in cluster.list("v1", "PersistentVolumeClaim")]
-    say("result", left=[] if volumes else left)
+    tell("result", left=[] if volumes else left)
 
 
 def carries_itself(replica_set: Manifest) -> bool:

@@ -6,54 +6,77 @@ import base64
 import json
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from jingxiang.manifests import APPLIED, DATABASE, FAILED, KEDA, NAME, SECRET, Manifest
+from jingxiang.manifests import APP, APPLIED, DATABASE, FAILED, KEDA, NAME, SECRET, WEB, WORKER, Manifest
+from jingxiang.remotes.client import Problem, say
 from jingxiang.remotes.kubernetes_client.api import (
+    KEPT_LINES,
     REQUEST_S,
     VERSION,
     Cluster,
-    Problem,
     label,
     replica_sets,
     role,
-    say,
     told,
 )
 
-KEPT_LINES = 500
-# What `deploy` does there, for the question whether it may.
-VERBS = (
-    ("apps", "deployments", "patch"), ("apps", "replicasets", "list"), ("", "services", "patch"),
-    ("", "persistentvolumeclaims", "patch"), ("", "secrets", "patch"), ("", "secrets", "get"),
-    ("", "configmaps", "patch"), ("", "pods", "list"), ("", "pods/log", "get"),
-    ("coordination.k8s.io", "leases", "create"),
-)  # fmt: skip
+# What `deploy` and `destroy` do there, for the question whether they may: by API group and resource.
+OBJECTS = ("get", "list", "create", "patch", "delete")
+VERBS: dict[tuple[str, str], Sequence[str]] = {
+    ("apps", "deployments"): OBJECTS, ("", "services"): OBJECTS, ("", "configmaps"): OBJECTS,
+    ("", "persistentvolumeclaims"): ("get", "list", "create", "patch"), ("", "secrets"): ("get", "create", "patch"),
+    ("apps", "replicasets"): ("list",), ("apps", "statefulsets"): ("list",), ("", "pods"): ("list",),
+    ("", "pods/log"): ("get",), ("coordination.k8s.io", "leases"): ("get", "create", "update", "delete"),
+}  # fmt: skip
+SHARED: dict[tuple[str, str], Sequence[str]] = {("apps", "statefulsets"): OBJECTS}
+SCALED = ("keda.sh", "scaledobjects")
+ASKED_AT_ONCE = 8
 
 
-def look(cluster: Cluster) -> None:
-    """What is there, for a check before a deployment: of what may not be seen, None."""
-    found = cluster.find("v1", "Namespace", cluster.namespace) if may(cluster, "", "namespaces", "get") else None
+def look(cluster: Cluster, *, is_shared: bool) -> None:
+    """What is there, for a check before a deployment: of what may not be seen, None. `is_shared`: several cards."""
+    may_see, keda = may(cluster, "", "namespaces", "get"), cluster.has(KEDA, "ScaledObject")
+    found = cluster.find("v1", "Namespace", cluster.namespace) if may_see else None
+    is_new = may_see and found is None
     secret = allowed(lambda: cluster.find("v1", "Secret", SECRET)) or {}
     edition = base64.b64decode((secret.get("data") or {}).get("edition", "")).decode()
     classes = allowed(lambda: cluster.list("storage.k8s.io/v1", "StorageClass", ""))
+    pages = {role(each) for each in allowed(lambda: cluster.list("apps/v1", "Deployment")) or ()} - {WORKER}
+    leaves = bool(pages - {WEB if is_shared else APP})
     say(
         "result", server=client.VersionApi(cluster.api).get_code(_request_timeout=REQUEST_S).git_version,
-        namespace=found is not None if may(cluster, "", "namespaces", "get") else None,
-        forbidden=[f"{verb} {resource}" for group, resource, verb in VERBS if not may(cluster, group, resource, verb)],
-        keda=cluster.has(KEDA, "ScaledObject"), nodes=allowed(lambda: gpu_nodes(cluster)),
+        namespace=None if not may_see else not is_new,
+        forbidden=forbidden(cluster, is_shared=is_shared, keda=keda, is_new=is_new),
+        keda=keda, nodes=allowed(lambda: gpu_nodes(cluster)),
         classes=None if classes is None else {
             each["metadata"]["name"]: each["metadata"].get("annotations", {}).get(
                 "storageclass.kubernetes.io/is-default-class"
             ) == "true" for each in classes
         },
         secrets=sorted(secret.get("data") or {}), edition=edition,
+        leaves=leaves, readyz=allowed(lambda: readyz(cluster)) if leaves else None,
     )  # fmt: skip
+
+
+def forbidden(cluster: Cluster, *, is_shared: bool, keda: bool, is_new: bool) -> list[str]:
+    """What is needed and may not be done."""
+    verbs = VERBS | (SHARED if is_shared else {}) | ({SCALED: OBJECTS if is_shared else ("list",)} if keda else {})
+    asked = [(cluster, group, resource, verb) for (group, resource), each in verbs.items() for verb in each]
+    if may(cluster, "*", "*", "*"):  # most who may deploy may do everything: that is one question
+        asked = []
+    if is_new:
+        asked.append((replace(cluster, namespace=""), "", "namespaces", "create"))
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        answers = list(pool.map(lambda each: may(*each), asked))
+    return [f"{verb} {resource}" for (_, _, resource, verb), fine in zip(asked, answers, strict=True) if not fine]
 
 
 def may(cluster: Cluster, group: str, resource: str, verb: str) -> bool:
@@ -110,14 +133,19 @@ def status(cluster: Cluster) -> None:
 def readyz(cluster: Cluster) -> Manifest | None:
     """What the page says, through the API server. None if nobody answers there."""
     try:
-        answer = client.CoreV1Api(cluster.api).connect_get_namespaced_service_proxy_with_path(
-            f"{NAME}:http", cluster.namespace, "readyz", _request_timeout=REQUEST_S, _preload_content=False
+        answer = (
+            client.CoreV1Api(cluster.api)
+            .connect_get_namespaced_service_proxy_with_path(
+                f"{NAME}:http", cluster.namespace, "readyz", _request_timeout=REQUEST_S, _preload_content=False
+            )
+            .data
         )
-        return dict(json.loads(answer.data))
     except ApiException as error:
         if error.status == 403:
             raise
-        return None
+        answer = error.body  # 503 is how the page says that it is not ready, and the cluster that there is none
+    try:
+        return dict(json.loads(answer))
     except (ValueError, TypeError):  # whatever answers is not the app
         return None
 
