@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import batching, cards, logs, memory, provenance, video
-from app.artifacts import Shelf
+from app.artifacts import Shelf, forget_marks
 from app.generation import Order
 from app.jobs.base import Job, LostClaim, Outcome, Speed, StoreUnavailable, WorkerState, WorkerStatus
 from app.jobs.database import Database
@@ -126,6 +126,7 @@ class Control:
         doings: dict[str, Callable[[], None]] = {"wake": self.wake, "drain": self.drain}
         for line in sys.stdin:
             doings.get(line.strip(), self.wake)()
+        forget_marks()
         os._exit(0)
 
 
