@@ -94,14 +94,16 @@ class Code:
     @classmethod
     def load(cls, file: Path, device: torch.device) -> Code:
         """From a file that `compiling` wrote, and what is beside it. May raise anything."""
-        from torch._inductor import CompiledArtifact  # seconds, for those who need it
+        from torch._inductor import CompiledArtifact, config  # seconds, for those who need it
 
         about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         beside = file.with_suffix(".safetensors")
+        with config.patch(compile_threads=1):  # else a program is started that waits for something to compile
+            run = CompiledArtifact.load(path=str(file), format="binary")
         return cls(
             about["part"], _frozen(about["signature"]), tuple(about["names"]),
             tuple(tuple(each) for each in about["strides"]), pytree.treespec_loads(about["outputs"]),
-            CompiledArtifact.load(path=str(file), format="binary"),
+            run,
             load_file(beside, device=str(device)) if beside.exists() else {},
         )  # fmt: skip
 
@@ -375,9 +377,6 @@ def _prepare(scratch: Path, made: Path) -> None:
     """Let PyTorch and Triton write to a folder where nobody else does, since they run what they find there, whatever
     the user's is; and let Triton find there what it made for an artifact.
     """
-    import torch._inductor.config
-
-    torch._inductor.config.compile_threads = 1  # else a program is started that waits for something to compile
     os.environ |= {CACHE: str(scratch / TRITON), INDUCTOR: str(scratch / "inductor")}
     if made.is_dir():
         shutil.copytree(made, scratch / TRITON, copy_function=_linked, dirs_exist_ok=True)
