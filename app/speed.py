@@ -92,6 +92,7 @@ class Booster:
         self._found: dict[Key, Artifact] = {}  # whole, and not adopted yet
         self._made: set[Key] = set()  # sizes that videos were made in
         self._given_up: set[Key] = set()  # could not be loaded or made: not tried again in this process
+        self._prepared: Model | None = None
         self._doubts: set[Doubt] = set()  # that were said
         self._child: _Child | None = None
         self._attending: threading.Thread | None = None
@@ -108,6 +109,14 @@ class Booster:
         if batch == 1:
             self._adopt(model, key)
         self._tell("compiled" if batch == 1 and key in self._adopted else "eager", key.shape)
+
+    def prepare(self, model: Model) -> None:
+        """While there is nothing to do: load what most videos will want, which takes longer than the model did."""
+        if model is not self._prepared and not self._is_draining():
+            self._prepared = model
+            key = model.compilation(model.spec.preset(STANDARD))
+            if key is not None:
+                self._adopt(model, key)
 
     def suits(self, model: Model, preset: Preset, batch: int) -> bool:
         """Whether so many at once are not slower than one by one: they are where that is compiled."""
@@ -240,6 +249,7 @@ class Booster:
         """The model is gone, and with it what it had adopted."""
         self._adopted.clear()
         self._found.clear()
+        self._prepared = None
         self._tell("", "")
 
     def _tell(self, speed: Speed, shape: str) -> None:

@@ -133,6 +133,18 @@ def test_what_is_on_the_shelf_is_used_from_the_first_video_on(
     assert capsys.readouterr().err.count("speed    64x64x8: compiled code is used\n") == 1
 
 
+def test_what_most_videos_want_is_loaded_before_the_first_one(office: Office, models: Path, bench: Bench) -> None:
+    standard = SMOKE.preset("standard")
+    bench.put(key(), key(standard))
+    with working(office, models, bench):
+        wait_for(lambda: bench.adopted == [key(standard)], 120)
+        for seed in (1, 2):
+            number = office.submit(seed=seed, preset="standard", changes={"steps": 1})
+            assert office.ended(number).state == "done"
+    assert bench.adopted == [key(standard)], "once"
+    assert bench.made == [(1, True)] * 2
+
+
 def test_without_it_a_video_is_made_at_once_and_the_next_ones_are_faster(
     office: Office, models: Path, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
