@@ -58,6 +58,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     from app.crew import Recruit
     from app.server import Serving, serve
 
+    defaults.compiling()  # what is wrong with it is said now, and not by each job
     outputs: Path = arguments.outputs
     try:
         outputs.mkdir(parents=True, exist_ok=True)
@@ -223,6 +224,7 @@ def _make(arguments: argparse.Namespace) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
+    defaults.compiling()
     readahead.begin(arguments.models / arguments.model)  # while everything else is imported
     from app import crew, logs, worker
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # before a worker that died is started again: longer each time in a row
 LIVED_S = 120.0  # one that lived so long did not die of the same thing again
+STOP_S = 1.0  # in which a worker may end by itself: libraries in it may hold up the thread that it does that in
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -126,12 +127,21 @@ class Crew:
 
     async def _stop(self) -> None:
         """End them at once: they have nothing to tidy up. What they were doing is begun again by others, or later."""
-        for process in self._processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        for name, process in self._processes.items():
-            await process.wait()
+        await asyncio.gather(*map(_ended, self._processes.values()))
+        for name in self._processes:
             await self._bury(name)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """A worker ends when its stdin does, and then does not look as if it had died of what it was loading."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_S)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 def own_name() -> str:

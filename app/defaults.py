@@ -21,13 +21,13 @@ import os
 from pathlib import Path
 
 from app.texts import tr
+from jingxiang import compiled
 from jingxiang.errors import UsageError
 
 MODEL = "smoke"
 HOST = "127.0.0.1"
 PORT = 7860
 DRAIN_S = 600.0
-COMPILING = ("auto", "never", "always")
 
 
 def model() -> str:
@@ -71,11 +71,8 @@ def no_password() -> bool:
 
 
 def compiling() -> str:
-    """One of `COMPILING`. Raises `UsageError`."""
-    text = os.environ.get("JINGXIANG_COMPILE") or COMPILING[0]
-    if text not in COMPILING:
-        raise UsageError(tr("JINGXIANG_COMPILE must be auto, never or always, not '{text}'", text=text))
-    return text
+    """One of `compiled.MODES`. Raises `UsageError`."""
+    return compiled.mode(os.environ.get(compiled.MODE))
 
 
 def drain_s() -> float:

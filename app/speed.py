@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from app import cards, logs, memory
-from app.artifacts import Shelf
+from app.artifacts import Shelf, is_of_preset
 from app.jobs.base import Speed
 from app.texts import FOLDER, tr
 from jingxiang import console
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.adapters.base import Model
-    from app.artifacts import Key
+    from app.artifacts import Artifact, Key
     from app.generation import Order
     from jingxiang.models import Preset
 
@@ -89,7 +89,10 @@ class Booster:
         self._told = told
         self._is_draining = is_draining
         self._adopted: set[Key] = set()  # by the model that is loaded
+        self._found: dict[Key, Artifact] = {}  # whole, and not adopted yet
+        self._made: set[Key] = set()  # sizes that videos were made in
         self._given_up: set[Key] = set()  # could not be loaded or made: not tried again in this process
+        self._prepared: Model | None = None
         self._doubts: set[Doubt] = set()  # that were said
         self._child: _Child | None = None
         self._attending: threading.Thread | None = None
@@ -98,31 +101,44 @@ class Booster:
     # Before a lot
 
     def ready(self, model: Model, preset: Preset, batch: int) -> None:
-        """Let the model use what there is for so many videos at once."""
-        key = model.compilation(preset, batch)
+        """Let the model use what there is; for several videos at once nothing is compiled."""
+        key = model.compilation(preset)
         if key is None:
             self._tell("", "")
             return
-        self._adopt(model, key)
-        self._tell("compiled" if key in self._adopted else "eager", key.shape)
+        if batch == 1:
+            self._adopt(model, key)
+        self._tell("compiled" if batch == 1 and key in self._adopted else "eager", key.shape)
+
+    def prepare(self, model: Model) -> None:
+        """While there is nothing to do: load what most videos will want, which takes longer than the model did."""
+        if model is not self._prepared and not self._is_draining():
+            self._prepared = model
+            key = model.compilation(model.spec.preset(STANDARD))
+            if key is not None:
+                self._adopt(model, key)
 
     def suits(self, model: Model, preset: Preset, batch: int) -> bool:
-        """Whether so many at once are not slower than one by one: that is so where only the one is compiled."""
-        alone, together = model.compilation(preset, 1), model.compilation(preset, batch)
-        return alone is None or together is None or self._has(together) or not self._has(alone)
+        """Whether so many at once are not slower than one by one: they are where that is compiled."""
+        key = model.compilation(preset)
+        return batch == 1 or key is None or not self._has(key)
 
     def _has(self, key: Key) -> bool:
-        return key not in self._given_up and (key in self._adopted or self._shelf.holds(key))
+        """Whether it is, or will be, used. All of an artifact is read for that, so it is remembered."""
+        if key in self._given_up:
+            return False
+        if key not in self._adopted and key not in self._found and (found := self._shelf.find(key)):
+            self._found[key] = found
+        return key in self._adopted or key in self._found
 
     def _adopt(self, model: Model, key: Key) -> None:
-        if key in self._adopted or key in self._given_up:
+        if key in self._adopted or not self._has(key):
             return
-        found = self._shelf.find(key)
-        if found is None:
-            return
+        found = self._found.pop(key)
         try:
+            scratch = self._shelf.scratch()
             with self._shelf.adopting(key):
-                model.adopt(found)
+                model.adopt(found, scratch)
         except Exception as error:  # torch may raise anything for what it cannot use
             self._give_up(key, error)
             return
@@ -140,8 +156,12 @@ class Booster:
 
     def follow(self, model: Model, order: Order) -> None:
         """Begin to compile for what was just made, if that is wanted and possible."""
-        key = model.compilation(order.preset, 1)
-        if key is None or self._child is not None or self._is_draining() or not self._is_lacking(key):
+        key = model.compilation(order.preset)
+        if key is None:
+            return
+        is_wanted = key in self._made or is_of_preset(model.spec, key)  # a size of one's own is often tried just once
+        self._made.add(key)
+        if not is_wanted or self._child is not None or self._is_draining() or not self._is_lacking(key):
             return
         if not self._shelf.is_writable:
             self._doubt("writing", tr("{folder} cannot be written, so nothing is compiled: JINGXIANG_ARTIFACTS or "
@@ -158,9 +178,7 @@ class Booster:
         self._begin(model, order, key)
 
     def _is_lacking(self, key: Key) -> bool:
-        if key in self._adopted or key in self._given_up:
-            return False
-        return self._shelf.find(key) is None and not self._shelf.is_aside(key)
+        return key not in self._given_up and not self._has(key) and not self._shelf.is_aside(key)
 
     def _doubt(self, kind: Doubt, text: str) -> None:
         if kind not in self._doubts:
@@ -203,7 +221,7 @@ class Booster:
         if child is None or child.unwanted.is_set():
             return
         if child.process.returncode == 0 and self._shelf.find(child.key) is not None:
-            if model is not None and model.compilation(child.preset, 1) == child.key:
+            if model is not None and model.compilation(child.preset) == child.key:
                 self._adopt(model, child.key)
         else:
             self._given_up.add(child.key)
@@ -230,6 +248,8 @@ class Booster:
     def forget(self) -> None:
         """The model is gone, and with it what it had adopted."""
         self._adopted.clear()
+        self._found.clear()
+        self._prepared = None
         self._tell("", "")
 
     def _tell(self, speed: Speed, shape: str) -> None:

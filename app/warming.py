@@ -18,14 +18,16 @@ from typing import Protocol, cast
 from tqdm import tqdm
 
 from app import cards, defaults
-from app.artifacts import Artifact, Key, Shelf
+from app.artifacts import Artifact, Key, Shelf, is_of_preset
 from app.texts import tr
 from jingxiang import console, gpu
+from jingxiang.compiled import ALWAYS, NEVER, NoGpu, NotWanted
 from jingxiang.digest import short
-from jingxiang.errors import JingxiangError, UsageError
+from jingxiang.errors import JingxiangError
 from jingxiang.models import ModelSpec, Preset
 
 PATIENCE = 10  # added to its niceness, when videos are made beside it
+ODD = 4  # artifacts that are kept for sizes that no preset has; each takes some hundred MB
 
 
 class Compiler(Protocol):
@@ -49,22 +51,6 @@ class Compiler(Protocol):
         """
 
 
-class NoGpu(UsageError):
-    """There is nothing to compile for."""
-
-    def __init__(self) -> None:
-        text = tr("compiling is for NVIDIA GPUs, and the app can use none here; without one it needs nothing compiled")
-        super().__init__(text, hints=(tr("do it on the machine that makes the videos; python3 tasks.py doctor says "
-                                         "what is wrong with its GPU"),))  # fmt: skip
-
-
-class NotWanted(UsageError):
-    """Somebody has said that nothing is to be compiled."""
-
-    def __init__(self) -> None:
-        super().__init__(tr("JINGXIANG_COMPILE=never: nothing is compiled, and nothing that was is used"))
-
-
 class NotKept(JingxiangError):
     """Artifacts cannot be written where they should go."""
 
@@ -76,10 +62,10 @@ class NotKept(JingxiangError):
 def number(dtype: str) -> str:
     """What the model is to compute in: `auto` is fp16 on a GPU. Raises `NoGpu`, `NotWanted`, `UsageError`."""
     mode, is_gpu = defaults.compiling(), not cards.is_cpu_build() and bool(gpu.detect().cards)
-    if mode == "never":
+    if mode == NEVER:
         raise NotWanted
-    if not (is_gpu or mode == "always"):
-        raise NoGpu
+    if not (is_gpu or mode == ALWAYS):
+        raise NoGpu(tr("the app can use none here"))
     return dtype if dtype != "auto" else "fp16" if is_gpu else "fp32"
 
 
@@ -94,18 +80,19 @@ def warm(
     compiler: Compiler | None = None,
 ) -> list[Artifact]:
     """Make what is not on the shelf yet of the model in `folder`. Each artifact is a line on stdout, or all of them are
-    one object. `dtype`: see `number`. Raises `NoGpu`, `NotKept`.
+    one object. `dtype`: see `number`. Besides, only the newest `ODD` for sizes that no preset has are kept. Raises
+    `NoGpu`, `NotKept`.
     """
     compiler = compiler or cast(Compiler, importlib.import_module("app.adapters.compiling"))
     keys: dict[Key, Preset] = {}
     for preset in presets:
         key = compiler.key(spec, folder, preset, dtype=dtype)
         if key is None:
-            raise NoGpu
+            raise NoGpu(tr("the app can use none here"))
         keys.setdefault(key, preset)
     rows = []
     for key, preset in keys.items():
-        found, seconds = shelf.find(key), 0.0
+        found, seconds = _usable(shelf, key), 0.0
         if found is None:
             found, seconds = _made(compiler, spec, folder, preset, shelf=shelf, key=key)
         else:
@@ -126,14 +113,15 @@ def _made(
     start = time.monotonic()
     try:
         with shelf.making(key):
-            if there := shelf.find(key):
+            if there := _usable(shelf, key):
                 return there, 0.0
             with shelf.draft() as into, _scratch(into.parent), _bar() as tell:
                 made = compiler.make(spec, folder, preset, dtype=key.dtype, into=into, tell=tell)
                 found = shelf.put(made, into)
     except OSError as error:
         raise NotKept(shelf.folder, error.strerror or str(error)) from error
-    _forget_older(shelf, made)
+    with contextlib.suppress(OSError):  # what stays costs room, no more
+        _forget_others(shelf, spec, made)
     seconds = time.monotonic() - start
     console.line("compiled", tr("{shape}: {count} files, {size} in {seconds:.0f} s", shape=made.shape,
                                 count=len(found.files), size=console.size(found.size_bytes),
@@ -141,12 +129,23 @@ def _made(
     return found, seconds
 
 
-def _forget_older(shelf: Shelf, key: Key) -> None:
-    """What was compiled for the same, but from older code, is never used again."""
-    for each in shelf.all():
-        if each.folder.parent == shelf.folder and each.key != key and replace(each.key, code=key.code) == key:
-            shelf.remove(each.key)
-            console.line("removed", tr("{digest}, which was made from older code", digest=short(each.key.digest)))
+def _usable(shelf: Shelf, key: Key) -> Artifact | None:
+    """What there is; nothing is said of what was left aside, since it is made anew."""
+    return None if shelf.is_aside(key) else shelf.find(key)
+
+
+def _forget_others(shelf: Shelf, spec: ModelSpec, key: Key) -> None:
+    """What was compiled for the same, but from older code, is never used again; and of the sizes that no preset has
+    there could be ever more. Raises `OSError`.
+    """
+    there = [each.key for each in shelf.own()]
+    for older in [each for each in there if each != key and replace(each, code=key.code) == key]:
+        shelf.remove(older)
+        console.line("removed", tr("{digest}, which was made from older code", digest=short(older.digest)))
+    sizes = [each for each in there if replace(each, width=key.width, height=key.height, frames=key.frames) == key]
+    for odd in [each for each in sizes if not is_of_preset(spec, each)][ODD:]:
+        shelf.remove(odd)
+        console.line("removed", tr("{shape}, a size that no preset has; the newest are kept", shape=odd.shape))
 
 
 @contextlib.contextmanager

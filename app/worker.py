@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import batching, cards, logs, memory, provenance, video
-from app.artifacts import Shelf
+from app.artifacts import Shelf, forget_marks
 from app.generation import Order
 from app.jobs.base import Job, LostClaim, Outcome, Speed, StoreUnavailable, WorkerState, WorkerStatus
 from app.jobs.database import Database
@@ -126,6 +126,7 @@ class Control:
         doings: dict[str, Callable[[], None]] = {"wake": self.wake, "drain": self.drain}
         for line in sys.stdin:
             doings.get(line.strip(), self.wake)()
+        forget_marks()
         os._exit(0)
 
 
@@ -152,6 +153,7 @@ class Worker:
     def __post_init__(self) -> None:
         self._model: Model | None = None
         self._is_cold = True
+        self._is_roomy = False  # all of the model is on the device, where alone what is compiled is used
         self._refused: set[str] = set()  # models that could not be loaded
         self._status = WorkerStatus(self.duty.name, "idle", models=self._there(), pid=os.getpid())
         self._lock = threading.RLock()
@@ -179,6 +181,8 @@ class Worker:
                 elif self._model is not None and 0 < self.duty.idle_s < time.monotonic() - idle_since:
                     self._unload()
                     self._report("idle")
+                elif self._model is not None and self._is_roomy:
+                    self._booster.prepare(self._model)
         except Exception as error:  # a mistake of ours: what it was doing must not come back for ever
             reason = _said(error)
             raise
@@ -272,9 +276,11 @@ class Worker:
         self._unload()
         self._report("loading", model=name)
         start = time.monotonic()
+        rung = self._first_rung(name)
+        self._is_roomy = rung == FULL
         try:
             self._model = adapters.load(
-                self.catalog.model(name), self.duty.models / name, dtype=self.duty.dtype, rung=self._first_rung(name)
+                self.catalog.model(name), self.duty.models / name, dtype=self.duty.dtype, rung=rung
             )
         except Exception as error:  # any library may raise anything for a model that is not whole
             message = _said(error)

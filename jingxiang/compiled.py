@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jingxiang.digest import canonical_json, sha256_bytes, sha256_file
-from jingxiang.errors import JingxiangError
+from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.language import tr
 
 FOLDER = "artifacts"  # in the home, and in an image
@@ -24,14 +24,17 @@ FORMAT = 1
 NAME = re.compile(r"[0-9a-f]{64}")
 SHAPE = ("width", "height", "frames")  # the settings of a preset that a model is compiled for
 ASIDE = ".aside"  # ends the name of the file beside an artifact that is not to be used
+MODE = "JINGXIANG_COMPILE"
+AUTO, NEVER, ALWAYS = MODES = ("auto", "never", "always")  # for a GPU; not at all; for the CPU as well
 
 
 @dataclass(frozen=True)
 class Key:
     """What an artifact is for: it is used for nothing else.
 
-    `architecture`: of the GPU, such as `sm_90`, or of the CPU; `torch` and `cuda`: versions; `code`: a digest over the
-    model's configuration and our own code; pixels, frames, and videos at once; `dtype`: fp16, bf16 or fp32.
+    `architecture`: of the GPU, such as `sm_90`, or of the CPU with its instructions, such as `x86_64-avx2`; `torch` and
+    `cuda`: versions; `code`: a digest over the model's configuration and our own code; pixels and frames of one video;
+    `dtype`: fp16, bf16 or fp32.
     """
 
     model: str
@@ -42,7 +45,6 @@ class Key:
     width: int
     height: int
     frames: int
-    batch: int
     dtype: str
 
     @property
@@ -66,12 +68,34 @@ class Artifact:
     size_bytes: int
 
 
+class NoGpu(UsageError):
+    """There is nothing to compile for."""
+
+    def __init__(self, reason: str) -> None:
+        text = tr("compiling is for NVIDIA GPUs: {reason}", reason=reason)
+        super().__init__(text, (tr("do it on the machine that makes the videos"), "python3 tasks.py doctor"))
+
+
+class NotWanted(UsageError):
+    """Somebody has said that nothing is to be compiled."""
+
+    def __init__(self) -> None:
+        super().__init__(tr("{name}=never: nothing is compiled, and nothing that was is used", name=MODE))
+
+
 class Damaged(JingxiangError):
     """A folder that is not what it should be: nothing of it is used."""
 
     def __init__(self, folder: Path, reason: str) -> None:
         text = tr("{folder}: this compiled artifact is not used: {reason}", folder=folder, reason=reason)
         super().__init__(text)
+
+
+def mode(value: str | None) -> str:
+    """What the variable `MODE` says, one of `MODES`. Raises `UsageError`."""
+    if value and value not in MODES:
+        raise UsageError(tr("{name} must be {modes}, not '{value}'", name=MODE, modes=" | ".join(MODES), value=value))
+    return value or AUTO
 
 
 def candidates(shelf: Path) -> list[Path]:
@@ -128,6 +152,8 @@ def _read(folder: Path, *, whole: bool) -> Artifact:
         raise Damaged(folder, tr("{name} is none of ours", name=MANIFEST))
     if key.digest != folder.name:
         raise Damaged(folder, tr("it was made for something else than its name says"))
+    if links := [each for each in (folder, *sorted(folder.rglob("*"))) if each.is_symlink()]:
+        raise Damaged(folder, tr("{name} is a link", name=links[0].name))  # what it leads to could be anybody's
     there = set(_there(folder))
     if more := sorted(there - files.keys()):
         raise Damaged(folder, tr("{name} is not in its manifest", name=more[0]))
@@ -148,7 +174,8 @@ def _key(told: Any) -> Key | None:
     wanted = {each.name: kinds[str(each.type)] for each in fields(Key)}
     if not isinstance(told, dict) or told.keys() != wanted.keys():
         return None
-    return Key(**told) if all(type(told[name]) is kind for name, kind in wanted.items()) else None
+    fits = all(type(told[name]) is kind and _is_text(str(told[name])) for name, kind in wanted.items())
+    return Key(**told) if fits else None
 
 
 def _files(told: Any) -> dict[str, tuple[int, str]] | None:
@@ -158,13 +185,19 @@ def _files(told: Any) -> dict[str, tuple[int, str]] | None:
     found = {}
     for name, of in told.items():
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or str(path) != name or not isinstance(of, dict):
+        leads_out = path.is_absolute() or ".." in path.parts or str(path) != name
+        if leads_out or not _is_text(name) or not isinstance(of, dict):
             return None
         size, sha256 = of.get("bytes"), of.get("sha256")
         if type(size) is not int or not isinstance(sha256, str) or not NAME.fullmatch(sha256):
             return None
         found[name] = (size, sha256)
     return found
+
+
+def _is_text(value: str) -> bool:
+    """JSON may hold halves of characters, which nothing else takes."""
+    return value.isascii() or value == value.encode("utf-8", "replace").decode()
 
 
 def _there(folder: Path) -> Iterator[str]:

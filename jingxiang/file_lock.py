@@ -27,6 +27,21 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def is_left(path: Path) -> bool:
+    """Whether the lock file is there and nobody holds it: so it is after a process was killed."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def _taken(path: Path, *, wait: bool) -> int | None:
     """The descriptor that holds the lock."""
     while True:

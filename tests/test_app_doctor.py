@@ -53,7 +53,7 @@ def test_what_is_compiled_for_the_model_is_listed(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     baked, own = Shelf(tmp_path / "baked"), Shelf(tmp_path / "own")
-    key = Key("smoke", "sm_90", "2.13.0", "13.0", "c0de", 64, 64, 8, 1, "fp16")
+    key = Key("smoke", "sm_90", "2.13.0", "13.0", "c0de", 64, 64, 8, "fp16")
     others: tuple[dict[str, Any], ...] = {"width": 128}, {"architecture": "sm_80"}, {"model": "svd-xt"}
     for shelf, changes in zip((own, baked, own, baked), ({}, *others), strict=True):
         with shelf.draft() as into:

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from app.artifacts import Key, Shelf, Unusable
+from app.artifacts import Hindered, Key, Shelf, Unusable
 from jingxiang import compiled
 from jingxiang.compiled import Damaged
 
 ROOT = Path(__file__).resolve().parent.parent
-KEY = Key("svd-xt", "sm_90", "2.13.0+cu130", "13.0", "c0de", 1024, 576, 25, 1, "fp16")
+KEY = Key("svd-xt", "sm_90", "2.13.0+cu130", "13.0", "c0de", 1024, 576, 25, "fp16")
 PARTS = {"down.0": b"\x7fELF one", "decoder": b"\x7fELF two"}
 
 
@@ -61,7 +61,7 @@ def test_what_was_put_is_found_by_its_key_alone(shelf: Shelf) -> None:
     assert (found.key, found.folder, found.files) == (KEY, folder, ("decoder", "down.0"))
     assert found.size_bytes == sum(map(len, PARTS.values()))
     assert {name: (found.folder / name).read_bytes() for name in found.files} == PARTS
-    assert shelf.find(replace(KEY, batch=2)) is None
+    assert shelf.find(replace(KEY, frames=24)) is None
     assert shelf.all() == [found]
     assert names(shelf.folder) == [KEY.digest]
 
@@ -99,6 +99,11 @@ def manifest(folder: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+def linked(path: Path) -> None:
+    """It is somewhere else now, whole."""
+    path.symlink_to(path.rename(path.parent.parent / f"other-{path.name}"))
+
+
 HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "another byte": (lambda folder: (folder / "decoder").write_bytes(b"\x7fELF TWO"), "decoder has another SHA-256"),
     "cut off": (lambda folder: (folder / "decoder").write_bytes(b"\x7f"), "decoder has 1 bytes instead of 8"),
@@ -110,15 +115,25 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list": (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json is none of ours"),
     "a later one": (lambda folder: manifest(folder, format=2), r"made by another version of jingxiang \(format 2\)"),
     "no key": (lambda folder: manifest(folder, key={"model": "svd-xt"}), "manifest.json is none of ours"),
-    "odd key": (lambda folder: manifest(folder, key=asdict(KEY) | {"batch": "1"}), "manifest.json is none of ours"),
-    "other key": (lambda folder: manifest(folder, key=asdict(KEY) | {"batch": 2}), "it was made for something else"),
+    "odd key": (lambda folder: manifest(folder, key=asdict(KEY) | {"frames": "25"}), "manifest.json is none of ours"),
+    "other key": (lambda folder: manifest(folder, key=asdict(KEY) | {"frames": 24}), "it was made for something else"),
     "no files": (lambda folder: manifest(folder, files=None), "manifest.json is none of ours"),
     "leads out": (
         lambda folder: manifest(folder, files={"../x": {"bytes": 0, "sha256": "0" * 64}}),
         "manifest.json is none of ours",
     ),
     "renamed": (lambda folder: (folder / "decoder").rename(folder / "decoder2"), "decoder2 is not in its manifest"),
-    "everybody's": (lambda folder: (folder / "decoder").chmod(0o666), "everybody may write to it"),
+    "everybody's": (lambda folder: (folder / "decoder").chmod(0o646), "others may write to decoder; chmod go-w"),
+    "a group's": (lambda folder: (folder / "decoder").chmod(0o664), "others may write to decoder; chmod go-w"),
+    "a group's folder": (lambda folder: folder.chmod(0o775), "others may write to [0-9a-f]{64}; chmod go-w"),
+    "half a character": (lambda folder: manifest(folder, key=asdict(KEY) | {"model": "\ud800"}), "none of ours"),
+    "half a name": (
+        lambda folder: manifest(folder, files={"\ud800": {"bytes": 0, "sha256": "0" * 64}}),
+        "manifest.json is none of ours",
+    ),
+    "a link": (lambda folder: linked(folder / "decoder"), "decoder is a link"),
+    "linked folder": (lambda folder: (folder / "more").symlink_to("/"), "more is a link"),
+    "linked as a whole": (lambda folder: linked(folder), "[0-9a-f]{64} is a link"),
 }
 
 
@@ -144,8 +159,29 @@ def test_what_another_user_could_have_written_is_not_run(shelf: Shelf, capsys: p
     folder = put(shelf)
     os.chown(folder / "decoder", 4321, 4321)
     assert shelf.find(KEY) is None
-    assert "it belongs to another user (4321)" in capsys.readouterr().err
+    assert "decoder belongs to another user (4321)" in capsys.readouterr().err
     assert shelf.all() == []
+
+
+def test_nor_is_what_others_can_put_in_its_place(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+    put(shelf)
+    shelf.folder.chmod(0o775)
+    assert (shelf.find(KEY), shelf.all()) == (None, [])
+    assert "others may write to artifacts; chmod go-w" in capsys.readouterr().err
+    shelf.folder.chmod(0o755)
+    assert Shelf(shelf.folder).find(KEY) is not None
+
+
+def test_what_is_made_is_ours_alone_whatever_the_umask_is(shelf: Shelf) -> None:
+    before = os.umask(0)
+    try:
+        with shelf.draft() as into:
+            (into / "below").mkdir()
+            (into / "below" / "part").write_bytes(b"part")
+            shelf.put(KEY, into)
+    finally:
+        os.umask(before)
+    assert shelf.find(KEY) is not None
 
 
 def test_a_file_in_an_artifact_s_place_is_one_line(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +215,7 @@ def test_an_artifact_that_torch_does_not_take_is_left_aside_until_it_is_made_ane
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2, "once in each process"
     assert "1024x576x25: what was compiled is left aside" in lines[0]
-    assert shelf.all() == []
+    assert (shelf.all(), [each.key for each in shelf.own()]) == ([], [KEY])
     put(shelf)
     assert shelf.find(KEY) is not None
     assert names(shelf.folder) == [KEY.digest]
@@ -199,12 +235,11 @@ with shelf.adopting(KEY):
 """
 
 
-def test_what_a_process_died_of_is_left_aside_and_what_one_is_at_is_not(
-    shelf: Shelf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    put(shelf)
+def die(shelf: Shelf, how: str = "os.kill(os.getpid(), signal.SIGSEGV)") -> int:
+    """Of loading it, in a process of its own; what that ended with."""
+    code = DYING.replace("os.kill(os.getpid(), signal.SIGSEGV)", how)
     child = subprocess.Popen(
-        [sys.executable, "-c", DYING, str(shelf.folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, str(shelf.folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert child.stdin is not None
     assert child.stdout is not None
@@ -212,11 +247,99 @@ def test_what_a_process_died_of_is_left_aside_and_what_one_is_at_is_not(
         assert child.stdout.readline() == b"adopting\n"
         assert shelf.find(KEY) is not None, "it is alive"
         child.stdin.close()
-    assert child.returncode == -signal.SIGSEGV
+    return child.returncode
+
+
+def test_what_processes_die_of_is_left_aside_and_what_one_is_at_is_not(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(shelf)
+    assert die(shelf) == -signal.SIGSEGV
+    assert shelf.find(KEY) is not None, "it may have died of anything"
+    assert die(shelf) == -signal.SIGSEGV
     assert shelf.find(KEY) is None
     assert "left aside, because a worker could not use it; python3 tasks.py warm" in capsys.readouterr().err
     put(shelf)
     assert shelf.find(KEY) is not None
+
+
+def test_a_death_is_forgotten_when_it_could_be_loaded_after_all(shelf: Shelf) -> None:
+    put(shelf)
+    die(shelf)
+    with shelf.adopting(KEY):
+        pass
+    die(shelf)
+    assert shelf.find(KEY) is not None
+    shelf.remove(KEY)
+    assert names(shelf.folder) == []
+
+
+def test_a_worker_that_is_told_to_end_at_once_is_no_death(shelf: Shelf) -> None:
+    put(shelf)
+    for _ in range(3):
+        assert die(shelf, "import app.artifacts; app.artifacts.forget_marks(); os._exit(0)") == 0
+    assert shelf.find(KEY) is not None
+    assert names(shelf.folder) == [KEY.digest]
+
+
+def test_an_artifact_is_not_to_blame_for_what_the_machine_lacks(shelf: Shelf) -> None:
+    put(shelf)
+    said = "what was compiled for 1024x576x25 cannot be loaded here now: no space left"
+    for _ in range(3):
+        with pytest.raises(Hindered, match=said), shelf.adopting(KEY):
+            raise Hindered(KEY, "no space left")
+    assert shelf.find(KEY) is not None
+    assert names(shelf.folder) == [KEY.digest]
+
+
+def test_workers_that_load_it_at_the_same_time_are_not_taken_for_dead(shelf: Shelf) -> None:
+    put(shelf)
+
+    def load() -> None:
+        for _ in range(100):
+            with shelf.adopting(KEY):
+                pass
+            shelf.is_aside(KEY)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not shelf.is_aside(KEY)
+    assert names(shelf.folder) == [KEY.digest]
+
+
+SCRATCH = """
+import os, signal, sys
+from pathlib import Path
+from app.artifacts import Shelf
+shelf = Shelf(Path(sys.argv[1]))
+(shelf.scratch() / "library").touch()
+assert shelf.scratch() == shelf.scratch()
+print(shelf.scratch(), flush=True)
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("end", ["usual", "killed"])
+def test_a_process_s_own_folder_goes_with_it(shelf: Shelf, end: str) -> None:
+    argv = [sys.executable, "-c", SCRATCH, str(shelf.folder), end]
+    place = Path(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip())
+    assert place.parent == shelf.folder
+    with shelf.draft():
+        assert not place.exists()
+    assert names(shelf.folder) == []
+
+
+def test_where_nothing_can_be_written_it_is_among_temporary_ones(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    argv = [sys.executable, "-c", SCRATCH, str(tmp_path / "file" / "artifacts"), "usual"]
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).parent == tmp_path
+    assert names(tmp_path) == ["file"]
 
 
 def test_an_image_s_artifact_is_left_aside_too(tmp_path: Path) -> None:
@@ -281,7 +404,7 @@ def test_two_that_make_the_same_do_it_one_after_the_other(shelf: Shelf) -> None:
         thread = threading.Thread(target=second)
         thread.start()
         thread.join(0.2)
-        with shelf.making(replace(KEY, batch=2)):  # others do not wait
+        with shelf.making(replace(KEY, frames=24)):  # others do not wait
             order.append("other")
         order.append("first")
     thread.join(10)

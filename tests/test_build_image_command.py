@@ -293,7 +293,7 @@ def test_a_change_of_the_code_moves_the_app_alone(places: Places, capsys: pytest
 def compile_(places: Places, **changes: Any) -> Artifact:
     """What `warm` would have made for the tiny model, by the PyTorch of the lock."""
     values = {"model": "tiny", "architecture": "sm_90", "torch": "1.0+cpu", "cuda": "", "code": "c0de", "width": 64,
-              "height": 64, "frames": 8, "batch": 1, "dtype": "fp16"}  # fmt: skip
+              "height": 64, "frames": 8, "dtype": "fp16"}  # fmt: skip
     key = Key(**{**values, **changes})
     folder = places.artifacts / key.digest
     folder.mkdir(parents=True)
@@ -324,7 +324,7 @@ def test_what_was_compiled_for_it_is_the_last_layer(
         wanted = [compile_(places), compile_(places, width=32)]
         without = [
             compile_(places, **changes)
-            for changes in ({"model": "smoke"}, {"torch": "2.0"}, {"cuda": "12.8"}, {"batch": 2}, {"batch": 3})
+            for changes in ({"model": "smoke"}, {"torch": "2.0"}, {"cuda": "12.8"}, {"frames": 2}, {"frames": 3})
         ]
         (without[3].folder / "decoder").write_bytes(b"damaged")
         (places.artifacts / f".{without[4].key.digest}{compiled.ASIDE}").touch()

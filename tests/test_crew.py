@@ -59,6 +59,22 @@ def test_one_that_dies_again_and_again_is_started_more_and_more_seldom(monkeypat
     assert employed.reason == "the worker ended with exit code 7; its last words are in the log"
 
 
+@pytest.mark.parametrize(("code", "patience_s", "end"), [
+    ("import sys; sys.stdin.read(); sys.exit(3)", 60.0, 3), ("import time; time.sleep(600)", 0.1, -9),
+])  # fmt: skip
+def test_a_worker_is_told_to_end_and_killed_if_it_does_not(
+    monkeypatch: pytest.MonkeyPatch, code: str, patience_s: float, end: int
+) -> None:
+    monkeypatch.setattr(crew, "STOP_S", patience_s)
+
+    async def ended() -> int | None:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=asyncio.subprocess.PIPE)
+        await crew._ended(process)
+        return process.returncode
+
+    assert asyncio.run(ended()) == end
+
+
 def test_nothing_heavy_is_imported_before_the_port_answers() -> None:
     code = (
         "import app.server, app.crew, app.access, app.logs, sys\n"

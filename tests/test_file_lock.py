@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jingxiang.file_lock import held
+from jingxiang.file_lock import held, is_left
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT = """
@@ -30,6 +30,20 @@ def test_processes_come_in_one_by_one_although_the_file_is_removed_each_time(tmp
         assert process.wait(60) == 0
     assert (tmp_path / "count").read_text() == "1200"
     assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
+def test_what_a_killed_process_has_left_is_told_from_what_is_held(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert not is_left(lock)
+    assert not lock.exists()
+    with held(lock):
+        assert not is_left(lock)
+    assert not is_left(lock), "it was removed"
+    killed = f"import os; from pathlib import Path; from jingxiang.file_lock import held; held(Path({str(lock)!r}))" \
+             ".__enter__(); os._exit(9)"  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", killed], cwd=ROOT, check=False).returncode == 9
+    assert is_left(lock)
+    assert lock.exists()
 
 
 def test_who_does_not_wait_is_told_at_once_and_holds_nothing(tmp_path: Path) -> None:

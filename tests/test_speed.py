@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import Any, get_args
 import pytest
 
 from app import cards, speed
+from app.adapters import keys
 from app.adapters.base import Diffusion
-from app.artifacts import Artifact, Key, Shelf, Unusable
+from app.artifacts import Artifact, Hindered, Key, Shelf, Unusable
 from app.cards import Space
 from app.jobs.base import Speed, WorkerStatus
 from app.worker import Control, Duty, Worker
@@ -34,8 +35,8 @@ FAST = SMOKE.preset("fast")
 GB = 1_000_000_000
 
 
-def key(preset: Preset = FAST, batch: int = 1) -> Key:
-    return compiler.key(SMOKE, None, preset, dtype="fp32", batch=batch)
+def key(preset: Preset = FAST) -> Key:
+    return compiler.key(SMOKE, None, preset, dtype="fp32")
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Bench:
     shelf: Shelf
     adopted: list[Key] = field(default_factory=list)
     made: list[tuple[int, bool]] = field(default_factory=list)
-    refuses: bool = False
+    refuses: type[Unusable | Hindered] | None = None
     seen: list[tuple[str, str]] = field(default_factory=list)
 
     def put(self, *keys: Key) -> None:
@@ -60,17 +61,18 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     found = Bench(Shelf(tmp_path / "artifacts"))
     generate = Diffusion.generate
 
-    def compilation(model: Diffusion, preset: Preset, batch: int) -> Key:
-        return compiler.key(model.spec, None, preset, dtype=model.dtype_name, batch=batch)
+    def compilation(model: Diffusion, preset: Preset) -> Key | None:
+        return compiler.key(model.spec, None, preset, dtype=model.dtype_name) if keys.is_guided(preset) else None
 
-    def adopt(model: Diffusion, artifact: Artifact) -> None:
+    def adopt(model: Diffusion, artifact: Artifact, scratch: Path) -> None:
+        assert scratch.is_dir()
         if found.refuses:
-            raise Unusable(artifact.key, "no such kernel")
+            raise found.refuses(artifact.key, "no such kernel")
         found.adopted.append(artifact.key)
 
     def generated(model: Diffusion, batch: Any, *rest: Any, **more: Any) -> Any:
-        wanted = compilation(model, batch[0].preset, len(batch))
-        found.made.append((len(batch), wanted in found.adopted))
+        wanted = compilation(model, batch[0].preset)
+        found.made.append((len(batch), len(batch) == 1 and wanted in found.adopted))
         return generate(model, batch, *rest, **more)
 
     for name, do in {"compilation": compilation, "adopt": adopt, "generate": generated}.items():
@@ -131,6 +133,18 @@ def test_what_is_on_the_shelf_is_used_from_the_first_video_on(
     assert capsys.readouterr().err.count("speed    64x64x8: compiled code is used\n") == 1
 
 
+def test_what_most_videos_want_is_loaded_before_the_first_one(office: Office, models: Path, bench: Bench) -> None:
+    standard = SMOKE.preset("standard")
+    bench.put(key(), key(standard))
+    with working(office, models, bench):
+        wait_for(lambda: bench.adopted == [key(standard)], 120)
+        for seed in (1, 2):
+            number = office.submit(seed=seed, preset="standard", changes={"steps": 1})
+            assert office.ended(number).state == "done"
+    assert bench.adopted == [key(standard)], "once"
+    assert bench.made == [(1, True)] * 2
+
+
 def test_without_it_a_video_is_made_at_once_and_the_next_ones_are_faster(
     office: Office, models: Path, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,12 +164,27 @@ def test_without_it_a_video_is_made_at_once_and_the_next_ones_are_faster(
     assert "speed    64x64x8: compiled code is used\n" in said
 
 
-def test_a_size_of_the_user_s_own_is_compiled_too(office: Office, models: Path, bench: Bench) -> None:
-    wanted = replace(FAST, width=72, frames=6)
+def test_a_size_of_the_user_s_own_is_compiled_when_it_is_asked_for_again(
+    office: Office, models: Path, bench: Bench
+) -> None:
+    wanted, other = replace(FAST, width=72, frames=6), replace(FAST, width=80)
     with working(office, models, bench):
-        number = office.submit(changes={"width": 72, "frames": 6, "steps": 2})
-        assert office.ended(number).state == "done"
+        for changes in ({"width": 72, "frames": 6}, {"width": 80}):
+            assert office.ended(office.submit(changes={**changes, "steps": 2})).state == "done"
+        assert {speed for speed, _ in bench.seen} == {"", "eager"}
+        assert office.ended(office.submit(changes={"width": 72, "frames": 6, "steps": 2})).state == "done"
         wait_for(lambda: bench.adopted == [key(wanted)], 120)
+    assert key(other) not in [each.key for each in bench.shelf.all()]
+
+
+def test_videos_without_guidance_are_not_said_to_be_compiled(office: Office, models: Path, bench: Bench) -> None:
+    bench.put(key())
+    with working(office, models, bench):
+        assert office.ended(office.submit(changes={"guidance": 1.0})).state == "done"
+        assert office.status().speed == ""
+        assert office.ended(office.submit()).state == "done"
+        wait_for(lambda: office.status().speed == "compiled")
+    assert bench.made == [(1, False), (1, True)]
 
 
 def test_several_at_once_are_made_one_by_one_where_only_that_is_compiled(
@@ -168,26 +197,40 @@ def test_several_at_once_are_made_one_by_one_where_only_that_is_compiled(
     assert bench.made == [(1, True)] * 3
 
 
-def test_several_at_once_stay_together_where_that_is_compiled_or_nothing_is(
-    office: Office, models: Path, bench: Bench
+def harmed(bench: Bench) -> None:
+    (bench.shelf.folder / key().digest / "part").write_bytes(b"compilef")
+
+
+def left_aside(bench: Bench) -> None:
+    with pytest.raises(ZeroDivisionError), bench.shelf.adopting(key()):
+        raise ZeroDivisionError
+
+
+def refused(bench: Bench) -> None:
+    bench.refuses = Unusable
+
+
+@pytest.mark.parametrize("harm", [harmed, left_aside, refused])
+def test_several_at_once_stay_together_where_what_is_compiled_cannot_be_used(
+    office: Office, models: Path, bench: Bench, harm: Callable[[Bench], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.put(key(), key(batch=3))
-    other = SMOKE.preset("standard")
-    for seed in (1, 2, 3):
-        office.submit(seed=seed)
-    numbers = [office.submit(seed=seed, preset="standard", changes={"steps": 1}) for seed in (1, 2)]
+    monkeypatch.setenv("FAKE_COMPILER", "hangs")  # what is damaged stays so
+    bench.put(key())
+    harm(bench)
     with working(office, models, bench, most=4):
-        assert [office.ended(number).state for number in numbers] == ["done"] * 2
-        wait_for(lambda: key(other) in bench.adopted, 120)
-    assert bench.made == [(3, True), (2, False)]
-    assert bench.adopted == [key(batch=3), key(other)]
+        assert office.ended(office.submit(seed=1)).state == "done"  # what torch refuses is not known before
+    for seed in (2, 3, 4):
+        office.submit(seed=seed)
+    with working(office, models, bench, most=4):
+        wait_for(lambda: sum(size for size, _ in bench.made) == 4, 120)
+    assert bench.made == [(1, False), (3, False)]
 
 
 def test_what_torch_does_not_take_costs_a_line_and_no_video(
     office: Office, models: Path, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench.put(key())
-    bench.refuses = True
+    bench.refuses = Unusable
     with working(office, models, bench):
         for seed in (1, 2):
             assert office.ended(office.submit(seed=seed)).state == "done"
@@ -195,11 +238,26 @@ def test_what_torch_does_not_take_costs_a_line_and_no_video(
     said = capsys.readouterr().err
     assert said.count("no such kernel") == 1
     assert "is compiled in the background" not in said, "it would be the same again"
-    bench.refuses = False
+    bench.refuses = None
     with working(office, models, bench):
         assert office.ended(office.submit(seed=3)).state == "done"
     assert "64x64x8: what was compiled is left aside, because a worker could not use it" in capsys.readouterr().err
     assert bench.adopted == []
+
+
+def test_what_a_machine_lacks_today_it_may_have_tomorrow(
+    office: Office, models: Path, bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.put(key())
+    bench.refuses = Hindered
+    with working(office, models, bench):
+        for seed in (1, 2):
+            assert office.ended(office.submit(seed=seed)).state == "done"
+    assert capsys.readouterr().err.count("no such kernel") == 1
+    bench.refuses = None
+    with working(office, models, bench):
+        assert office.ended(office.submit(seed=3)).state == "done"
+    assert bench.made == [(1, False), (1, False), (1, True)]
 
 
 def test_a_damaged_one_is_made_anew(
@@ -261,8 +319,8 @@ class Model:
     spec, dtype_name, uuid = SMOKE, "fp32", ""
     def estimate(self, preset, batch):
         return 0
-    def compilation(self, preset, batch):
-        return compiler.key(SMOKE, None, preset, dtype="fp32", batch=batch)
+    def compilation(self, preset):
+        return compiler.key(SMOKE, None, preset, dtype="fp32")
 
 speed.APP = compiler.PROGRAM
 booster = speed.Booster(Shelf(Path(sys.argv[1])), Path(sys.argv[2]), told=print, is_draining=lambda: False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,12 +15,13 @@ import pytest
 
 from app import cards, warming
 from app.artifacts import Key, Shelf
-from app.warming import NoGpu, NotKept, NotWanted
+from app.warming import NotKept
 from jingxiang import models as catalog
 from jingxiang import process
 from jingxiang.commands import app as app_command
 from jingxiang.commands import fetch
 from jingxiang.commands import warm as command
+from jingxiang.compiled import NoGpu, NotWanted
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.models import ModelSpec, Preset
 from jingxiang.places import Places
@@ -96,7 +98,7 @@ def test_programs_get_one_object(fake: Fake, shelf: Shelf, capsys: pytest.Captur
 
 def vars_of(key: Key) -> dict[str, object]:
     return {"model": "smoke", "architecture": "sm_00", "torch": "2.0", "cuda": "0", "code": "c0de", "width": 64,
-            "height": 64, "frames": 8, "batch": 1, "dtype": key.dtype}  # fmt: skip
+            "height": 64, "frames": 8, "dtype": key.dtype}  # fmt: skip
 
 
 def test_what_fails_leaves_nothing_behind(fake: Fake, shelf: Shelf) -> None:
@@ -114,6 +116,39 @@ def test_what_was_made_from_older_code_goes(fake: Fake, shelf: Shelf, capsys: py
     assert {(each.key.shape, each.key.code) for each in shelf.all()} == {("64x64x8", "newer"), ("128x128x16", "c0de")}
     said = f"removed  {before['64x64x8'].digest[:8]}, which was made from older code"
     assert said in capsys.readouterr().err
+
+
+def test_what_was_left_aside_is_made_anew_and_goes_with_older_code(
+    fake: Fake, shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm(fake, shelf, FAST)
+    (key,) = (each.key for each in shelf.all())
+    with pytest.raises(ZeroDivisionError), shelf.adopting(key):
+        raise ZeroDivisionError
+    capsys.readouterr()
+    warm(fake, shelf, FAST)
+    assert len(fake.made) == 2
+    assert "left aside" not in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError), shelf.adopting(key):
+        raise ZeroDivisionError
+    fake.code = "newer"
+    warm(fake, shelf, FAST)
+    assert [each.key.code for each in shelf.own()] == ["newer"]
+
+
+def test_of_sizes_that_no_preset_has_the_newest_are_kept(
+    fake: Fake, shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm(fake, shelf, FAST, STANDARD)
+    sizes = [replace(FAST, width=72 + 8 * number) for number in range(warming.ODD + 2)]
+    for number, each in enumerate(sizes):
+        warm(fake, shelf, each)
+        for place in shelf.folder.glob("*/manifest.json"):  # they are made within one tick of some file systems' clocks
+            if json.loads(place.read_text())["key"]["width"] == each.width:
+                os.utime(place, (number, number))
+    kept = {each.key.width for each in shelf.own()}
+    assert kept == {FAST.width, STANDARD.width, *(each.width for each in sizes[-warming.ODD :])}
+    assert "removed  72x64x8, a size that no preset has; the newest are kept\n" in capsys.readouterr().err
 
 
 def test_what_an_image_has_needs_no_place_to_write(fake: Fake, shelf: Shelf, tmp_path: Path) -> None:
@@ -143,7 +178,7 @@ def test_without_a_gpu_it_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotWanted, match="nothing is compiled"):
         warming.number("auto")
     monkeypatch.setenv("JINGXIANG_COMPILE", "sometimes")
-    with pytest.raises(UsageError, match="must be auto, never or always, not 'sometimes'"):
+    with pytest.raises(UsageError, match=r"JINGXIANG_COMPILE must be auto \| never \| always, not 'sometimes'"):
         warming.number("auto")
 
 
@@ -215,7 +250,7 @@ def test_the_command_without_a_gpu_says_so_before_torch_is_imported(models: Path
     own = (sys.executable, "-X", "importtime", "-m", "app")
     code, out, err = run("--models", str(models), "--artifacts", str(tmp_path / "a"), program=own)
     assert (code, out) == (2, "")
-    assert "error: compiling is for NVIDIA GPUs, and the app can use none here" in err
+    assert "error: compiling is for NVIDIA GPUs: the app can use none here" in err
     assert "| torch\n" not in err
     assert not (tmp_path / "a").exists()
 
@@ -244,7 +279,7 @@ def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **options: object) -> 
 
 def test_the_task_without_a_gpu_installs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nvml.absent(monkeypatch)
-    with pytest.raises(command.NoGpu, match="compiling is for NVIDIA GPUs: this machine has none") as caught:
+    with pytest.raises(NoGpu, match="compiling is for NVIDIA GPUs: this machine has none") as caught:
         task(monkeypatch, tmp_path)
     assert caught.value.exit_code == 2
     assert caught.value.hints
@@ -260,5 +295,25 @@ def test_the_task_becomes_the_app_s_command(monkeypatch: pytest.MonkeyPatch, tmp
     ]  # fmt: skip
     with pytest.raises(UnknownName, match="no preset named 'fats'"):
         task(monkeypatch, tmp_path, presets=["fats"])
-    with pytest.raises(command.NoGpu, match="--profile cpu uses none"):
+    with pytest.raises(NoGpu, match="--profile cpu uses none"):
         task(monkeypatch, tmp_path, profile="cpu")
+
+
+@pytest.mark.parametrize(("mode", "said"), [("never", "nothing is compiled"), ("off", "must be auto | never | always")])
+def test_the_task_installs_nothing_where_the_app_would_refuse(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str, said: str
+) -> None:
+    nvml.answers(monkeypatch, [nvml.H200])
+    monkeypatch.setenv("JINGXIANG_COMPILE", mode)
+    with pytest.raises(UsageError, match=re.escape(said)):
+        task(monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("action", ["serve", "worker"])
+def test_a_wrong_wish_is_said_at_the_start(models: Path, tmp_path: Path, action: str) -> None:
+    argv = [sys.executable, "-m", "app", action, "--models", str(models), "--outputs", str(tmp_path / "outputs")]
+    env = {**os.environ, "JINGXIANG_COMPILE": "off"}
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: JINGXIANG_COMPILE must be auto | never | always, not 'off'\n"
+    assert not (tmp_path / "outputs").exists()

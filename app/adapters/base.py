@@ -24,7 +24,7 @@ from app.adapters.gauge import Gauge
 from app.adapters.loading import Loading
 from app.adapters.previews import Picture
 from app.adapters.reading import Reading
-from app.artifacts import Unusable
+from app.artifacts import Hindered, Unusable
 from app.texts import tr
 from jingxiang import console
 from jingxiang.errors import JingxiangError
@@ -152,11 +152,13 @@ class Model(Protocol):
         `on_step` raises stops it within a step. Whatever is raised, the model can be used again. Raises `OutOfMemory`.
         """
 
-    def compilation(self, preset: Preset, batch: int) -> Key | None:
-        """What a compiled artifact for these must be for; None where nothing is compiled."""
+    def compilation(self, preset: Preset) -> Key | None:
+        """What a compiled artifact for one video like that must be for; None where nothing is compiled."""
 
-    def adopt(self, artifact: Artifact) -> None:
-        """Load it: it is used from the next `generate` on that it is for. Raises `artifacts.Unusable`."""
+    def adopt(self, artifact: Artifact, scratch: Path) -> None:
+        """Load it; `scratch` is a folder for this process alone. It is used from the next `generate` on that it is for.
+        Raises `artifacts.Unusable`, or `Hindered` if it is not to blame.
+        """
 
     def close(self) -> None:
         """Give back all memory. The model cannot be used any more; closing it again does nothing."""
@@ -276,26 +278,27 @@ class Diffusion(abc.ABC):
             loading.free()  # now that the error is gone, which held the tensors of its frames
         raise OutOfMemory(self.estimate(preset, len(batch), attempts[-1]), self._usable_bytes())
 
-    def compilation(self, preset: Preset, batch: int) -> Key | None:
+    def compilation(self, preset: Preset) -> Key | None:
         from app.adapters import keys
 
-        return keys.key(self.spec, self.folder, preset, dtype=self.dtype_name, batch=batch)
+        return keys.key(self.spec, self.folder, preset, dtype=self.dtype_name) if keys.is_guided(preset) else None
 
-    def adopt(self, artifact: Artifact) -> None:
-        from app.adapters.compiled import Compiled
+    def adopt(self, artifact: Artifact, scratch: Path) -> None:
+        from app.adapters.compiled import Compiled, lacks_something
 
         loaded = self._compiled or Compiled(self.pipe, self.device, self.constant)
         try:
-            loaded.adopt(artifact.key.digest, artifact.folder)
+            loaded.adopt(artifact.key.digest, artifact.folder, scratch)
         except Exception as error:  # torch raises nearly anything for what it does not take
-            raise Unusable(artifact.key, f"{type(error).__name__}: {error}") from error
+            kind = Hindered if gauge.ran_out(error) or lacks_something(error) else Unusable
+            raise kind(artifact.key, f"{type(error).__name__}: {error}") from error
         self._compiled = loaded
 
     def _as_compiled(self, preset: Preset, batch: int, rung: str) -> AbstractContextManager[None]:
         """Whatever is compiled for these is used meanwhile."""
         if self._compiled is None:
             return contextlib.nullcontext()
-        key = self.compilation(preset, batch) if rung == FULL else None
+        key = self.compilation(preset) if batch == 1 and rung == FULL else None
         return self._compiled.used(key.digest if key else None)
 
     def close(self) -> None:

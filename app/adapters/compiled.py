@@ -13,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
+import re
 import shutil
-import tempfile
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,13 +29,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from app import logs
+from app.adapters import gauge
+from app.texts import tr
 
 DENOISERS = ("unet", "controlnet")
 BLOCKS = ("transformer_in", "down_blocks", "mid_block", "up_blocks")
 DECODER = "vae.decoder"
 TRITON = "triton"  # the folder in an artifact with what Triton made for it, which takes it seconds for each part
-CACHE = "TRITON_CACHE_DIR"  # read by Triton whenever it looks for something
+# Read by Triton and by PyTorch whenever they look for something.
+CACHE, DRIVER, INDUCTOR = "TRITON_CACHE_DIR", "TRITON_LIBCUDA_PATH", "TORCHINDUCTOR_CACHE_DIR"
 LOADERS = 4
+# Errors that say what a machine has not got. The last one is all that is left of whatever the system said.
+LACKING = re.compile(r"C(\+\+)? compiler|libcuda\.so|Failed to reload cache entry")
 
 Signature = tuple[object, ...]
 
@@ -87,14 +94,16 @@ class Code:
     @classmethod
     def load(cls, file: Path, device: torch.device) -> Code:
         """From a file that `compiling` wrote, and what is beside it. May raise anything."""
-        from torch._inductor import CompiledArtifact  # seconds, for those who need it
+        from torch._inductor import CompiledArtifact, config  # seconds, for those who need it
 
         about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         beside = file.with_suffix(".safetensors")
+        with config.patch(compile_threads=1):  # else a program is started that waits for something to compile
+            run = CompiledArtifact.load(path=str(file), format="binary")
         return cls(
             about["part"], _frozen(about["signature"]), tuple(about["names"]),
             tuple(tuple(each) for each in about["strides"]), pytree.treespec_loads(about["outputs"]),
-            CompiledArtifact.load(path=str(file), format="binary"),
+            run,
             load_file(beside, device=str(device)) if beside.exists() else {},
         )  # fmt: skip
 
@@ -125,26 +134,27 @@ class Compiled:
         self._graphs: dict[str, list[_Graph]] = {}
         self._is_last = False  # whether weights lie channels last now
 
-    def adopt(self, digest: str, folder: Path) -> None:
-        """Load what is in an artifact's folder. May raise anything; then nothing of it is used."""
-        _with_triton(folder / TRITON)
+    def adopt(self, digest: str, folder: Path, scratch: Path) -> None:
+        """Load what is in an artifact's folder; `scratch` is one for this process alone. May raise anything; then
+        nothing of it is used.
+        """
         files = sorted(folder.glob("*.bin"))
         if not files:
-            raise ValueError("there is nothing in it")
+            raise ValueError(tr("there is nothing in it"))
+        _prepare(scratch, folder / TRITON)
         if self._device.type == "cuda":
             import app.adapters.kernels  # noqa: F401 (compiled code calls them)
+
+            settle_triton()
         codes: dict[str, dict[Signature, Code]] = {}
         with ThreadPoolExecutor(LOADERS, "compiled") as pool:
             for code in pool.map(lambda file: Code.load(file, self._device), files):
                 codes.setdefault(code.part, {})[code.signature] = code
         known = parts(self._pipe)
         if unknown := set(codes) - set(known):
-            raise ValueError(f"there is no {min(unknown)}")
+            raise ValueError(tr("the model has no {part}", part=min(unknown)))
         self._graphs.pop(digest, None)  # of the code that it takes the place of
         self._codes[digest] = codes
-
-    def holds(self, digest: str) -> bool:
-        return digest in self._codes
 
     def put_away(self) -> None:
         """Leave the weights as the pipeline has them, for whoever moves them."""
@@ -152,8 +162,9 @@ class Compiled:
         self._place(last=False)
 
     def forget_graphs(self) -> None:
-        """Give back the memory that captured graphs keep for themselves."""
-        self._graphs.clear()
+        """Give back the memory that captured graphs keep for themselves, also while they are used."""
+        for graph in [each for graphs in self._graphs.values() for each in graphs]:
+            graph.forget()
 
     @contextlib.contextmanager
     def used(self, digest: str | None) -> Iterator[None]:
@@ -185,7 +196,8 @@ class Compiled:
 
     def _use_graphs(self, digest: str, until: contextlib.ExitStack) -> None:
         if digest not in self._graphs:
-            self._graphs.clear()  # they keep memory: one size at a time
+            self.forget_graphs()  # they keep memory: one size at a time
+            self._graphs.clear()
             networks = _networks(self._pipe)
             self._graphs[digest] = [_Graph(networks[name], self._constant) for name in DENOISERS if name in networks]
         for graph in self._graphs[digest]:
@@ -213,20 +225,25 @@ class _Graph:
 
     def __init__(self, network: Any, constant: Sequence[str]) -> None:
         self._network = network
-        self._kept = [
-            _Kept(network.get_submodule(name)) for name in constant if hasattr(network, name.partition(".")[0])
-        ]
+        self._kept = [_Kept(network.get_submodule(name)) for name in constant if hasattr(network, name)]
         self._graph: Any = None
         self._signature: Signature = ()
         self._inputs: list[Tensor] = []
         self._output: Any = None
         self._calls = 0
-        self._is_broken = False
+        self._is_broken = False  # it cannot be captured
+        self._is_scarce = False  # it could not be captured for this video: there was too little memory
+
+    def forget(self) -> None:
+        """Give back all memory, also while it is used: then it is captured anew, or runs as it is."""
+        self._graph, self._signature, self._inputs, self._output = None, (), [], None
+        for kept in self._kept:
+            kept.forget()
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """For one video, or those of a batch."""
-        self._calls = 0
+        """For one video."""
+        self._calls, self._is_scarce = 0, False
         for kept in self._kept:
             kept.begin()
         self._network.forward = self._forward
@@ -241,8 +258,9 @@ class _Graph:
         self._calls += 1
         asked = signature(arguments, named)
         if asked != self._signature:
-            self._graph, self._signature, self._calls = None, asked, 1
-        if self._calls == 1 or self._is_broken:
+            self._graph, self._inputs, self._output = None, [], None
+            self._signature, self._calls = asked, 1
+        if self._calls == 1 or self._is_broken or self._is_scarce:
             return self._run(*arguments, **named)
         given = [each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, Tensor)]
         if self._graph is None and not self._captured(given, arguments, named):
@@ -253,7 +271,7 @@ class _Graph:
         return pytree.tree_map_only(Tensor, Tensor.clone, self._output)
 
     def _captured(self, given: list[Tensor], arguments: Any, named: Any) -> bool:
-        """Whether it could be captured; if not, it is not tried again."""
+        """Whether it could be captured; if not, it is not tried again, or not before the next video."""
         self._inputs = [each.detach().clone() for each in given]
         mine = iter(self._inputs)
         arguments, named = pytree.tree_map_only(Tensor, lambda _: next(mine), (arguments, named))
@@ -263,7 +281,10 @@ class _Graph:
                 self._output = self._run(*arguments, **named)
         except RuntimeError as error:  # it does something that cannot be captured: it runs as it is
             logs.event(logs.TROUBLE, error=error)
-            self._is_broken, self._inputs = True, []
+            self._is_scarce = any(map(gauge.ran_out, gauge.chain(error)))
+            self._is_broken = not self._is_scarce
+            gauge.let_go(error)
+            self._inputs, self._output = [], None
             return False
         self._graph = graph
         return True
@@ -286,6 +307,9 @@ class _Kept:
 
     def end(self) -> None:
         self._module.__dict__.pop("forward", None)
+
+    def forget(self) -> None:
+        self._result, self._is_fresh = None, False
 
     def _forward(self, *arguments: Any) -> Tensor:
         if not self._is_fresh:
@@ -319,9 +343,50 @@ def _placed(given: Tensor, strides: tuple[int, ...]) -> Tensor:
     return torch.empty_strided(given.shape, strides, dtype=given.dtype, device=given.device).copy_(given)
 
 
-def _with_triton(made: Path) -> None:
-    """Let Triton find what it made for an artifact, in a folder of this process alone, where it can write, too."""
+def lacks_something(error: BaseException) -> bool:
+    """Whether an error came of what this machine has not got, such as room or a compiler: a loaded artifact is not to
+    blame for that.
+    """
+    return any(
+        isinstance(each, (OSError, subprocess.SubprocessError)) or LACKING.search(str(each)) is not None
+        for each in gauge.chain(error)
+    )
+
+
+def settle_triton() -> None:
+    """Let Triton find what it has compiled for itself (code that launches kernels) on other machines, too.
+
+    It calls that by what `file` says of Python, which most images do not have: then it would need a compiler. Where the
+    driver is, it asks `ldconfig`, though only what compiles must know: that is known once the driver is loaded.
+    """
+    from triton.runtime import build
+
+    build.platform_key = lambda: f"{platform.machine()},{platform.system()}"
+    if DRIVER not in os.environ and (driver := _mapped("libcuda.so")) is not None:
+        os.environ[DRIVER] = str(driver.parent)
+
+
+def _mapped(name: str) -> Path | None:
+    """The library of this process whose name begins so."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    paths = (Path(line[line.index("/") :]) for line in lines if "/" in line)
+    return next((path for path in paths if path.name.startswith(name)), None)
+
+
+def _prepare(scratch: Path, made: Path) -> None:
+    """Let PyTorch and Triton write to a folder where nobody else does, since they run what they find there, whatever
+    the user's is; and let Triton find there what it made for an artifact.
+    """
+    os.environ |= {CACHE: str(scratch / TRITON), INDUCTOR: str(scratch / "inductor")}
     if made.is_dir():
-        if CACHE not in os.environ:
-            os.environ[CACHE] = tempfile.mkdtemp(prefix="jingxiang-triton-")
-        shutil.copytree(made, os.environ[CACHE], dirs_exist_ok=True)
+        shutil.copytree(made, scratch / TRITON, copy_function=_linked, dirs_exist_ok=True)
+
+
+def _linked(source: str, to: str) -> None:
+    """A file that is in another place, too: thousands are linked in the time that a few dozen are copied in."""
+    try:
+        os.link(source, to)
+    except FileExistsError:
+        pass
+    except OSError:  # on another disk, or somebody else's
+        shutil.copyfile(source, to)

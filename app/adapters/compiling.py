@@ -4,7 +4,7 @@ Each part is compiled in a process of its own, several at a time, with random we
 shapes only. A second process, which has nothing but the file, then runs it beside the part itself and compares: what
 does not give the same numbers, but for rounding, is not kept.
 
-    python -m app.adapters.compiling make ORDER    compile what the file says
+    python -m app.adapters.compiling make ORDER    compile what the file says, and become the other one
     python -m app.adapters.compiling check ORDER   run what was compiled
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import math
 import os
 import pickle
 import shutil
@@ -33,13 +34,16 @@ from torch import Tensor
 from torch.export.graph_signature import InputKind, TensorArgument
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from app import cgroups
 from app.adapters import compiled, rewrites
-from app.adapters.compiled import CACHE, DENOISERS, TRITON, Code, Signature
-from app.adapters.keys import key
+from app.adapters.compiled import CACHE, DENOISERS, INDUCTOR, TRITON, Code, Signature
+from app.adapters.keys import GUIDED, key
+from app.texts import tr
+from jingxiang import console
 from jingxiang.compiled import Key
 from jingxiang.digest import canonical_json
 from jingxiang.errors import JingxiangError
-from jingxiang.models import ModelSpec, Preset
+from jingxiang.models import HALF_BYTES, ModelSpec, Preset
 
 STEPS = 2  # enough to see what the parts are called with
 # The first that can is taken. On Hopper cuDNN's is half as fast again as FlashAttention's.
@@ -48,7 +52,9 @@ ATTENTION = [
 ]  # fmt: skip
 HOPPER = (9, 0)
 OFF = 0.02  # how far compiled parts may be off, of the length of all numbers: rounding in fp16 gives 0.001 to 0.003
+AMPERE = (8, 0)  # what our own kernels were written for, in numbers of 16 bits: Triton multiplies others as TF32
 CORES = 2  # that one compilation keeps busy
+MOST = 8  # at a time: each takes memory of the GPU
 ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": str(CORES)}
 LOOK_S = 0.1
 
@@ -60,8 +66,8 @@ class CannotCompile(JingxiangError):
     """A part could not be compiled, or gave other numbers."""
 
     def __init__(self, part: str, said: str) -> None:
-        last = next((line for line in reversed(said.splitlines()) if line.strip()), "?")
-        super().__init__(f"{part}: {last.strip()}")
+        self.reason = next((line for line in reversed(said.splitlines()) if line.strip()), "?").strip()
+        super().__init__(f"{part}: {self.reason}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Shape:
 @dataclass(frozen=True)
 class Order:
     """One part to compile for one signature. `kind` and `config`: the class of its network and how to make one;
-    `part`: its name in that network, `name`: in the pipeline; `to`: the file.
+    `part`: its name in that network, `name`: in the pipeline; `to`: the file; `kernels`: whether with our own.
     """
 
     kind: tuple[str, str]
@@ -89,6 +95,7 @@ class Order:
     dtype: torch.dtype
     device: str
     to: Path
+    kernels: bool
 
     def module(self) -> torch.nn.Module:
         """It with random weights, lying channels last."""
@@ -123,24 +130,25 @@ def make(
     spec: ModelSpec, folder: Path, preset: Preset, *, dtype: str, into: Path, tell: Callable[[int, int], None]
 ) -> Key:
     """Compile a model, whose weights are in `folder`, for videos of that size. `tell` hears how many parts are done, of
-    how many. Raises `CannotCompile`, and what loading raises.
+    how many. What fails with our own kernels is made without them. Raises `CannotCompile`, and what loading raises.
     """
     found = key(spec, folder, preset, dtype=dtype)
     if found is None:
-        raise CannotCompile(spec.name, "nothing is compiled on this machine")
+        raise CannotCompile(spec.name, tr("nothing is compiled on this machine"))
     orders = list(_orders(spec, folder, preset, dtype, into))
     with tempfile.TemporaryDirectory(prefix="jingxiang-compile-") as scratch:
         waiting, running, done = orders[::-1], dict[subprocess.Popen[bytes], tuple[Order, Path]](), 0
         try:
             while waiting or running:
-                while waiting and len(running) < max(1, (os.cpu_count() or 1) // CORES):
-                    order = waiting.pop()
-                    running[_start(order, Path(scratch) / order.to.stem)] = order, Path(scratch) / order.to.stem
+                while waiting and len(running) < at_once():
+                    order, place = waiting.pop(), Path(tempfile.mkdtemp(dir=scratch))
+                    running[_start(order, place)] = order, place
                 time.sleep(LOOK_S)
                 for process in [each for each in running if each.poll() is not None]:
                     order, place = running.pop(process)
                     if process.returncode:
-                        raise CannotCompile(order.name, (place / "log").read_text(encoding="utf-8", errors="replace"))
+                        waiting.append(_without_kernels(order, place))
+                        continue
                     shutil.copytree(place / TRITON, into / TRITON, dirs_exist_ok=True)
                     done += 1
                     tell(done, len(orders))
@@ -149,6 +157,23 @@ def make(
                 process.kill()
                 process.wait()
     return found
+
+
+def at_once() -> int:
+    """How many parts are compiled at a time, with the cores that this process may use."""
+    cores = min(len(os.sched_getaffinity(0)), cgroups.allowance().cores or math.inf)
+    return max(1, min(MOST, int(cores // CORES)))
+
+
+def _without_kernels(order: Order, place: Path) -> Order:
+    """What is tried next after it failed, whose log is in that folder. Raises `CannotCompile` if that was all."""
+    failed = CannotCompile(order.name, (place / "log").read_text(encoding="utf-8", errors="replace"))
+    if not order.kernels:
+        raise failed
+    console.warn(tr("{part}: is compiled without our own kernels: {reason}", part=order.name, reason=failed.reason))
+    for file in order.to.parent.glob(f"{order.to.stem}.*"):
+        file.unlink()
+    return dataclasses.replace(order, kernels=False)
 
 
 def _orders(spec: ModelSpec, folder: Path, preset: Preset, dtype: str, into: Path) -> Iterator[Order]:
@@ -177,29 +202,29 @@ def _orders(spec: ModelSpec, folder: Path, preset: Preset, dtype: str, into: Pat
     ]
     picture = Image.radial_gradient("L").convert("RGB")
     prompt = "the camera moves" if spec.takes_prompt else ""
-    model.generate([Request(picture, prompt, dataclasses.replace(preset, steps=STEPS), 0)], lambda *_: None)
+    short = dataclasses.replace(preset, steps=STEPS, guidance=max(preset.guidance, 2 * GUIDED))
+    model.generate([Request(picture, prompt, short, 0)], lambda *_: None)
     for hook in hooks:
         hook.remove()
     networks = {name: getattr(model.pipe, name) for name in (*DENOISERS, "vae") if hasattr(model.pipe, name)}
     kinds = {name: ((type(each).__module__, type(each).__name__), dict(each.config)) for name, each in networks.items()}
-    device = str(model.device)
-    number = model.dtype
+    device, number = str(model.device), model.dtype
+    is_new = model.device.type == "cuda" and torch.cuda.get_device_capability() >= AMPERE
     del networks
     model.close()
     free()
     for count, ((name, called), (arguments, named)) in enumerate(seen.items()):
         network, _, part = name.partition(".")
         yield Order(
-            *kinds[network], part, name, called, arguments, named, number, device, into / f"{count:02}-{name}.bin"
-        )
+            *kinds[network], part, name, called, arguments, named, number, device, into / f"{count:02}-{name}.bin",
+            kernels=is_new and number.itemsize == HALF_BYTES,
+        )  # fmt: skip
 
 
 def _start(order: Order, place: Path) -> subprocess.Popen[bytes]:
-    place.mkdir(parents=True)
     (place / "order").write_bytes(pickle.dumps(order))
     env = {
-        **os.environ, **ENVIRONMENT, CACHE: str(place / "triton-of-compiler"),
-        "TORCHINDUCTOR_CACHE_DIR": str(place / "inductor"),
+        **os.environ, **ENVIRONMENT, CACHE: str(place / "triton-of-compiler"), INDUCTOR: str(place / "inductor"),
     }  # fmt: skip
     with (place / "log").open("wb") as log:
         argv = [sys.executable, "-m", "app.adapters.compiling", "make", str(place / "order")]
@@ -211,7 +236,7 @@ def _make(order: Order) -> None:
     module = order.module()
     arguments, named = order.called()
     program = torch.export.export(module, arguments, named, strict=False)
-    rewrites.rewrite(program, kernels=torch.device(order.device).type == "cuda")
+    rewrites.rewrite(program, kernels=order.kernels)
     names: list[str | None] = []
     graph = program.graph_module.graph
     places = [node for node in graph.nodes if node.op == "placeholder"]
@@ -250,6 +275,8 @@ def _check(order: Order) -> None:
     torch.set_grad_enabled(False)
     if torch.device(order.device).type == "cuda":
         import app.adapters.kernels  # noqa: F401 (compiled code calls them)
+
+        compiled.settle_triton()
     module = order.module()
     arguments, named = order.called()
     got = Code.load(order.to, torch.device(order.device)).bound(module)(*arguments, **named)
@@ -257,7 +284,7 @@ def _check(order: Order) -> None:
     for mine, each in zip(pytree.tree_leaves(got), pytree.tree_leaves(wanted), strict=True):
         off = float((mine.float() - each.float()).norm() / each.float().norm().clamp_min(1e-6))
         if not off < OFF:
-            raise ValueError(f"what was compiled is off by {off:.4f}")
+            raise ValueError(tr("what was compiled is off by {off}", off=f"{off:.4f}"))
 
 
 @contextlib.contextmanager
@@ -278,18 +305,18 @@ def _shape(given: Tensor) -> Shape:
 
 
 def main(what: str, file: str) -> None:
-    """In the process of one part."""
+    """In the process of one part. The check takes the place of what compiled, in the same process: it has the GPU's
+    memory to itself, and ends with whoever is ended.
+    """
     path = Path(file)
     order: Order = pickle.loads(path.read_bytes())  # noqa: S301 (ours, of a moment ago)
     if what == "check":
         _check(order)
         return
     _make(order)
-    inductor = str(path.parent / "inductor-of-check")
-    env = {**os.environ, CACHE: str(path.parent / TRITON), "TORCHINDUCTOR_CACHE_DIR": inductor}
+    env = {**os.environ, CACHE: str(path.parent / TRITON), INDUCTOR: str(path.parent / "inductor-of-check")}
     (path.parent / TRITON).mkdir()
-    argv = [sys.executable, "-m", "app.adapters.compiling", "check", file]
-    sys.exit(subprocess.run(argv, env=env, check=False).returncode)
+    os.execve(sys.executable, [sys.executable, "-m", "app.adapters.compiling", "check", file], env)
 
 
 if __name__ == "__main__":

@@ -56,15 +56,20 @@ def ran_out(error: BaseException) -> bool:
 
 def let_go(error: BaseException) -> None:
     """Empty the frames that an error came through: their variables would keep what they were working on alive."""
-    seen: set[int] = set()
+    for each in chain(error):
+        traceback.clear_frames(each.__traceback__)
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """An error, and all that it came of."""
+    found: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:
         each = waiting.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        traceback.clear_frames(each.__traceback__)
-        waiting += [each.__cause__, each.__context__]
+        if each is not None and not any(each is other for other in found):
+            found.append(each)
+            waiting += [each.__cause__, each.__context__]
+    return found
 
 
 def _status(name: str) -> int:

@@ -80,8 +80,9 @@ class Reading:
             return []
 
     def _tell(self, _: Future[Tensors]) -> None:
-        """In the log, when nothing is left to be read; once more if something is begun after that."""
-        if all(each.done() for part in list(self._begun.values()) for each in list(part)):
+        """In the log, when all has been read; once more if something is begun after that."""
+        begun = [each for part in list(self._begun.values()) for each in list(part)]
+        if all(each.done() and not each.cancelled() and each.exception() is None for each in begun):
             logs.event(logs.REACHED, phase="read")
 
     def _tensors(self, file: Path, share: int, shares: int) -> Tensors:

@@ -6,30 +6,21 @@ import os
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jingxiang import gpu, models, profiles
+from jingxiang import compiled, gpu, models, profiles
 from jingxiang.commands.app import become
-from jingxiang.errors import UsageError
+from jingxiang.compiled import ALWAYS, NEVER, NoGpu, NotWanted
 from jingxiang.language import tr
 from jingxiang.places import Places
 
-MODE = "JINGXIANG_COMPILE"  # what the app reads; `always` compiles for the CPU as well
-
-
-class NoGpu(UsageError):
-    """There is nothing to compile for."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            tr("compiling is for NVIDIA GPUs: {reason}", reason=reason),
-            hints=(tr("do it on the machine that makes the videos"), "python3 tasks.py doctor"),
-        )
-
 
 def warm(places: Places, *, model: str, presets: Sequence[str], mirror: str, profile: str, as_json: bool) -> NoReturn:
-    """Set up the app's environment, fetch the model, and become the app's own command. Without a GPU nothing of that is
-    done. Raises `NoGpu`, `UnknownName`."""
+    """Set up the app's environment, fetch the model, and become the app's own command. Where the app would refuse,
+    nothing of that is done. Raises `NoGpu`, `NotWanted`, `UnknownName`, `UsageError`."""
+    mode = compiled.mode(os.environ.get(compiled.MODE))
+    if mode == NEVER:
+        raise NotWanted
     found = gpu.detect()
-    if os.environ.get(MODE) != "always":
+    if mode != ALWAYS:
         if not found.cards:
             raise NoGpu(found.problem or tr("this machine has none"))
         if profile == profiles.CPU.name:

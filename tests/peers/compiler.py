@@ -25,9 +25,9 @@ PARTS = ("decoder", "down.0", "mid")
 HANG = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
-def key(spec: ModelSpec, folder: Path | None, preset: Preset, *, dtype: str, batch: int = 1) -> Key:
+def key(spec: ModelSpec, folder: Path | None, preset: Preset, *, dtype: str) -> Key:
     """As `app.adapters.compiling` has it, of a GPU that nobody has."""
-    return Key(spec.name, "sm_00", "2.0", "0", "c0de", preset.width, preset.height, preset.frames, batch, dtype)
+    return Key(spec.name, "sm_00", "2.0", "0", "c0de", preset.width, preset.height, preset.frames, dtype)
 
 
 def make(

@@ -28,11 +28,11 @@ class Ours:
         self.case = case
         self.model = adapters.load(case.spec, case.folder)
         self.how = "eager"
-        key = self.model.compilation(case.preset, 1)
-        found = Shelf(shelf).find(key) if key else None
+        key, artifacts = self.model.compilation(case.preset), Shelf(shelf)
+        found = artifacts.find(key) if key else None
         if key and found:
-            with Shelf(shelf).adopting(key):
-                self.model.adopt(found)
+            with artifacts.adopting(key):
+                self.model.adopt(found, artifacts.scratch())
             self.how = "compiled"
 
     def make(self, steps: int, on_step: Callable[[], None]) -> Frames:
@@ -55,7 +55,8 @@ class Workshop:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for _, process in self._begun.values():
-            process.kill()
+            process.terminate()  # it ends what it has started, which kill() would leave
+        for _, process in self._begun.values():
             process.communicate()
         self._begun.clear()
 

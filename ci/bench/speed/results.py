@@ -125,9 +125,7 @@ def _comparison(figure: Figure) -> str:
 def _machine(machine: Found) -> str:
     gpu = f"{machine['gpus']} x {machine['gpu']}" if machine["gpus"] > 1 else machine["gpu"] or "the CPU alone"
     parts = [gpu]
-    parts += [
-        f"{name} {machine[name]}" for name in ("driver", "cuda", "torch", "diffusers", "transformers") if machine[name]
-    ]
+    parts += [f"{name} {machine[name]}" for name in VERSIONS if machine[name]]
     parts += [f"Python {machine['python']}", f"{machine['cores']} cores of {machine['cpu']}"]
     return ", ".join(parts) + (f", commit {machine['commit']}" if machine["commit"] else "")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from app import generation, picture
+from app.adapters import keys
 from app.artifacts import Shelf
 from app.crew import VISIBLE, Crew, Recruit
 from app.jobs.base import Job, Limits
@@ -76,8 +77,8 @@ def throughput(case: Case, folder: Path, cards: Sequence[str]) -> float:
 
 def _is_compiled(case: Case, folder: Path) -> bool:
     """Else workers would begin to compile beside the videos that are timed."""
-    shape = f"{case.preset.width}x{case.preset.height}x{case.preset.frames}"
-    return any((each.key.model, each.key.shape) == (case.name, shape) for each in Shelf(folder / "artifacts").all())
+    key = keys.key(case.spec, case.folder, case.preset, dtype="auto")
+    return key is not None and Shelf(folder / "artifacts").find(key) is not None
 
 
 async def _measured(case: Case, crew: Crew, store: JobStore, media: Media, count: int) -> float:
