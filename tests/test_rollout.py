@@ -256,7 +256,7 @@ def test_one_that_serves_already_is_led_to_again_and_back_when_that_fails() -> N
     with pytest.raises(DeployError) as caught:
         rollout.again(site, same, restore)
     assert caught.value.exit_code == RESTORED
-    assert site.done == ["lead same"] + ["lead same", "restore", "lead same"]
+    assert site.done == ["lead same", "lead same", "restore", "lead same"]
     assert site.versions["same"].runs
 
 

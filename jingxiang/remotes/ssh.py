@@ -30,6 +30,7 @@ PAUSE_S = 1.0
 OURS = (
     "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ServerAliveInterval=5", "ServerAliveCountMax=3",
     "RemoteCommand=none", "RequestTTY=no", "ClearAllForwardings=yes", "PermitLocalCommand=no",
+    "ControlPersist=no",
 )  # fmt: skip
 LOST = 255  # what ssh ends with when it is not the command that failed
 
@@ -156,7 +157,8 @@ class Connection:
 
 
 def _strict(login: Login) -> list[str]:
-    """Keys of hosts are as strict as the user has them, but one that has changed is never taken."""
+    """An option for a user who takes any key: new ones are taken then, but never one that has changed. None for all
+    others: their own setting holds."""
     found = process.run(["ssh", "-G", *login.words], timeout_s=CONNECT_S).stdout
     loose = re.search(r"^stricthostkeychecking (no|off|false)$", found, re.MULTILINE)
     return ["StrictHostKeyChecking=accept-new"] if loose else []
