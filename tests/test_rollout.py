@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -12,70 +11,7 @@ from jingxiang.errors import JingxiangError
 from jingxiang.remotes import rollout
 from jingxiang.remotes.rollout import Failed, Life, Step, roll
 from jingxiang.remotes.ssh import Answer, Unreachable
-
-READY = Answer(200, {}, b'{"status": "ready", "running": 0, "queued": 0}')
-LOADING = Answer(503, {}, b'{"status": "loading", "reason": "no weights"}')
-
-
-@dataclass
-class Version:
-    """`answers`: of /readyz, the last one for ever; `code`: it ends with that as soon as it has been started."""
-
-    answers: list[Answer] = field(default_factory=lambda: [READY])
-    code: int | None = None
-    runs: bool = False
-    settled: bool = False
-    finishes: bool = False
-    ends_after: int = 1
-
-
-class MemorySite:
-    """See `rollout.Site`. `done`: what was asked of it; `leads`: where the proxy leads to."""
-
-    def __init__(self, **versions: Version) -> None:
-        self.versions = versions
-        self.done: list[str] = []
-        self.leads = next((name for name, each in versions.items() if each.runs), "")
-        self.refuses = ""
-
-    def start(self, version: str) -> None:
-        self.done.append(f"start {version}")
-        self.versions[version].runs = self.versions[version].code is None
-        self.versions[version].finishes = False
-
-    def life(self, version: str) -> Life:
-        found = self.versions[version]
-        if found.runs and found.finishes:
-            found.ends_after -= 1
-            found.runs = found.ends_after >= 0
-        return Life(found.runs, found.code)
-
-    def readiness(self, version: str) -> Answer:
-        answers = self.versions[version].answers
-        return answers.pop(0) if len(answers) > 1 else answers[0]
-
-    def words(self, version: str) -> list[str]:
-        return [f"line {number}" for number in range(30)]
-
-    def place(self, version: str) -> str:
-        return f"gpu-1, container {version}"
-
-    def finish(self, version: str) -> None:
-        self.done.append(f"finish {version}")
-        self.versions[version].finishes = True
-
-    def end(self, version: str) -> None:
-        self.done.append(f"end {version}")
-        self.versions[version].runs = False
-
-    def lead(self, version: str) -> None:
-        self.done.append(f"lead {version}")
-        if self.refuses == version:
-            raise JingxiangError("it is broken")
-        self.leads = version
-
-    def settle(self, version: str) -> None:
-        self.versions[version].settled = True
+from tests.peers.memory_site import LOADING, READY, MemorySite, Version
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +37,7 @@ def test_blue_green_leads_to_the_new_one_while_the_old_one_runs() -> None:
     site = MemorySite(old=running(), new=Version())
     roll(site, step(), BLUE_GREEN)
     assert site.done == ["start new", "lead new"]
-    assert (site.leads, site.versions["new"].settled, site.versions["old"].runs) == ("new", True, True)
+    assert (site.leads, site.known["new"].settled, site.known["old"].runs) == ("new", True, True)
 
 
 def test_recreate_lets_the_old_one_finish_first() -> None:
@@ -120,7 +56,7 @@ def test_it_has_to_be_ready_twice_in_a_row() -> None:
     site = MemorySite(new=Version(answers=[LOADING, READY, LOADING, READY, READY]))
     site.start("new")
     rollout.wait_ready(site, "new", 60)
-    assert site.versions["new"].answers == [READY]
+    assert site.known["new"].answers == [READY]
 
 
 @pytest.mark.parametrize("strategy", [BLUE_GREEN, RECREATE])
@@ -133,7 +69,7 @@ def test_one_that_ends_at_once_is_said_with_its_last_words_and_the_old_one_serve
     assert "line 9\n" not in error.message, "only the last twenty"
     assert "still serving: old" in error.message
     assert error.hints[0] == "python3 tasks.py deploy-logs ssh://gpu-1 --failed"
-    assert (site.leads, site.versions["old"].runs) == ("old", True)
+    assert (site.leads, site.known["old"].runs) == ("old", True)
 
 
 def test_in_blue_green_the_old_one_was_never_touched() -> None:
@@ -191,7 +127,7 @@ def test_ctrl_c_brings_the_old_one_back_and_stays_ctrl_c() -> None:
     site.readiness = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         roll(site, step(), RECREATE)
-    assert (site.leads, site.versions["old"].runs) == ("old", True)
+    assert (site.leads, site.known["old"].runs) == ("old", True)
 
 
 DRAINING = Answer(503, {}, b'{"status": "draining", "running": 1}')
@@ -204,7 +140,7 @@ def test_one_that_was_told_to_finish_is_not_led_to_but_started_again() -> None:
     interrupts = [True]
 
     def life(version: str) -> Life:
-        if version == "old" and site.versions["old"].finishes and interrupts:
+        if version == "old" and site.known["old"].finishes and interrupts:
             interrupts.pop()
             raise KeyboardInterrupt
         return lives(version)
@@ -213,13 +149,13 @@ def test_one_that_was_told_to_finish_is_not_led_to_but_started_again() -> None:
     with pytest.raises(KeyboardInterrupt):
         roll(site, step(), RECREATE)
     assert site.done == ["finish old", "end new", "start old", "lead old"], "told once, and waited for"
-    assert (site.leads, site.versions["old"].runs, site.versions["old"].settled) == ("old", True, True)
+    assert (site.leads, site.known["old"].runs, site.known["old"].settled) == ("old", True, True)
 
 
 def test_one_that_somebody_else_has_told_is_not_told_again() -> None:
     """A second time would end it at once."""
     site = MemorySite(old=Version(runs=True, finishes=True, ends_after=2, answers=[DRAINING]), new=Version(code=1))
-    site.versions["old"].answers += [READY]
+    site.known["old"].answers += [READY]
     failed(site, RECREATE)
     assert site.done == ["start new", "end new", "start old", "lead old"]
 
@@ -246,7 +182,7 @@ def test_one_that_serves_already_is_led_to_again_and_back_when_that_fails() -> N
     site = MemorySite(same=running())
     same = Step("ssh://gpu-1", "same", "same", 60, 60)
     rollout.again(site, same, lambda: None)
-    assert (site.done, site.versions["same"].settled) == (["lead same"], True)
+    assert (site.done, site.known["same"].settled) == (["lead same"], True)
     site.refuses = "same"
 
     def restore() -> None:
@@ -257,7 +193,7 @@ def test_one_that_serves_already_is_led_to_again_and_back_when_that_fails() -> N
         rollout.again(site, same, restore)
     assert caught.value.exit_code == RESTORED
     assert site.done == ["lead same", "lead same", "restore", "lead same"]
-    assert site.versions["same"].runs
+    assert site.known["same"].runs
 
 
 def test_one_that_serves_already_and_is_not_ready_is_said_with_its_last_words() -> None:
