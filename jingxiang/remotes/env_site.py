@@ -13,11 +13,10 @@ from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.proxy_plan import Doors
 from jingxiang.remotes.rollout import LOOK_S, SWITCH_S, TAIL, Life
-from jingxiang.remotes.ssh import Answer, Connection, Unreachable, get
+from jingxiang.remotes.ssh import Answer, Connection, get
 from jingxiang.remotes.ssh_host import Fronts, Version
 
 PROXY = "proxy"
-TRIES = 3
 SETUP_S = 3600.0  # installing gigabytes on a slow disk
 FOLLOW_S = 1.0
 
@@ -38,14 +37,7 @@ class EnvSite:
     def run(self, script: str, *arguments: str, given: str = "", timeout_s: float = SETUP_S) -> str:
         """What a script prints; it is run again when the connection was lost, and does no harm by that. Raises
         `ScriptFailed`, `Unreachable`."""
-        for number in range(TRIES):
-            self.link.restore()
-            try:
-                done = self.link.run(script, *arguments, given=given, timeout_s=timeout_s)
-                break
-            except Unreachable:
-                if number == TRIES - 1:
-                    raise
+        done = self.link.repeat(script, *arguments, given=given, timeout_s=timeout_s)
         if done.code:
             raise ScriptFailed(tr("{host}: {reason}", host=self.host, reason=done.tail or done.code))
         return done.stdout

@@ -26,6 +26,7 @@ CONNECT_S = 10
 COMMAND_S = 60.0
 AGAIN_S = 30.0  # how long a lost connection is looked for
 PAUSE_S = 1.0
+TRIES = 3
 # The user's own settings must not make the connection another kind of thing.
 OURS = (
     "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ServerAliveInterval=5", "ServerAliveCountMax=3",
@@ -93,6 +94,15 @@ class Connection:
         if done.code == LOST and not self.is_alive:
             raise Unreachable(tr("{host}: the connection was lost", host=self.login.host))
         return done
+
+    def repeat(self, script: str, *arguments: str, given: str = "", timeout_s: float = COMMAND_S) -> Finished:
+        """The same, and again when the connection was lost meanwhile: for scripts that do no harm by that."""
+        for _ in range(TRIES - 1):
+            self.restore()
+            with contextlib.suppress(Unreachable):
+                return self.run(script, *arguments, given=given, timeout_s=timeout_s)
+        self.restore()
+        return self.run(script, *arguments, given=given, timeout_s=timeout_s)
 
     def command(self, script: str, *arguments: str) -> list[str]:
         """The same, for whoever starts it by himself."""

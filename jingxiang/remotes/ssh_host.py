@@ -267,7 +267,7 @@ class SshHost(ABC):
         return host_facts.facts(self._said(link, host_facts.SCRIPT, ports, order.registry.partition("/")[0]), now_s=now)
 
     def _said(self, link: Connection, script: str, *arguments: str) -> str:
-        done = link.run(script, *arguments, timeout_s=FACTS_S)
+        done = link.repeat(script, *arguments, timeout_s=FACTS_S)
         if done.code:
             raise NotAnswered(tr("{host}: what it has could not be asked: {reason}", host=self.login.host,
                                  reason=done.tail or done.code))  # fmt: skip
