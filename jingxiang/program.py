@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
@@ -65,12 +64,11 @@ def ends_as_interrupted() -> None:
         for each in numbers:
             signal.signal(each, lambda *_: None)  # not SIG_IGN, which the programs that we start would inherit
         if number != signal.SIGTERM:
-            for output in (1, 2):  # the terminal is gone: writing to it would be another error
-                with contextlib.suppress(OSError):
-                    if os.isatty(output):
-                        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+            for output in terminals:  # it is gone: writing to it would be another error
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
         raise SystemExit(128 + number)
 
+    terminals = [output for output in (1, 2) if os.isatty(output)]
     numbers = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
     for number in numbers:
         if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` has it ignored
