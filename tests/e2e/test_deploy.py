@@ -339,12 +339,12 @@ def test_whoever_is_ended_politely_has_the_old_one_serve_again(client: Client, t
     assert httpx.get(f"{tunnel}/readyz", trust_env=False).status_code == 200
 
 
-def test_an_old_one_that_is_at_its_last_video_when_that_happens_makes_it_once_and_serves_on(
+def test_an_old_one_that_is_at_a_video_when_that_happens_makes_it_once_and_serves_on(
     client: Client, tunnel: str, photo: Path
 ) -> None:
     before = client.serving()
-    number = post(tunnel, photo.read_bytes(), seed=40, steps=60)
-    wait_until(lambda: job(tunnel, number)["step"] >= 1)
+    numbers = [post(tunnel, photo.read_bytes(), seed=40 + each, steps=60) for each in range(6)]  # for a while
+    wait_until(lambda: job(tunnel, numbers[0])["step"] >= 1)
     with client.changed("# ended too"), client.begin("--strategy", "recreate") as process:
         assert process.stderr is not None
         said = ""
@@ -358,8 +358,10 @@ def test_an_old_one_that_is_at_its_last_video_when_that_happens_makes_it_once_an
     assert f"{before} ends first, and is started again then" in said
     assert (client.runs(), client.is_locked) == ([f"jingxiang-{before}"], False)
     assert httpx.get(f"{tunnel}/readyz", trust_env=False).status_code == 200
-    assert job(tunnel, number)["state"] == "done"
-    assert sum(number in name for name in videos(client.machine) if name.endswith(".mp4")) == 1
+    wait_until(lambda: all(job(tunnel, number)["state"] in ENDS for number in numbers), 120)
+    assert [job(tunnel, number)["state"] for number in numbers] == ["done"] * 6
+    made = [name for name in videos(client.machine) if name.endswith(".mp4") and name.partition(".")[0] in numbers]
+    assert len(made) == 6, "each exactly once"
 
 
 def test_a_connection_that_is_cut_while_nothing_runs_is_found_again(client: Client, first: dict[str, Any]) -> None:
