@@ -24,6 +24,9 @@ TARGET = "ssh://[USER@]HOST[:PORT], ssh+env://…, k8s://CONTEXT/NAMESPACE, sky:
 BASE = "image below ours (default: as docker/image.toml says)"
 REGISTRY = "HOST/NAME where the image goes on its way to the target"
 PASSWORDS = "file of lines NAME:PASSWORD for those who may use the app; the first one is in charge"
+TARGET_PROFILE = "build of PyTorch: auto (what the target can run), cpu, cuda12 or cuda13 (default: auto)"
+TRANSFER = "ssh (only what the host lacks), registry, or auto (default: auto, the registry if there is one)"
+PORT = "port of the page on the host (default: 7860; with --public: 443)"
 PUBLIC = "let others reach the page, over TLS; needs --password-file"
 DOMAIN = "name that leads to the host, with --public (default: the host's own, with a certificate made there)"
 READY_S = "seconds that a new version may take to get ready (default: 600)"
@@ -307,16 +310,16 @@ def build_image(
     help={
         "target": TARGET,
         "model": MODEL,
-        "profile": "build of PyTorch: auto (what the target can run), cpu, cuda12 or cuda13 (default: auto)",
+        "profile": TARGET_PROFILE,
         "engine": ENGINE,
         "base": BASE,
         "mirror": MIRROR,
         "plan": "only say what would be done",
         "strategy": "bluegreen (both versions at once, no gap), recreate (one after the other), or auto: by what the "
         "GPU has free (default: auto)",
-        "transfer": "ssh (only what the host lacks), registry, or auto (default: auto, the registry if there is one)",
+        "transfer": TRANSFER,
         "registry": REGISTRY,
-        "port": "port of the page on the host (default: 7860; with --public: 443)",
+        "port": PORT,
         "public": PUBLIC,
         "domain": DOMAIN,
         "password-file": PASSWORDS,
@@ -354,12 +357,41 @@ def deploy(
     deploy(target, Source(here(), model, profile, engine, base, mirror), asked, plan=plan, as_json=json)
 
 
-@task(positional=["target"], help={"target": TARGET, "model": MODEL, "profile": PROFILE, "json": JSON})
-def deploy_check(_: Context, target: str, model: str = "", profile: str = "auto", json: bool = False) -> None:
+@task(
+    positional=["target"],
+    help={
+        "target": TARGET,
+        "model": MODEL,
+        "profile": TARGET_PROFILE,
+        "transfer": TRANSFER,
+        "registry": REGISTRY,
+        "port": PORT,
+        "public": PUBLIC,
+        "domain": DOMAIN,
+        "password-file": PASSWORDS,
+        "json": JSON,
+    },
+)
+def deploy_check(
+    _: Context,
+    target: str,
+    model: str = "",
+    profile: str = "auto",
+    transfer: str = "auto",
+    registry: str = "",
+    port: int = 0,
+    public: bool = False,
+    domain: str = "",
+    password_file: str = "",
+    json: bool = False,
+) -> None:
     """Look at a target for everything that would be in the way of a deployment; nothing is changed."""
-    from jingxiang.commands.deploy import Source, check
+    from jingxiang.commands.deploy import Source, check, order
 
-    check(target, Source(here(), model, profile), as_json=json)
+    asked = order(
+        transfer=transfer, registry=registry, port=port, public=public, domain=domain, password_file=password_file
+    )
+    check(target, Source(here(), model, profile), asked, as_json=json)
 
 
 @task(positional=["target"], help={"target": TARGET, "json": JSON})

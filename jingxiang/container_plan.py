@@ -17,11 +17,15 @@ from jingxiang.proxy_plan import Doors
 NETWORK = "jingxiang"
 REPOSITORY = "jingxiang"  # what images of deployments are called on a host
 FAILED = "jingxiang-failed"  # the container of the last version that did not get ready
-ROLE, VERSION, IMAGE, SETTINGS, PORT = (
-    f"jingxiang.{name}" for name in ("role", "version", "image", "settings", "port")
+ROLE, VERSION, IMAGE, SETTINGS, OWNER = (
+    f"jingxiang.{name}" for name in ("role", "version", "image", "settings", "owner")
 )
-APP_ROLE, PROXY_ROLE = "app", "proxy"
+APP_ROLE, PROXY_ROLE, LOCK_ROLE = "app", "proxy", "lock"
 OUTPUTS, SECRETS, PROXY_DATA = "jingxiang-outputs", "jingxiang-secrets", "jingxiang-proxy"
+# A volume in which nothing is: the engine makes one of a name once, and keeps the labels of whoever came first. It
+# needs no image, and all who may use the engine see it.
+LOCK = "jingxiang-lock"
+RELEASES = "releases.json"  # beside the configuration of the proxy
 SECRETS_FOLDER, PASSWORDS = "/secrets", "passwords"
 CONFIG = "Caddyfile"
 SIGN = 8079
@@ -30,23 +34,27 @@ DRAIN_S = 600  # as the app has it; the engine waits a little longer before it k
 GRACE_S = 30
 LOG = {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "5"}}
 
+NAMES = ("gpus", "passwords", "label")
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How versions are run, apart from their image."""
+    """How versions are run, apart from their image. `label`: videos carry a visible mark that they are generated; in
+    containers, which cannot tell who reaches them, they always do."""
 
     gpus: bool
     passwords: bool
+    label: bool = False
 
     @property
     def text(self) -> str:
         """For a label."""
-        return ",".join(name for name in ("gpus", "passwords") if getattr(self, name)) or "none"
+        return ",".join(name for name in NAMES if getattr(self, name)) or "none"
 
     @classmethod
     def of(cls, text: str) -> Settings:
         names = text.split(",")
-        return cls("gpus" in names, "passwords" in names)
+        return cls(*(name in names for name in NAMES))
 
 
 def container(version: str) -> str:
@@ -109,7 +117,7 @@ def proxy(image_id: str, front: Front, definition: Definition) -> dict[str, Any]
         "Entrypoint": [str(definition.prefix / "bin" / "caddy")],
         "Cmd": ["run", "--config", f"{folder}/{CONFIG}", "--adapter", "caddyfile"],
         "Env": [f"XDG_DATA_HOME={folder}", "XDG_CONFIG_HOME=/tmp"],
-        "Labels": {ROLE: PROXY_ROLE, SETTINGS: front.text, PORT: str(front.port)},
+        "Labels": {ROLE: PROXY_ROLE, SETTINGS: front.text},
         "ExposedPorts": {name: {} for name in ports},
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +19,9 @@ GIB = 1 << 30
 BLUE_GREEN, RECREATE = "bluegreen", "recreate"
 REGISTRY, SSH = "registry", "ssh"
 STRATEGIES, TRANSFERS = (AUTO, BLUE_GREEN, RECREATE), (AUTO, REGISTRY, SSH)
+PORTS = range(1, 1 << 16)
+# It goes into the configuration of the proxy: letters, digits and hyphens, in parts with dots between them.
+DOMAIN = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 # What `deploy` and its kin exit with besides 0 and 1.
 BAD_CHECK, NOT_SENT, RESTORED, DOWN, LOCKED = 2, 3, 4, 5, 6
 
@@ -69,6 +74,13 @@ class Order:
             )
         if self.front.domain and not self.front.public:
             raise UsageError(tr("--domain needs --public"))
+        if self.front.domain and not DOMAIN.fullmatch(self.front.domain):
+            raise UsageError(tr("--domain {name}: should be a name such as video.example.com; of another script, its "
+                                "form in ASCII (xn--…)", name=self.front.domain))  # fmt: skip
+        if self.front.port not in PORTS:
+            raise UsageError(tr("--port {port}: should be 1 to 65535", port=self.front.port))
+        if self.timeout_s < 1:
+            raise UsageError(tr("--timeout {seconds}: should be a number of seconds", seconds=self.timeout_s))
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,11 @@ class NotReady(DeployError):
         text = tr("{address}: to be put right first: {subjects}; nothing was changed", address=address,
                   subjects=problems)  # fmt: skip
         super().__init__(BAD_CHECK, text)
+
+
+def command(task: str, address: str, *flags: str) -> str:
+    """A command of ours, to be typed or pasted: addresses may hold what a shell takes for something else."""
+    return shlex.join(["python3", "tasks.py", task, address, *flags])
 
 
 def has_problem(findings: Sequence[Finding]) -> bool:

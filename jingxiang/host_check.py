@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jingxiang import console, profiles
+from jingxiang import console, container_plan, profiles
 from jingxiang.deploy_plan import REGISTRY, Front, Order
 from jingxiang.findings import NOTE, OK, PROBLEM, Finding
 from jingxiang.gpu import Gpus
@@ -43,7 +43,7 @@ def findings(host: str, found: Facts, need: Need, order: Order) -> tuple[Finding
         *_engine(found),
         *_gpu(found, need),
         *_disk(found, need),
-        _port(found, order),
+        *_ports(found, order),
         *_rest(found, order),
     )
 
@@ -56,7 +56,7 @@ def bare_findings(host: str, found: Facts, need: Need, order: Order) -> tuple[Fi
         _python(found),
         *(each for each in _gpu(found, need) if each.subject != "container"),
         _home(found, need),
-        _port(found, order),
+        *_ports(found, order),
         *_rest(found, order),
     )
 
@@ -155,13 +155,21 @@ def _gpu(found: Facts, need: Need) -> Iterator[Finding]:
     text = tr("{name}, {free:.1f} of {total:.1f} GiB free, driver {driver}: {profile}", name=card.name,
               free=card.free_bytes / 2**30, total=card.memory_bytes / 2**30, driver=card.driver,
               profile=need.profile)  # fmt: skip
-    yield Finding("gpu", OK, text)
+    problems = list(dict.fromkeys(filter(None, map(profiles.PROFILES[need.profile].problem, found.gpus.cards))))
+    if problems:
+        fix = tr("update the NVIDIA driver, or choose another --profile")
+        yield from (Finding("gpu", PROBLEM, problem, fix) for problem in problems)
+    else:
+        yield Finding("gpu", OK, text)
     yield from _memory(found, need)
     if found.probe is not None:
         yield probed(found.probe)
     elif not found.docker_problem and not _lists_nvidia(found.info):
         text = tr("docker lists no way to give GPUs to containers; it is tried with the image")
         yield Finding("container", NOTE, text, "sudo apt-get install nvidia-container-toolkit")
+    elif not found.docker_problem:
+        text = tr("no image is there yet to try it with: whether a container gets the GPUs is tried when it is sent")
+        yield Finding("container", NOTE, text)
 
 
 def _memory(found: Facts, need: Need) -> Iterator[Finding]:
@@ -208,15 +216,23 @@ def _disk(found: Facts, need: Need) -> Iterator[Finding]:
         )
 
 
-def _port(found: Facts, order: Order) -> Finding:
-    """Free, or that of the proxy of an earlier deployment."""
-    port, proxy = order.front.port, found.ours.get(PROXY, {"state": "", "labels": ""})
-    is_ours = proxy["state"] == "running" and f"jingxiang.port={port}" in proxy["labels"].split(",")
-    is_ours |= bool(found.front) and Front.of(found.front).port == port and found.port_owner.startswith("caddy")
-    if found.port_owner and not is_ours:
-        text = tr("{port} is taken by {owner}", port=port, owner=found.port_owner)
-        return Finding("port", PROBLEM, text, tr("--port with another number"))
-    return Finding("port", OK, str(port))
+def ports(front: Front) -> list[int]:
+    """Those of the host that a page takes."""
+    return [port for _, _, port in container_plan.published(front)]
+
+
+def _ports(found: Facts, order: Order) -> Iterator[Finding]:
+    """Free, or those of the proxy of an earlier deployment."""
+    ours = set(map(int, re.findall(r":(\d+)->", found.ours.get(PROXY, {"ports": ""})["ports"])))
+    if found.front:
+        ours |= {port for port in ports(Front.of(found.front)) if found.port_owners.get(port, "").startswith("caddy")}
+    for port in ports(order.front):
+        owner = found.port_owners.get(port)
+        if owner and port not in ours:
+            text = tr("{port} is taken by {owner}", port=port, owner=owner)
+            yield Finding("port", PROBLEM, text, tr("--port with another number"))
+        else:
+            yield Finding("port", OK, str(port))
 
 
 def _rest(found: Facts, order: Order) -> Iterator[Finding]:
@@ -229,6 +245,10 @@ def _rest(found: Facts, order: Order) -> Iterator[Finding]:
         yield Finding("memory", OK, tr("{free} free", free=console.size(found.memory_bytes)))
     if order.registry and order.transfer != "ssh":
         good = found.outbound.endswith(("200", "401"))
+        if found.outbound == "unknown":
+            text = tr("{registry}: curl is not there to try it with; docker will", registry=order.registry)
+            yield Finding("outbound", NOTE, text)
+            return
         state = OK if good else PROBLEM if order.transfer == REGISTRY else NOTE
         text = order.registry if good else tr("{registry} does not answer there: {reason}", registry=order.registry,
                                               reason=found.outbound or "?")  # fmt: skip

@@ -16,24 +16,33 @@ from jingxiang.gpu import Gpu, Gpus
 SECTION = "\x1e"  # ASCII record separator: no output holds one
 PROXY = "jingxiang-proxy"
 
-# $1: the port; $2: HOST[:PORT] of a registry, or nothing.
-SCRIPT = r"""
+# All of them begin so.
+BEGIN = r"""
 export LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 say() { printf '\036%s\n' "$1"; }
 have() { command -v "$1" >/dev/null 2>&1; }
-say system; (. /etc/os-release 2>/dev/null; echo "${PRETTY_NAME:-$(uname -sr)}")
-say arch; uname -m
-say clock; date +%s
+"""
+# Where things are there: enough to look at what was deployed.
+PLACES = r"""
 say home; echo "$HOME"
 say endpoint; docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null ||
   echo "${DOCKER_HOST:-unix:///var/run/docker.sock}"
-say docker; if have docker; then docker version --format '{{json .}}' 2>&1; else echo absent; fi
-say info; info=$(docker info --format '{{json .}}' 2>/dev/null); echo "$info"
-say ours; docker ps --all --no-trunc --filter label=jingxiang.role --format '{{json .}}' 2>/dev/null
+"""
+# How much the cards have free now.
+CARDS = r"""
 say gpu; if have nvidia-smi; then nvidia-smi \
   --query-gpu=name,driver_version,memory.total,memory.free,compute_cap --format=csv,noheader,nounits 2>&1
 else echo absent; fi
+"""
+# $1: the ports, with blanks between them; $2: HOST[:PORT] of a registry, or nothing.
+ALL = r"""
+say system; (. /etc/os-release 2>/dev/null; echo "${PRETTY_NAME:-$(uname -sr)}")
+say arch; uname -m
+say clock; date +%s
+say docker; if have docker; then docker version --format '{{json .}}' 2>&1; else echo absent; fi
+say info; info=$(docker info --format '{{json .}}' 2>/dev/null); echo "$info"
+say ours; docker ps --all --no-trunc --filter label=jingxiang.role --format '{{json .}}' 2>/dev/null
 say users; have nvidia-smi && nvidia-smi --query-compute-apps=pid,used_memory,process_name --format=csv,noheader,nounits
 image=$(docker images --quiet --filter label=jingxiang.profile 2>/dev/null | head -n 1)
 say image; echo "$image"
@@ -43,7 +52,7 @@ fi
 root=$(docker info --format '{{.DockerRootDir}}' 2>/dev/null)
 say disk; df -Pk "${root:-/}" 2>/dev/null | tail -n 1
 say rotates; device=$(df -P "${root:-/}" 2>/dev/null | tail -n 1 | cut -d' ' -f1); lsblk -dno ROTA "$device" 2>/dev/null
-say port; have ss && ss -ltnpH "sport = :$1" 2>/dev/null
+say ports; for port in $1; do have ss && ss -ltnpH "sport = :$port" 2>/dev/null | head -n 1; done
 say memory; sed -n 's/^MemAvailable: *//p' /proc/meminfo
 say python; python3 -c 'import ensurepip, venv, sys; print("%d.%d venv" % sys.version_info[:2])' 2>/dev/null ||
   python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
@@ -56,12 +65,15 @@ say outbound; if [ -n "$2" ]; then
   else echo unknown; fi
 fi
 """
+END = ":\n"  # what is absent is no failure
+SCRIPT, SHORT, FREE = BEGIN + PLACES + CARDS + ALL + END, BEGIN + PLACES + END, BEGIN + CARDS + END
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the script found. `ours`: containers of earlier deployments, by name; `skew_s`: how far the clock is ahead
-    of ours; `rotates`: None where the disk does not say; `front`: of a deployment without docker, see `Front.text`."""
+    """What the script found. `ours`: containers of earlier deployments, by name; `port_owners`: who listens on those
+    that were asked for, where somebody does; `skew_s`: how far the clock is ahead of ours; `rotates`: None where the
+    disk does not say; `front`: of a deployment without docker, see `Front.text`."""
 
     system: str
     arch: str
@@ -79,7 +91,7 @@ class Facts:
     probe: str | None
     free_bytes: int
     rotates: bool | None
-    port_owner: str
+    port_owners: Mapping[int, str]
     memory_bytes: int
     outbound: str
     python: str
@@ -112,14 +124,14 @@ def facts(output: str, *, now_s: float) -> Facts:
         api=tuple(int(part) for part in str(server.get("ApiVersion", "0")).split(".") if part.isdigit()),
         docker_problem=problem,
         info=_json(sections.get("info", "")),
-        ours={each["Names"]: {"state": each["State"], "labels": each["Labels"]} for each in listed},
-        gpus=_gpus(sections.get("gpu", "absent")),
+        ours={each["Names"]: {"state": each["State"], "ports": each.get("Ports", "")} for each in listed},
+        gpus=cards(output),
         gpu_users=tuple(line.strip() for line in sections.get("users", "").splitlines() if line[:1].isdigit()),
         has_image=bool(sections.get("image")),
         probe=sections.get("probe") or None,
         free_bytes=_free_of(sections.get("disk", "")),
         rotates={"0": False, "1": True}.get(sections.get("rotates", "").strip()),
-        port_owner=_owner(sections.get("port", "")),
+        port_owners=dict(_owners(sections.get("ports", ""))),
         memory_bytes=int(memory[1]) * 1024 if memory else 0,
         outbound=sections.get("outbound", "").strip(),
         python=sections.get("python", "").strip(),
@@ -127,6 +139,11 @@ def facts(output: str, *, now_s: float) -> Facts:
         has_bundle=bool(sections.get("bundle", "").strip()),
         front=sections.get("front", "").strip(),
     )
+
+
+def cards(output: str) -> Gpus:
+    """The same of the cards alone, also out of the answer of the script that asks for nothing else."""
+    return _gpus(dict(_sections(output)).get("gpu", "absent"))
 
 
 def _sections(output: str) -> Iterator[tuple[str, str]]:
@@ -181,9 +198,11 @@ def _free_of(line: str) -> int:
     return int(parts[3]) * 1024 if len(parts) > 3 and parts[3].isdigit() else 0
 
 
-def _owner(said: str) -> str:
-    """Who listens, as `ss -ltnp` has it: users:(("caddy",pid=3,fd=7)); without rights it names nobody."""
-    if not said.strip():
-        return ""
-    named = re.search(r'\("([^"]+)",pid=(\d+)', said)
-    return f"{named[1]} ({named[2]})" if named else "?"
+def _owners(said: str) -> Iterator[tuple[int, str]]:
+    """Who listens where, as `ss -ltnp` has it: users:(("caddy",pid=3,fd=7)); without rights it names nobody."""
+    for line in said.splitlines():
+        parts = line.split()
+        port = parts[3].rpartition(":")[2] if len(parts) > 3 else ""
+        if port.isdigit():
+            named = re.search(r'\("([^"]+)",pid=(\d+)', line)
+            yield int(port), f"{named[1]} ({named[2]})" if named else "?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import signal
 import sys
@@ -22,6 +23,7 @@ VALUED = ("--mirror", "--model", "--lang", "--timeout", "--to")  # flags that ar
 # Tasks whose words, from which one on, are values of a flag: invoke knows no list of words, nor one that may be absent.
 FLAGS = {"fetch": (0, "--model"), "deploy-rollback": (1, "--to")}
 INTERRUPTED = 128 + signal.SIGINT
+ENDINGS = ("SIGTERM", "SIGHUP")  # a polite kill; a terminal that was closed, or a lost login
 
 
 def after_dashes() -> list[str]:
@@ -54,6 +56,25 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
     return decorate
 
 
+def ends_as_interrupted() -> None:
+    """Who is ended undoes what is half done and gives back what it holds, as at Ctrl-C. Once: the next ones change
+    nothing, because shells and terminals send several."""
+
+    def end(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, lambda *_: None)  # not SIG_IGN, which the programs that we start would inherit
+        if number != signal.SIGTERM:
+            for output in terminals:  # it is gone: writing to it would be another error
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+        raise SystemExit(128 + number)
+
+    terminals = [output for output in (1, 2) if os.isatty(output)]
+    numbers = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
+    for number in numbers:
+        if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` has it ignored
+            signal.signal(number, end)
+
+
 class Program(invoke.program.Program):
     """Runs the tasks of one module."""
 
@@ -63,7 +84,8 @@ class Program(invoke.program.Program):
         return cls(version=__version__, namespace=collection, name="jingxiang", binary="python3 tasks.py")
 
     def main(self) -> NoReturn:
-        """Run and exit: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+        """Run and exit: 0 done, 1 failed, 2 wrong use, 130 interrupted, 143 ended."""
+        ends_as_interrupted()
         try:
             self._steps()
         except Exit as end:

@@ -26,7 +26,9 @@ def test_a_version_is_called_by_its_image_and_by_a_number_if_that_runs_in_anothe
     assert container_plan.version(IMAGE, ["7c1d09e2", "7c1d09e2-2"]) == "7c1d09e2-3"
 
 
-@pytest.mark.parametrize("settings", [Settings(g, p) for g in (True, False) for p in (True, False)])
+@pytest.mark.parametrize(
+    "settings", [Settings(g, p, la) for g in (True, False) for p in (True, False) for la in (True, False)]
+)
 def test_settings_are_read_back_from_their_label(settings: Settings) -> None:
     assert Settings.of(settings.text) == settings
 

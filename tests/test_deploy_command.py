@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from invoke.context import Context
 
 from jingxiang import remotes
 from jingxiang.commands import deploy as command
@@ -37,6 +38,7 @@ class MemoryRemote:
         self.found = Status(ADDRESS, "ready", "7c1d09e2", "http://127.0.0.1:7860", 1, 2, ("d6db540e",), (RELEASE,))
 
     def check(self, order: Order, images: Images) -> tuple[Finding, ...]:
+        self.asked.append(order)
         return self.findings
 
     def plan(self, order: Order, images: Images) -> str:
@@ -91,12 +93,29 @@ def test_a_plan_changes_nothing(remote: MemoryRemote, source: Source, capsys: py
 def test_a_check_fails_for_problems_and_not_for_notes(
     remote: MemoryRemote, source: Source, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command.check(ADDRESS, source)
+    command.check(ADDRESS, source, Order())
     remote.findings = (*remote.findings, Finding("port", PROBLEM, "7860 is taken by nginx (7)", "--port 7861"))
     with pytest.raises(NotReady) as caught:
-        command.check(ADDRESS, source, as_json=True)
+        command.check(ADDRESS, source, Order(), as_json=True)
     assert caught.value.exit_code == 2
+    assert remote.asked == [Order(), Order()]
     assert [each["state"] for each in json.loads(capsys.readouterr().out)["findings"]] == ["ok", "note", "problem"]
+
+
+def test_a_check_takes_the_flags_that_change_what_is_checked(
+    remote: MemoryRemote, source: Source, tmp_path: Path
+) -> None:
+    """Else one that needs a registry, or has to be public, never passed."""
+    import tasks
+
+    passwords = tmp_path / "passwords"
+    passwords.write_text("li:correct horse\n")
+    tasks.deploy_check(Context(), ADDRESS, registry="registry.example.com/video", public=True, domain="a.example.com",
+                       password_file=str(passwords))  # fmt: skip
+    (asked,) = remote.asked
+    assert asked == order(
+        registry="registry.example.com/video", public=True, domain="a.example.com", password_file=str(passwords)
+    )
 
 
 def test_status_says_what_serves_and_what_is_kept(remote: MemoryRemote, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,29 @@ def test_a_registry_has_to_be_named() -> None:
         Order(transfer="registry")
 
 
+@pytest.mark.parametrize("name", ["a.example.com {", "a b", "-a.example", "[2001:db8::1]", "a..b", "视频.example"])
+def test_a_domain_is_nothing_but_a_name(name: str) -> None:
+    """It goes into the configuration of the proxy."""
+    with pytest.raises(UsageError, match="--domain"):
+        Order(front=Front(443, public=True, domain=name), passwords=Path("passwords"))
+
+
+@pytest.mark.parametrize("name", ["gpu-1", "a.example.com", "203.0.113.7", "xn--fiq228c.example"])
+def test_names_and_addresses_are_domains(name: str) -> None:
+    assert Order(front=Front(443, public=True, domain=name), passwords=Path("passwords")).front.domain == name
+
+
+@pytest.mark.parametrize("port", [-1, 0, 70000])
+def test_a_port_is_one_that_exists(port: int) -> None:
+    with pytest.raises(UsageError, match="--port"):
+        Order(front=Front(port))
+
+
+def test_a_new_version_gets_some_time() -> None:
+    with pytest.raises(UsageError, match="--timeout -1"):
+        Order(timeout_s=-1)
+
+
 @pytest.mark.parametrize(("name", "value"), [("strategy", "rolling"), ("transfer", "scp")])
 def test_an_unknown_word_is_said_with_those_that_are_known(name: str, value: str) -> None:
     with pytest.raises(UnknownName, match=f"no {name} named '{value}'; there is auto"):

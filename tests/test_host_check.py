@@ -31,16 +31,16 @@ GOOD: Mapping[str, str] = MappingProxyType(
     {
         "system": "Ubuntu 22.04.5 LTS", "arch": "x86_64", "clock": str(NOW + 2), "home": "/root",
         "endpoint": "unix:///var/run/docker.sock", "docker": ENGINE, "info": INFO, "gpu": L20, "users": "", "image": "",
-        "probe": "", "disk": "/dev/vda1 515927268 100000000 310000000 25% /", "rotates": "0", "port": "",
+        "probe": "", "disk": "/dev/vda1 515927268 100000000 310000000 25% /", "rotates": "0", "ports": "",
         "memory": "64000000 kB", "outbound": "",
     }
 )  # fmt: skip
 NEED = Need("cuda12", 20 * GIB, 5_000_000_000)
 CPU = Need("cpu")
 PROXY = json.dumps(
-    {"Names": "jingxiang-proxy", "State": "running", "Labels": "jingxiang.role=proxy,jingxiang.port=7860"}
+    {"Names": "jingxiang-proxy", "State": "running", "Ports": "127.0.0.1:7860->8080/tcp, 127.0.0.1:32768->8079/tcp"}
 )
-APP = json.dumps({"Names": "jingxiang-7c1d09e2", "State": "running", "Labels": "jingxiang.role=app"})
+APP = json.dumps({"Names": "jingxiang-7c1d09e2", "State": "running", "Ports": "127.0.0.1:32769->7860/tcp"})
 
 
 def facts(**answers: str) -> Facts:
@@ -56,8 +56,8 @@ def found(need: Need = NEED, order: Order | None = None, **answers: str) -> dict
 
 
 def test_a_good_host_has_no_problem() -> None:
-    assert {subject: each.state for subject, each in found().items()} == dict.fromkeys(
-        ("ssh", "system", "docker", "gpu", "vram", "disk", "port", "clock", "memory"), OK
+    assert {subject: each.state for subject, each in found(probe="GPU 0: NVIDIA L20\nrc 0").items()} == dict.fromkeys(
+        ("ssh", "system", "docker", "gpu", "vram", "container", "disk", "port", "clock", "memory"), OK
     )
 
 
@@ -66,14 +66,25 @@ def test_the_script_is_one_that_a_plain_shell_takes_and_this_machine_answers_it(
         ["sh", "-c", host_facts.SCRIPT, "sh", "7860", ""], capture_output=True, text=True, check=False, timeout=60
     )
     assert "syntax" not in done.stderr
+    assert done.returncode == 0, "what is absent is no failure"
     answered = host_facts.facts(done.stdout, now_s=time.time())
     assert (answered.arch, abs(answered.skew_s) < 5, answered.free_bytes > 0) == ("x86_64", True, True)
     assert answered.memory_bytes > 0
 
 
+@pytest.mark.parametrize("script", [host_facts.SHORT, host_facts.FREE])
+def test_where_less_is_wanted_less_is_asked(script: str) -> None:
+    done = subprocess.run(["sh", "-c", script, "sh"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "docker run" not in script
+    answered = host_facts.facts(done.stdout, now_s=time.time())
+    assert bool(answered.home) == (script == host_facts.SHORT)
+    assert host_facts.cards(f"{host_facts.SECTION}gpu\n{L20}\n").cards[0].free_bytes == 45000 << 20
+
+
 def test_all_problems_are_in_one_list() -> None:
     listed = found(
-        arch="aarch64", docker="absent", gpu="Tesla T4, 470.82.01, 15109, 15000, 7.5", port="LISTEN 0 5 0.0.0.0:7860",
+        arch="aarch64", docker="absent", gpu="Tesla T4, 470.82.01, 15109, 15000, 7.5", ports="LISTEN 0 5 0.0.0.0:7860",
         need=Need(None, problem="the driver is too old", fix="update it"),
     )  # fmt: skip
     assert {subject for subject, each in listed.items() if each.state == PROBLEM} == {"system", "docker", "gpu", "port"}
@@ -139,6 +150,15 @@ def test_an_image_for_a_gpu_is_nothing_for_a_host_without() -> None:
     assert found(CPU)["gpu"].state == NOTE, "there is one, and it is not used"
 
 
+def test_a_profile_that_was_asked_for_is_held_against_the_driver_of_every_card() -> None:
+    old = "Tesla V100, 550.90.07, 16160, 16000, 7.0"
+    assert found(Need("cuda12", GIB), gpu=f"{L20}\n{old}")["gpu"].state == OK
+    finding = found(Need("cuda13", GIB), gpu=L20)["gpu"]
+    assert (finding.state, finding.text) == (PROBLEM, "driver 550.90.07 is too old for CUDA 13 (needs 580)")
+    second = found(Need("cuda13", GIB), gpu=f"{H100}\nTesla V100, 580.90.07, 16160, 16000, 7.0")["gpu"]
+    assert (second.state, "Tesla V100 (compute capability 7.0)" in second.text) == (PROBLEM, True)
+
+
 def test_memory_that_another_program_holds_is_said_with_its_number() -> None:
     full = "NVIDIA L20, 550.90.07, 46068, 3000, 8.9"
     finding = found(gpu=full, users="4242, 41000, python")["vram"]
@@ -178,7 +198,7 @@ def test_what_came_of_a_container_with_gpus(said: str, state: str, text: str, fi
 
 
 def test_a_container_is_only_tried_where_there_is_an_image() -> None:
-    assert "container" not in found()
+    assert (found()["container"].state, "tried when it is sent" in found()["container"].text) == (NOTE, True)
     bare = json.dumps({"DockerRootDir": "/var/lib/docker", "Runtimes": {"runc": {}}})
     assert found(info=bare)["container"].state == NOTE
     assert found(probe="GPU 0: NVIDIA L20 (UUID: GPU-2c)\nrc 0")["container"].state == OK
@@ -196,11 +216,20 @@ def test_a_disk_that_turns_is_only_a_note() -> None:
 
 def test_a_port_is_free_or_ours_or_has_an_owner() -> None:
     taken = 'LISTEN 0 4096 127.0.0.1:7860 0.0.0.0:* users:(("docker-proxy",pid=77,fd=4))'
-    assert found(port=taken)["port"].text == "7860 is taken by docker-proxy (77)"
-    assert found(port=taken, ours=f"{PROXY}\n{APP}")["port"].state == OK
-    other = Order(front=Front(7861))
-    assert found(order=other, port=taken, ours=PROXY)["port"].state == PROBLEM, "ours has another one"
-    assert found(port="LISTEN 0 5 127.0.0.1:7860 0.0.0.0:*")["port"].text == "7860 is taken by ?"
+    assert found(ports=taken)["port"].text == "7860 is taken by docker-proxy (77)"
+    assert found(ports=taken, ours=f"{PROXY}\n{APP}")["port"].state == OK
+    other, elsewhere = Order(front=Front(7861)), taken.replace("7860", "7861")
+    assert found(order=other, ports=elsewhere, ours=PROXY)["port"].state == PROBLEM, "ours has another one"
+    assert found(ports="LISTEN 0 5 127.0.0.1:7860 0.0.0.0:*")["port"].text == "7860 is taken by ?"
+
+
+def test_with_a_domain_port_80_is_taken_too() -> None:
+    named = Order(front=Front(443, public=True, domain="a.example.com"), passwords=Path("passwords"))
+    assert host_check.ports(named.front) == [443, 80]
+    taken = 'LISTEN 0 511 *:80 *:* users:(("nginx",pid=7,fd=6))'
+    assert found(order=named, ports=taken)["port"].text == "80 is taken by nginx (7)"
+    both = PROXY.replace("127.0.0.1:7860->8080/tcp", "0.0.0.0:443->8443/tcp, 0.0.0.0:80->8080/tcp")
+    assert found(order=named, ports=taken, ours=both)["port"].state == OK
 
 
 def test_a_clock_that_is_off_is_a_problem_where_certificates_count() -> None:
@@ -237,13 +266,19 @@ def test_without_docker_the_home_folder_has_to_have_room() -> None:
 
 def test_without_docker_the_port_of_our_own_caddy_is_free_for_us() -> None:
     caddy = 'LISTEN 0 4096 127.0.0.1:7860 0.0.0.0:* users:(("caddy",pid=77,fd=4))'
-    assert found(port=caddy, front="7860,loopback,")["port"].state == OK
-    assert found(port=caddy)["port"].state == PROBLEM
+    assert found(ports=caddy, front="7860,loopback,")["port"].state == OK
+    assert found(ports=caddy)["port"].state == PROBLEM
 
 
 @pytest.mark.parametrize(
     ("transfer", "said", "state"),
-    [("registry", "401", OK), ("auto", "200", OK), ("registry", "000", PROBLEM), ("auto", "000", NOTE)],
+    [
+        ("registry", "401", OK),
+        ("auto", "200", OK),
+        ("registry", "000", PROBLEM),
+        ("auto", "000", NOTE),
+        ("registry", "unknown", NOTE),
+    ],
 )
 def test_a_registry_has_to_answer_the_host_if_the_image_comes_from_it(transfer: str, said: str, state: str) -> None:
     order = Order(transfer=transfer, registry="registry.example.com/name")

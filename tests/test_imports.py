@@ -68,6 +68,7 @@ LAYERS = {
     "jingxiang.materials": 3,
     "jingxiang.ordering": 3,
     "jingxiang.process": 3,
+    "jingxiang.progress": 3,
     "jingxiang.ranking": 3,
     "jingxiang.remotes.*": 3,
     "jingxiang.remotes.kubernetes_client.*": 3,
@@ -82,7 +83,6 @@ LAYERS = {
     "jingxiang.bootstrap": 4,
     "jingxiang.commands.*": 4,
     "jingxiang.program": 4,
-    "jingxiang.progress": 4,
     "tasks": 5,
 }
 WITHIN = {0, 2, 3, 4}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -12,67 +11,7 @@ from jingxiang.errors import JingxiangError
 from jingxiang.remotes import rollout
 from jingxiang.remotes.rollout import Failed, Life, Step, roll
 from jingxiang.remotes.ssh import Answer, Unreachable
-
-READY = Answer(200, {}, b'{"status": "ready", "running": 0, "queued": 0}')
-LOADING = Answer(503, {}, b'{"status": "loading", "reason": "no weights"}')
-
-
-@dataclass
-class Version:
-    """`answers`: of /readyz, the last one for ever; `code`: it ends with that as soon as it has been started."""
-
-    answers: list[Answer] = field(default_factory=lambda: [READY])
-    code: int | None = None
-    runs: bool = False
-    settled: bool = False
-    finishes: bool = False
-    ends_after: int = 1
-
-
-class MemorySite:
-    """See `rollout.Site`. `done`: what was asked of it; `leads`: where the proxy leads to."""
-
-    def __init__(self, **versions: Version) -> None:
-        self.versions = versions
-        self.done: list[str] = []
-        self.leads = next((name for name, each in versions.items() if each.runs), "")
-        self.refuses = ""
-
-    def start(self, version: str) -> None:
-        self.done.append(f"start {version}")
-        self.versions[version].runs = self.versions[version].code is None
-        self.versions[version].finishes = False
-
-    def life(self, version: str) -> Life:
-        found = self.versions[version]
-        if found.runs and found.finishes:
-            found.ends_after -= 1
-            found.runs = found.ends_after >= 0
-        return Life(found.runs, found.code)
-
-    def readiness(self, version: str) -> Answer:
-        answers = self.versions[version].answers
-        return answers.pop(0) if len(answers) > 1 else answers[0]
-
-    def words(self, version: str) -> list[str]:
-        return [f"line {number}" for number in range(30)]
-
-    def finish(self, version: str) -> None:
-        self.done.append(f"finish {version}")
-        self.versions[version].finishes = True
-
-    def end(self, version: str) -> None:
-        self.done.append(f"end {version}")
-        self.versions[version].runs = False
-
-    def lead(self, version: str) -> None:
-        self.done.append(f"lead {version}")
-        if self.refuses == version:
-            raise JingxiangError("it is broken")
-        self.leads = version
-
-    def settle(self, version: str) -> None:
-        self.versions[version].settled = True
+from tests.peers.memory_site import LOADING, READY, MemorySite, Version
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +33,11 @@ def failed(site: MemorySite, strategy: str, old: str = "old") -> DeployError:
     return caught.value
 
 
-def test_blue_green_leads_to_the_new_one_before_the_old_one_finishes() -> None:
+def test_blue_green_leads_to_the_new_one_while_the_old_one_runs() -> None:
     site = MemorySite(old=running(), new=Version())
     roll(site, step(), BLUE_GREEN)
-    assert site.done == ["start new", "lead new", "finish old"]
-    assert (site.leads, site.versions["new"].settled, site.versions["old"].runs) == ("new", True, False)
+    assert site.done == ["start new", "lead new"]
+    assert (site.leads, site.known["new"].settled, site.known["old"].runs) == ("new", True, True)
 
 
 def test_recreate_lets_the_old_one_finish_first() -> None:
@@ -117,7 +56,7 @@ def test_it_has_to_be_ready_twice_in_a_row() -> None:
     site = MemorySite(new=Version(answers=[LOADING, READY, LOADING, READY, READY]))
     site.start("new")
     rollout.wait_ready(site, "new", 60)
-    assert site.versions["new"].answers == [READY]
+    assert site.known["new"].answers == [READY]
 
 
 @pytest.mark.parametrize("strategy", [BLUE_GREEN, RECREATE])
@@ -125,12 +64,12 @@ def test_one_that_ends_at_once_is_said_with_its_last_words_and_the_old_one_serve
     site = MemorySite(old=running(), new=Version(code=1))
     error = failed(site, strategy)
     assert error.exit_code == RESTORED
-    assert "new is not healthy: it ended with exit code 1" in error.message
+    assert error.message.startswith("gpu-1, container new: new is not healthy: it ended with exit code 1")
     assert "line 29" in error.message
     assert "line 9\n" not in error.message, "only the last twenty"
     assert "still serving: old" in error.message
     assert error.hints[0] == "python3 tasks.py deploy-logs ssh://gpu-1 --failed"
-    assert (site.leads, site.versions["old"].runs) == ("old", True)
+    assert (site.leads, site.known["old"].runs) == ("old", True)
 
 
 def test_in_blue_green_the_old_one_was_never_touched() -> None:
@@ -173,7 +112,7 @@ def test_the_first_one_that_fails_leaves_nothing() -> None:
 def test_a_proxy_that_does_not_follow_is_led_back() -> None:
     site = MemorySite(old=running(), new=Version())
     site.refuses = "new"
-    assert "it is broken" in failed(site, BLUE_GREEN).message
+    assert "new could not be led to: it is broken" in failed(site, BLUE_GREEN).message
     assert site.done == ["start new", "lead new", "lead old", "end new"]
 
 
@@ -188,7 +127,86 @@ def test_ctrl_c_brings_the_old_one_back_and_stays_ctrl_c() -> None:
     site.readiness = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         roll(site, step(), RECREATE)
-    assert (site.leads, site.versions["old"].runs) == ("old", True)
+    assert (site.leads, site.known["old"].runs) == ("old", True)
+
+
+DRAINING = Answer(503, {}, b'{"status": "draining", "running": 1}')
+
+
+def test_one_that_was_told_to_finish_is_not_led_to_but_started_again() -> None:
+    """An interrupt comes while it is at its last video: it still runs then, but not for long."""
+    site = MemorySite(old=Version(runs=True, ends_after=3), new=Version())
+    lives = site.life
+    interrupts = [True]
+
+    def life(version: str) -> Life:
+        if version == "old" and site.known["old"].finishes and interrupts:
+            interrupts.pop()
+            raise KeyboardInterrupt
+        return lives(version)
+
+    site.life = life  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        roll(site, step(), RECREATE)
+    assert site.done == ["finish old", "end new", "start old", "lead old"], "told once, and waited for"
+    assert (site.leads, site.known["old"].runs, site.known["old"].settled) == ("old", True, True)
+
+
+def test_one_that_somebody_else_has_told_is_not_told_again() -> None:
+    """A second time would end it at once."""
+    site = MemorySite(old=Version(runs=True, finishes=True, ends_after=2, answers=[DRAINING]), new=Version(code=1))
+    site.known["old"].answers += [READY]
+    failed(site, RECREATE)
+    assert site.done == ["start new", "end new", "start old", "lead old"]
+
+
+def test_one_that_is_about_to_be_started_again_is_told_so_that_it_is_not() -> None:
+    site = MemorySite(old=Version(code=137))
+    rollout.let_finish(site, "old", 60)
+    assert site.done == ["finish old"]
+
+
+def test_a_new_one_that_does_not_end_keeps_nobody_from_the_old_one(capsys: pytest.CaptureFixture[str]) -> None:
+    site = MemorySite(old=running(), new=Version(code=1))
+
+    def stuck(version: str) -> None:
+        raise JingxiangError("the engine does not answer")
+
+    site.end = stuck  # type: ignore[method-assign]
+    for strategy in (BLUE_GREEN, RECREATE):
+        assert failed(site, strategy).exit_code == RESTORED
+        assert "container new: it could not be ended: the engine does not answer" in capsys.readouterr().err
+
+
+def test_one_that_serves_already_is_led_to_again_and_back_when_that_fails() -> None:
+    site = MemorySite(same=running())
+    same = Step("ssh://gpu-1", "same", "same", 60, 60)
+    rollout.again(site, same, lambda: None)
+    assert (site.done, site.known["same"].settled) == (["lead same"], True)
+    site.refuses = "same"
+
+    def restore() -> None:
+        site.done.append("restore")
+        site.refuses = ""
+
+    with pytest.raises(DeployError) as caught:
+        rollout.again(site, same, restore)
+    assert caught.value.exit_code == RESTORED
+    assert site.done == ["lead same", "lead same", "restore", "lead same"]
+    assert site.known["same"].runs
+
+
+def test_one_that_serves_already_and_is_not_ready_is_said_with_its_last_words() -> None:
+    site = MemorySite(same=Version(runs=True, answers=[LOADING]))
+    with pytest.raises(DeployError, match="it was not ready within 0 s: no weights") as caught:
+        rollout.again(site, Step("ssh://gpu-1", "same", "same", 0, 60), lambda: None)
+    assert caught.value.exit_code == DOWN
+    assert "line 29" in caught.value.message
+
+
+def test_an_address_in_a_hint_can_be_pasted() -> None:
+    error = rollout.failure(Step("k8s://a/b?gpus=1&x=2", "", "new", 0, 60), Failed("no", []), "")
+    assert error.hints[0] == "python3 tasks.py deploy-logs 'k8s://a/b?gpus=1&x=2' --failed"
 
 
 def test_one_that_does_not_finish_in_time_is_ended(capsys: pytest.CaptureFixture[str]) -> None:

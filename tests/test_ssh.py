@@ -10,6 +10,7 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 
 import pytest
 
+from jingxiang.process import Finished
 from jingxiang.remotes import ssh
 from jingxiang.remotes.ssh import Answer, Connection, Login, Unreachable
 
@@ -76,6 +77,35 @@ def test_settings_that_would_trust_any_key_are_not_followed(tmp_path: Path, monk
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert ssh._strict(Login("h")) == ["StrictHostKeyChecking=accept-new"]
     assert ssh.hostname(Login("h")) == "203.0.113.7"
+
+
+class Lossy(Connection):
+    """Loses its connection so often while a script runs."""
+
+    def __init__(self, losses: int) -> None:
+        super().__init__(Login("h"))
+        self.losses, self.restored = losses, 0
+
+    def restore(self) -> None:
+        self.restored += 1
+
+    def run(self, script: str, *arguments: str, given: str = "", timeout_s: float = 0) -> Finished:
+        self.losses -= 1
+        if self.losses >= 0:
+            raise Unreachable("h: the connection was lost")
+        return Finished(0, given, "")
+
+
+def test_a_script_that_does_no_harm_by_it_is_run_again_when_the_connection_was_lost() -> None:
+    link = Lossy(2)
+    assert (link.repeat("cat", given="x").stdout, link.restored) == ("x", 3)
+    with pytest.raises(Unreachable, match="the connection was lost"):
+        Lossy(3).repeat("cat")
+
+
+def test_the_connection_is_ours_alone_and_ends_with_us() -> None:
+    """A user's ControlPersist would have it outlive us, and with it what it has forwarded."""
+    assert {"ControlPersist=no", "ClearAllForwardings=yes", "BatchMode=yes"} <= set(ssh.OURS)
 
 
 class _Server(ThreadingMixIn, UnixStreamServer):

@@ -117,9 +117,9 @@ def deploy(address: str, source: Source, order: Order, *, plan: bool = False, as
     _deployed(remote.deploy(order, source), as_json=as_json)
 
 
-def check(address: str, source: Source, *, as_json: bool = False) -> None:
+def check(address: str, source: Source, order: Order, *, as_json: bool = False) -> None:
     """Everything that would be in the way of a deployment. Raises `NotReady`."""
-    found = _remote(address).check(Order(), source)
+    found = _remote(address).check(order, source)
     if as_json:
         console.data_json({"target": address, "findings": [asdict(each) for each in found]})
     else:

@@ -17,7 +17,7 @@ from jingxiang.errors import JingxiangError
 from jingxiang.host_facts import PROXY
 from jingxiang.image_definition import Definition
 from jingxiang.language import tr
-from jingxiang.remotes.rollout import LOOK_S, SWITCH_S, TAIL, Life
+from jingxiang.remotes.rollout import LOOK_S, SWITCH_S, TAIL, Life, is_finishing
 from jingxiang.remotes.ssh import Answer, Connection, get
 from jingxiang.remotes.ssh_host import Fronts, Version
 from jingxiang.sinks import docker_engine
@@ -38,14 +38,18 @@ class EngineRefused(JingxiangError):
 
 
 class DockerSite:
-    """`host`: what the host is called; see `ssh_host.HostSite`."""
+    """`name`: what the page is called there; see `ssh_host.HostSite`."""
 
-    def __init__(self, link: Connection, endpoint: str, definition: Definition, front: Front, host: str) -> None:
+    def __init__(self, link: Connection, endpoint: str, definition: Definition, front: Front, name: str) -> None:
         self.link = link
         self.definition = definition
         self.fronts = Fronts(front)
-        self.host = host
+        self.name = name
         self._endpoint = endpoint.partition("://")[2]
+
+    @property
+    def host(self) -> str:
+        return self.link.login.host
 
     @property
     def url(self) -> str:
@@ -63,11 +67,12 @@ class DockerSite:
                 with docker_engine.at(self.url, timeout_s=ANSWER_S) as client:
                     return work(client)
             except APIError as error:
-                raise EngineRefused(str(error.explanation or error)) from error
+                reason = str(error.explanation or error)
+                raise EngineRefused(tr("{host}: {reason}", host=self.host, reason=reason)) from error
             except (DockerException, RequestException, EngineUnavailable) as error:
                 said = str(error)
             self.link.restore()
-        raise EngineRefused(said)
+        raise EngineRefused(tr("{host}: {reason}", host=self.host, reason=said))
 
     # --- rollout.Site ---
 
@@ -88,8 +93,21 @@ class DockerSite:
     def words(self, version: str) -> list[str]:
         return self.log(version, TAIL)
 
+    def place(self, version: str) -> str:
+        return tr("{host}, container {name}", host=self.host, name=container_plan.container(version))
+
     def finish(self, version: str) -> None:
-        self._unless_gone(lambda client: self._signal(client, container_plan.container(version), "SIGTERM"))
+        """When the answer was lost, it is looked whether the signal came: a second one would end it at once."""
+        is_sent = False
+
+        def tell(client: DockerClient) -> None:
+            nonlocal is_sent
+            if is_sent and is_finishing(self.readiness(version)):
+                return
+            is_sent = True
+            self._signal(client, container_plan.container(version), "SIGTERM")
+
+        self._unless_gone(tell)
 
     def end(self, version: str) -> None:
         """What did not get ready is kept under another name, for its log, until another one does not."""
@@ -103,7 +121,7 @@ class DockerSite:
         upstream = f"{container_plan.container(version)}:{self.definition.port}"
         front = self.fronts.of(version)
         self._have_proxy(front, version)
-        config = proxy_plan.caddyfile(version, upstream, front, self.host, container_plan.DOORS)
+        config = proxy_plan.caddyfile(version, upstream, front, self.name, container_plan.DOORS)
         self.put(PROXY, self.definition.outputs, container_plan.CONFIG, config.encode(), 0o644)
         self._run_proxy()
         end = time.monotonic() + SWITCH_S
@@ -166,6 +184,27 @@ class DockerSite:
                 *whole, rest = (rest + block).split(b"\n")
                 yield from (line.decode(errors="replace") for line in whole)
 
+    # --- ledger.Records ---
+
+    def hold(self, owner: str) -> str:
+        labels = {container_plan.ROLE: container_plan.LOCK_ROLE, container_plan.OWNER: owner}
+        self.ask(lambda client: api(client).create_volume(container_plan.LOCK, labels=labels))
+        return self._holder()
+
+    def let_go(self, owner: str) -> None:
+        if not owner or self._holder() == owner:
+            self._unless_gone(partial(_remove_volume, container_plan.LOCK))
+
+    def _holder(self) -> str:
+        found = self._unless_gone(lambda client: dict(api(client).inspect_volume(container_plan.LOCK)))
+        return str((found["Labels"] or {}).get(container_plan.OWNER, "?")) if found else ""
+
+    def releases(self) -> str:
+        return self.read(PROXY, f"{self.definition.outputs}/{container_plan.RELEASES}").decode(errors="replace")
+
+    def write_releases(self, text: str) -> None:
+        self.put(PROXY, self.definition.outputs, container_plan.RELEASES, text.encode(), 0o600)
+
     # --- what is made and removed ---
 
     def create(self, name: str, config: Mapping[str, Any]) -> None:
@@ -185,17 +224,31 @@ class DockerSite:
 
     def _have_proxy(self, front: Front, version: str) -> None:
         """The proxy of this front, out of the image of a version. Another front needs another container."""
-        if self.present_front() != front:
+        if self.present_front() != front or self._is_outdated():
             self._remove(PROXY)
             found = self._inspect(container_plan.container(version))
             assert found is not None
             self.create(PROXY, container_plan.proxy(found["Image"], front, self.definition))
+
+    def _is_outdated(self) -> bool:
+        """Whether the proxy alone keeps an image of gigabytes, and can be replaced without cutting off anybody: while
+        the version that it leads to does not run."""
+        serving, proxy = self.serving(), self._inspect(PROXY)
+        if proxy is None or not serving or self.life(serving).runs:
+            return False
+        below = [self._layers(each.image)[:-1] for each in self.versions()]  # the last one is the code
+        return self._layers(proxy["Image"])[:-1] not in below
 
     def remove(self, version: str) -> None:
         self._remove(container_plan.container(version))
 
     def _remove(self, name: str) -> None:
         self._unless_gone(lambda client: api(client).remove_container(name, force=True, v=True))
+
+    def image(self, name: str) -> str:
+        """What the engine calls an image: by its configuration, or, where it keeps images in containerd, by its
+        manifest."""
+        return self.ask(lambda client: str(api(client).inspect_image(name)["Id"]))
 
     def remove_image(self, image_id: str) -> None:
         """Unless something runs from it."""
@@ -204,21 +257,11 @@ class DockerSite:
 
     def tidy(self, kept: list[Version]) -> None:
         """Images that were deployed, but for those that are kept, or that something runs from."""
-        images = {each.image for each in kept}
-        self._renew_proxy(kept)
+        proxy = self._inspect(PROXY)
+        images = {each.image for each in kept} | ({str(proxy["Image"])} if proxy else set())
         for each in self.ask(lambda client: api(client).images(name=container_plan.REPOSITORY)):
             if each["Id"] not in images:
                 self.remove_image(each["Id"])
-
-    def _renew_proxy(self, kept: list[Version]) -> None:
-        """Not from an image that would keep gigabytes which no version shares with it any more."""
-        proxy = self._inspect(PROXY)
-        if proxy is None or not kept:
-            return
-        below = [self._layers(each.image)[:-1] for each in kept]  # the last one is the code
-        if self._layers(proxy["Image"])[:-1] not in below:
-            self._remove(PROXY)
-            self.lead(kept[0].name)
 
     def _layers(self, image: str) -> list[str]:
         found = self._unless_gone(lambda client: api(client).inspect_image(image))

@@ -26,21 +26,25 @@ class ScriptFailed(JingxiangError):
 
 
 class EnvSite:
-    """`home`: the login's own folder there; see `ssh_host.HostSite`."""
+    """`home`: the login's own folder there; `name`: what the page is called there; see `ssh_host.HostSite`."""
 
-    def __init__(self, link: Connection, home: str, front: Front, host: str) -> None:
+    def __init__(self, link: Connection, home: str, front: Front, name: str) -> None:
         self.link = link
         self.fronts = Fronts(front)
-        self.host = host
+        self.name = name
         self.folder = f"{home}/{env_plan.FOLDER}"
 
     def run(self, script: str, *arguments: str, given: str = "", timeout_s: float = SETUP_S) -> str:
-        """What a script prints. Raises `ScriptFailed`, `Unreachable`."""
-        self.link.restore()
-        done = self.link.run(script, *arguments, given=given, timeout_s=timeout_s)
+        """What a script prints; it is run again when the connection was lost, and does no harm by that. Raises
+        `ScriptFailed`, `Unreachable`."""
+        done = self.link.repeat(script, *arguments, given=given, timeout_s=timeout_s)
         if done.code:
-            raise ScriptFailed(tr("{host}: {reason}", host=self.link.login.host, reason=done.tail or done.code))
+            raise ScriptFailed(tr("{host}: {reason}", host=self.host, reason=done.tail or done.code))
         return done.stdout
+
+    @property
+    def host(self) -> str:
+        return self.link.login.host
 
     # --- rollout.Site ---
 
@@ -58,6 +62,9 @@ class EnvSite:
     def words(self, version: str) -> list[str]:
         return self.log(version, TAIL)
 
+    def place(self, version: str) -> str:
+        return f"{self.host}, ~/{env_plan.FOLDER}/{env_plan.version(version)}"
+
     def finish(self, version: str) -> None:
         self.run(env_plan.FINISH, env_plan.version(version))
 
@@ -70,7 +77,7 @@ class EnvSite:
         self._have_proxy(front, version)
         http = proxy_plan.HTTP if front.public else front.port
         doors = Doors(http, front.port, f"{self.folder}/{PROXY}/sign", loopback=True)
-        config = proxy_plan.caddyfile(version, upstream, front, self.host, doors)
+        config = proxy_plan.caddyfile(version, upstream, front, self.name, doors)
         self.run(env_plan.WRITE, f"{PROXY}/src/Caddyfile", given=config)
         self.run(env_plan.LEAD)
         end = time.monotonic() + SWITCH_S
@@ -118,8 +125,9 @@ class EnvSite:
     def follow(self, version: str) -> Iterator[str]:
         folder, known, rest = env_plan.version(version), 0, ""
         while True:
-            more = self.run(env_plan.MORE, folder, str(known))
-            known += len(more.encode())
+            size, _, more = self.run(env_plan.MORE, folder, str(known)).partition("\n")
+            rest = rest if int(size) >= known else ""
+            known = int(size)
             *whole, rest = (rest + more).split("\n")
             yield from whole
             time.sleep(FOLLOW_S)
@@ -128,7 +136,8 @@ class EnvSite:
         self.run(env_plan.REMOVE, version)
 
     def tidy(self, kept: list[Version]) -> None:
-        self.run(env_plan.TIDY)
+        if self.run(env_plan.TIDY).strip():
+            self.run(env_plan.PRUNE)
 
     def clear(self, *, volumes: bool) -> str:
         self.run(env_plan.END, PROXY)
@@ -137,6 +146,20 @@ class EnvSite:
 
     def certificate(self) -> str:
         return self._read(f"{PROXY}/data/caddy/pki/authorities/local/root.crt")
+
+    # --- ledger.Records ---
+
+    def hold(self, owner: str) -> str:
+        return self.run(env_plan.HOLD, owner).strip()
+
+    def let_go(self, owner: str) -> None:
+        self.run(env_plan.LET_GO, owner)
+
+    def releases(self) -> str:
+        return self._read("releases.json")
+
+    def write_releases(self, text: str) -> None:
+        self.run(env_plan.WRITE, "releases.json", given=text)
 
     # --- what is made ---
 
@@ -153,7 +176,7 @@ class EnvSite:
             "app", "serve", "--model", model, "--models", f"{self.folder}/home/models", "--outputs",
             f"{self.folder}/outputs", "--host", "127.0.0.1",
             *(["--password-file", f"{self.folder}/passwords"] if settings.passwords else []),
-            *(["--label", "on"] if self.fronts.wanted.public else []),
+            *(["--label", "on"] if settings.label else []),
         ]  # fmt: skip
         quoted = [*(shlex.quote(word) for word in words), "--port", '"$(cat port)"']
         self.run(env_plan.CREATE, name, image, settings.text, environment, given=env_plan.kept_running(quoted))

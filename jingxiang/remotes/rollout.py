@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from jingxiang import console
-from jingxiang.deploy_plan import BLUE_GREEN, DOWN, RESTORED, DeployError
+from jingxiang.deploy_plan import BLUE_GREEN, DOWN, RESTORED, DeployError, command
 from jingxiang.errors import JingxiangError
 from jingxiang.language import tr
 from jingxiang.redaction import redact
@@ -47,8 +48,11 @@ class Site(Protocol):
     def words(self, version: str) -> list[str]:
         """The last lines of its log."""
 
+    def place(self, version: str) -> str:
+        """Where it runs, for a message: the host, and what it is called there."""
+
     def finish(self, version: str) -> None:
-        """Tell it to end after what it is doing; returns at once."""
+        """Tell it to end after what it is doing, and not to be started again; returns at once."""
 
     def end(self, version: str) -> None:
         """End it now."""
@@ -57,7 +61,7 @@ class Site(Protocol):
         """Have the proxy lead to it. Raises `JingxiangError` if it does not."""
 
     def settle(self, version: str) -> None:
-        """From now on it is started again by itself, also after the host was."""
+        """From now on it is started again by itself when it dies; by docker also when the host was."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,10 @@ class Failed(JingxiangError):
 
 
 def roll(site: Site, step: Step, strategy: str) -> float:
-    """Do it; gives the seconds from the start of the new version until it was ready. Raises `DeployError`."""
+    """Do it; gives the seconds from the start of the new version until it was ready. Raises `DeployError`.
+
+    In blue/green the old one goes on: whoever has written down that the new one serves lets it finish.
+    """
     if strategy == BLUE_GREEN or not step.old:
         return _beside(site, step)
     return _instead(site, step)
@@ -95,22 +102,41 @@ def _beside(site: Site, step: Step) -> float:
     except BaseException as error:
         _undo(site, step, error)
         raise
-    if step.old:
-        let_finish(site, step.old, step.finish_s)
     return seconds
 
 
 def _instead(site: Site, step: Step) -> float:
     """One after the other: the proxy says to wait meanwhile, and jobs wait in their store."""
+    is_told = False
     try:
-        let_finish(site, step.old, step.finish_s)
+        if not _finishes(site, step.old):
+            is_told = True  # before, because an interrupt may come between both
+            site.finish(step.old)
+        _await_end(site, step.old, step.finish_s)
         seconds = _started(site, step)
         site.lead(step.new)
         site.settle(step.new)
     except BaseException as error:
-        _undo(site, step, error)
+        _undo(site, step, error, is_told=is_told)
         raise
     return seconds
+
+
+def again(site: Site, step: Step, restore: Callable[[], None]) -> None:
+    """Have the version that serves, `old` and `new`, serve as it is wanted now, which may be elsewhere. `restore`: what
+    makes it serve as it did. Raises `DeployError`."""
+    try:
+        wait_ready(site, step.old, step.ready_s)
+    except JingxiangError as error:
+        is_known = not isinstance(error, Unreachable)
+        raise failure(step, error, "", place=site.place(step.old), is_known=is_known) from error
+    try:
+        site.lead(step.old)
+        site.settle(step.old)  # whoever led to it may have been cut off before that
+    except BaseException as error:
+        restore()
+        _undo(site, step, error)
+        raise
 
 
 def _started(site: Site, step: Step) -> float:
@@ -142,14 +168,32 @@ def wait_ready(site: Site, version: str, ready_s: float) -> None:
 
 
 def let_finish(site: Site, version: str, finish_s: float) -> None:
-    """Tell it to end, and wait until the videos that it makes are done; what waits goes on elsewhere."""
-    if not site.life(version).runs:
-        return
-    begun = time.monotonic()
-    running = jobs(site.readiness(version))[0]
+    """Tell it to end, and wait until the videos that it makes are done; what waits goes on elsewhere.
+
+    It is told so also when it does not run: it may be about to be started again.
+    """
+    if not _finishes(site, version):
+        site.finish(version)
+    _await_end(site, version, finish_s)
+
+
+def is_finishing(answer: Answer) -> bool:
+    """Whether a version has been told to end, as its /readyz says. A second time would end it at once."""
+    return _state(answer).get("status") == "draining"
+
+
+def _finishes(site: Site, version: str) -> bool:
+    answer = site.readiness(version) if site.life(version).runs else Answer(0, {}, b"")
+    running = jobs(answer)[0]
     if running:
         console.line("finish", tr("{version} finishes {count} videos", version=version, count=running))
-    site.finish(version)
+    return is_finishing(answer)
+
+
+def _await_end(site: Site, version: str, finish_s: float) -> None:
+    begun = time.monotonic()
+    if not site.life(version).runs:
+        return
     while site.life(version).runs:
         if time.monotonic() - begun > finish_s:
             console.warn(tr("{version} did not end within {seconds:.0f} s: its jobs are begun again", version=version,
@@ -180,24 +224,29 @@ def _reason(answer: Answer) -> str:
     return str(_state(answer).get("reason", ""))
 
 
-def _undo(site: Site, step: Step, error: BaseException) -> None:
-    """End the new one, have the old one serve. Raises `DeployError` for what is no other kind of end."""
+def _undo(site: Site, step: Step, error: BaseException, *, is_told: bool = False) -> None:
+    """End the new one, have the old one serve. Raises `DeployError` for what is no other kind of end. `is_told`: the
+    old one was told to end."""
     lost: JingxiangError | None = None
     try:
-        _back(site, step)
+        _back(site, step, is_told=is_told)
     except JingxiangError as problem:
         lost = problem
     if isinstance(error, JingxiangError):
-        known = not isinstance(lost, Unreachable)
-        raise failure(step, error, "" if lost else step.old, known=known) from error
+        is_known = not isinstance(lost, Unreachable)
+        serves = "" if lost else step.old
+        raise failure(step, error, serves, place=site.place(step.new), is_known=is_known) from error
 
 
-def _back(site: Site, step: Step) -> None:
+def _back(site: Site, step: Step, *, is_told: bool) -> None:
     if step.old and site.life(step.old).runs:
-        site.lead(step.old)
-        site.end(step.new)
-        return
-    site.end(step.new)  # first: there may be no room for both
+        if not (is_told or is_finishing(site.readiness(step.old))):
+            site.lead(step.old)
+            _discard(site, step)
+            return
+        console.line("finish", tr("{version} ends first, and is started again then", version=step.old))
+        _await_end(site, step.old, step.finish_s)
+    _discard(site, step)  # first: there may be no room for both
     if step.old:
         site.start(step.old)
         site.lead(step.old)
@@ -205,17 +254,33 @@ def _back(site: Site, step: Step) -> None:
         site.settle(step.old)
 
 
-def failure(step: Step, error: JingxiangError, serves: str, *, known: bool = True) -> DeployError:
-    """What failed, its last words, what serves (unless that is not known), what to try."""
+def _discard(site: Site, step: Step) -> None:
+    """End the new one. What serves does not depend on it."""
+    if step.new == step.old:
+        return
+    try:
+        site.end(step.new)
+    except JingxiangError as error:
+        text = tr("{place}: it could not be ended: {reason}", place=site.place(step.new), reason=error.message)
+        console.warn(text)
+
+
+def failure(step: Step, error: JingxiangError, serves: str, *, place: str = "", is_known: bool = True) -> DeployError:
+    """What failed and where, its last words, what serves (unless that is not known), what to try."""
     words = error.words[-TAIL:] if isinstance(error, Failed) else []
-    lines = [tr("{version} is not healthy: {reason}", version=step.new, reason=error.message)]
+    text = (
+        tr("{version} is not healthy: {reason}", version=step.new, reason=error.message)
+        if isinstance(error, Failed)
+        else tr("{version} could not be led to: {reason}", version=step.new, reason=error.message)
+    )
+    lines = [f"{place}: {text}" if place else text]
     lines += [f"       {redact(line)}" for line in words]
-    hints = [f"python3 tasks.py deploy-logs {step.address} --failed", *error.hints]
+    hints = [command("deploy-logs", step.address, "--failed"), *error.hints]
     if serves:
         lines.append("       " + tr("still serving: {version}", version=serves))
-    elif known:
+    elif is_known:
         lines.append("       " + tr("nothing is serving now"))
     else:
         lines.append("       " + tr("the host cannot be reached: what serves is not known"))
-        hints = [f"python3 tasks.py deploy-status {step.address}", tr("then the same command with --break-lock")]
+        hints = [command("deploy-status", step.address), tr("then the same command with --break-lock")]
     return DeployError(RESTORED if serves else DOWN, "\n".join(lines), hints)

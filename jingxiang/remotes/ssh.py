@@ -26,10 +26,12 @@ CONNECT_S = 10
 COMMAND_S = 60.0
 AGAIN_S = 30.0  # how long a lost connection is looked for
 PAUSE_S = 1.0
+TRIES = 3
 # The user's own settings must not make the connection another kind of thing.
 OURS = (
     "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ServerAliveInterval=5", "ServerAliveCountMax=3",
     "RemoteCommand=none", "RequestTTY=no", "ClearAllForwardings=yes", "PermitLocalCommand=no",
+    "ControlPersist=no",
 )  # fmt: skip
 LOST = 255  # what ssh ends with when it is not the command that failed
 
@@ -92,6 +94,15 @@ class Connection:
         if done.code == LOST and not self.is_alive:
             raise Unreachable(tr("{host}: the connection was lost", host=self.login.host))
         return done
+
+    def repeat(self, script: str, *arguments: str, given: str = "", timeout_s: float = COMMAND_S) -> Finished:
+        """The same, and again when the connection was lost meanwhile: for scripts that do no harm by that."""
+        for _ in range(TRIES - 1):
+            self.restore()
+            with contextlib.suppress(Unreachable):
+                return self.run(script, *arguments, given=given, timeout_s=timeout_s)
+        self.restore()
+        return self.run(script, *arguments, given=given, timeout_s=timeout_s)
 
     def command(self, script: str, *arguments: str) -> list[str]:
         """The same, for whoever starts it by himself."""
@@ -156,7 +167,8 @@ class Connection:
 
 
 def _strict(login: Login) -> list[str]:
-    """Keys of hosts are as strict as the user has them, but one that has changed is never taken."""
+    """An option for a user who takes any key: new ones are taken then, but never one that has changed. None for all
+    others: their own setting holds."""
     found = process.run(["ssh", "-G", *login.words], timeout_s=CONNECT_S).stdout
     loose = re.search(r"^stricthostkeychecking (no|off|false)$", found, re.MULTILINE)
     return ["StrictHostKeyChecking=accept-new"] if loose else []

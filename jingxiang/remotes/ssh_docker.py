@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jingxiang import console, container_plan, findings, host_check, image_definition, images
 from jingxiang.container_plan import Settings
-from jingxiang.deploy_plan import AUTO, BAD_CHECK, NOT_SENT, REGISTRY, DeployError, Front, NotReady, Order
+from jingxiang.deploy_plan import AUTO, BAD_CHECK, NOT_SENT, REGISTRY, DeployError, Front, Order
 from jingxiang.digest import short
 from jingxiang.errors import JingxiangError
 from jingxiang.findings import PROBLEM, Finding
@@ -43,40 +43,48 @@ class SshDocker(SshHost):
     def bring(self, site: HostSite, looked: Looked, prepared: object, images: Images, order: Order) -> Brought:
         assert isinstance(site, DockerSite)
         assert isinstance(prepared, Image)
-        sent = self._send(site, looked.facts, prepared, images, order)
+        tag = f"{container_plan.REPOSITORY}:{short(prepared.id.removeprefix('sha256:'))}"
+        sent = self._send(site, looked.facts, prepared, images, order, tag)
+        image_id = site.image(tag)
         gpus = bool(looked.choice and looked.choice.needed_bytes)
         if gpus and looked.facts.probe is None:  # there was no image to try it with before
-            found = host_check.probed(site.run(container_plan.gpu_probe(prepared.id)))
+            found = host_check.probed(site.run(container_plan.gpu_probe(image_id)))
             if found.state == PROBLEM:
                 findings.show([found])
-                raise NotReady(self.address, [found])
-        version = self._version(site, prepared.id, Settings(gpus, order.passwords is not None), order)
+                text = tr("{host}: the image is there, but no container gets a GPU: {reason}; what serves there was "
+                          "not touched", host=self.login.host, reason=found.text)  # fmt: skip
+                raise DeployError(BAD_CHECK, text, (found.fix,))
+        version = self._version(site, image_id, Settings(gpus, order.passwords is not None), order)
         return Brought(version, sent, prepared.size_bytes)
 
-    def _send(self, site: DockerSite, facts: Facts, image: Image, source: Images, order: Order) -> int:
-        """Have the image on the host, under its own digest; gives the bytes that were sent."""
-        tag = f"{container_plan.REPOSITORY}:{short(image.id.removeprefix('sha256:'))}"
-        sink = DockerLoad(site.url, tag, name=self.login.host)
-        needed = sink.room(image.layers, sink.held(image.layers)).needed_bytes
-        if needed > facts.free_bytes:
-            text = tr("{host}: {free} of disk free, and the image needs {needed} while it is taken in",
-                      host=self.login.host, free=console.size(facts.free_bytes),
-                      needed=console.size(needed))  # fmt: skip
-            raise DeployError(BAD_CHECK, text, (tr("docker system prune there"),))
+    def _send(
+        self, site: DockerSite, facts: Facts, image: Image, source: Images, order: Order, tag: str
+    ) -> int:  # fmt: skip
+        """Have the image on the host, under a name of ours; gives the bytes that were sent."""
+        try:
+            site.ask(lambda _: self._room(DockerLoad(site.url, tag, name=self.login.host), facts, image))
+        except (EngineRefused, Unreachable) as error:
+            raise DeployError(NOT_SENT, error.message, error.hints) from error
         if order.registry and order.transfer in (AUTO, REGISTRY) and self._pulled(site, image, source, order, tag):
             return 0
-        sent = self._sent(site, image, source, sink)
+        sent = self._sent(site, image, source, tag)
         for count in range(1, len(image.layers)):  # what earlier attempts have left
-            site.remove_image(images.part(image, count).id)
+            part = images.part(image, count)
+            for name in (part.id, part.digest):
+                site.remove_image(name)
         return sent
 
-    def _sent(self, site: DockerSite, image: Image, source: Images, sink: DockerLoad) -> int:
+    def _sent(self, site: DockerSite, image: Image, source: Images, tag: str) -> int:
+        from docker.errors import DockerException
+        from requests import RequestException
+
         for number in range(SENDINGS):
             try:
-                return source.put(image, sink)
-            except JingxiangError as error:
+                return source.put(image, DockerLoad(site.url, tag, name=self.login.host))
+            except (JingxiangError, DockerException, RequestException) as error:
+                known = error if isinstance(error, JingxiangError) else JingxiangError(f"{self.login.host}: {error}")
                 if isinstance(error, SinkFull) or site.link.is_alive or number == SENDINGS - 1:
-                    raise DeployError(NOT_SENT, error.message, error.hints) from error
+                    raise DeployError(NOT_SENT, known.message, known.hints) from error
                 console.line("send", tr("the connection was lost; it goes on with what is missing"))
             try:
                 site.link.restore()
@@ -84,14 +92,21 @@ class SshDocker(SshHost):
                 raise DeployError(NOT_SENT, error.message, error.hints) from error
         raise AssertionError
 
+    def _room(self, sink: DockerLoad, facts: Facts, image: Image) -> None:
+        needed = sink.room(image.layers, sink.held(image.layers)).needed_bytes
+        if needed > facts.free_bytes:
+            text = tr("{host}: {free} of disk free, and the image needs {needed} while it is taken in",
+                      host=self.login.host, free=console.size(facts.free_bytes),
+                      needed=console.size(needed))  # fmt: skip
+            raise DeployError(BAD_CHECK, text, (tr("docker system prune there"),))
+
     def _pulled(self, site: DockerSite, image: Image, source: Images, order: Order, tag: str) -> bool:
         """Through a registry. Where that does not work, and need not, it goes over ssh."""
         try:
             name = source.push(image, order.registry)
             repository, _, digest = name.partition("@")
             site.ask(lambda client: api(client).pull(repository, tag=digest))
-            found = site.ask(lambda client: str(api(client).inspect_image(name)["Id"]))
-            if found not in (image.id, image.digest):
+            if site.image(name) not in (image.id, image.digest):
                 raise EngineRefused(tr("{name} is another image there", name=name))
             site.ask(lambda client: api(client).tag(name, *tag.split(":"), force=True))
         except JingxiangError as error:

@@ -32,17 +32,20 @@ from jingxiang.deploy_plan import (
 )
 from jingxiang.errors import JingxiangError, UnknownName, UsageError
 from jingxiang.findings import OK, PROBLEM, Finding
+from jingxiang.gpu import Gpus
 from jingxiang.host_check import Need
 from jingxiang.host_facts import Facts
 from jingxiang.language import tr
 from jingxiang.profiles import NoneFits
 from jingxiang.remotes import ledger, rollout
 from jingxiang.remotes.base import Choice, Images
+from jingxiang.remotes.ledger import Records
 from jingxiang.remotes.rollout import Site, Step
 from jingxiang.remotes.ssh import Connection, Login, Unreachable, get, hostname
 
 KEPT = 3  # versions, with the one that serves
 FROM_HERE_S = 10.0
+FACTS_S = 180.0  # a container is tried among other things, on a disk that may be slow
 LOG_LINES = 1000
 FINISH_S = DRAIN_S + GRACE_S
 
@@ -72,8 +75,12 @@ class Fronts:
     def of(self, version: str) -> Front:
         return self.present if self.present and version == self.before else self.wanted
 
+    def restore(self) -> None:
+        """As it was, for all."""
+        self.wanted = self.present or self.wanted
 
-class HostSite(Site, Protocol):
+
+class HostSite(Site, Records, Protocol):
     """What else is asked of a host. `fronts`: where its page answers while a version serves."""
 
     link: Connection
@@ -106,6 +113,13 @@ class HostSite(Site, Protocol):
         """Of the authority that the proxy has made for itself, PEM."""
 
 
+class NotAnswered(DeployError):
+    """A host that lets us in did not say what it has; nothing was changed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(BAD_CHECK, message)
+
+
 @dataclass(frozen=True)
 class Looked:
     """What a check found; `choice` None: nothing fits the host."""
@@ -133,7 +147,7 @@ class SshHost(ABC):
 
     @abstractmethod
     def site(self, link: Connection, facts: Facts, front: Front) -> HostSite:
-        """What the host can do."""
+        """What the host can do; of the facts, only where things are is needed."""
 
     @abstractmethod
     def findings(self, facts: Facts, need: Need, order: Order) -> tuple[Finding, ...]:
@@ -151,7 +165,7 @@ class SshHost(ABC):
         try:
             with Connection(self.login) as link:
                 return self._look(link, order, images).findings
-        except Unreachable as error:
+        except (Unreachable, NotAnswered) as error:
             return (Finding("ssh", PROBLEM, error.message, "; ".join(error.hints)),)
 
     def plan(self, order: Order, images: Images) -> str:
@@ -179,10 +193,10 @@ class SshHost(ABC):
             prepared = self.prepare(choice, images)
             times.append(time.monotonic())
             site = self.site(link, looked.facts, order.front)
-            with ledger.locked(link, breaks=order.breaks_lock):
+            with ledger.locked(site, breaks=order.breaks_lock):
                 brought = self.bring(site, looked, prepared, images, order)
                 times.append(time.monotonic())
-                done = self._serve(site, looked, order, brought.version)
+                done = self._serve(site, choice, order, brought.version)
             times.append(time.monotonic())
         names = ("check_s", "make_s", "send_s", "serve_s")
         pairs = zip(names, itertools.pairwise(times), strict=True)
@@ -192,7 +206,7 @@ class SshHost(ABC):
     def status(self) -> Status:
         with self._connected() as link:
             site = self._present(link)
-            serving, listed = site.serving(), ledger.releases(link)
+            serving, listed = site.serving(), ledger.releases(site)
             kept = tuple(each.name for each in site.versions() if each.name != serving)
             if not serving:
                 return Status(self.address, "absent", kept=kept, releases=listed)
@@ -211,21 +225,18 @@ class SshHost(ABC):
             yield from site.follow(version) if follows else site.log(version, LOG_LINES)
 
     def rollback(self, order: Order, version: str) -> Deployed:
-        with self._connected() as link, ledger.locked(link, breaks=order.breaks_lock):
-            site = self._present(link)
+        with self._connected() as link, self._locked(link, order) as site:
             serving = site.serving()
             kept = {each.name: each for each in site.versions() if each.name != serving}
             if version and version not in kept:
                 raise UnknownName("version", version, kept, where=self.address)
             if not kept:
                 raise JingxiangError(tr("{address}: keeps no other version", address=self.address))
-            chosen = kept[version] if version else self._before(link, kept)
-            looked = Looked(self._facts(link, order), None, ())
-            return self._serve(site, looked, order, chosen, how="rollback")
+            chosen = kept[version] if version else self._before(site, kept)
+            return self._serve(site, None, order, chosen, how="rollback")
 
     def destroy(self, order: Order, *, volumes: bool) -> None:
-        with self._connected() as link, ledger.locked(link, breaks=order.breaks_lock):
-            site = self._present(link)
+        with self._connected() as link, self._locked(link, order) as site:
             versions = site.versions()
             for each in versions:
                 rollout.let_finish(site, each.name, FINISH_S)
@@ -238,7 +249,6 @@ class SshHost(ABC):
                 else tr("{count} versions; pictures, videos and models stay: {volume}", count=count, volume=left)
             )
             console.line("removed", text)
-            ledger.forget(link)
 
     # --- steps ---
 
@@ -253,8 +263,15 @@ class SshHost(ABC):
 
     def _facts(self, link: Connection, order: Order) -> Facts:
         now = time.time()
-        said = link.run(host_facts.SCRIPT, str(order.front.port), order.registry.partition("/")[0])
-        return host_facts.facts(said.stdout, now_s=now)
+        ports = " ".join(map(str, host_check.ports(order.front)))
+        return host_facts.facts(self._said(link, host_facts.SCRIPT, ports, order.registry.partition("/")[0]), now_s=now)
+
+    def _said(self, link: Connection, script: str, *arguments: str) -> str:
+        done = link.repeat(script, *arguments, timeout_s=FACTS_S)
+        if done.code:
+            raise NotAnswered(tr("{host}: what it has could not be asked: {reason}", host=self.login.host,
+                                 reason=done.tail or done.code))  # fmt: skip
+        return done.stdout
 
     def _look(self, link: Connection, order: Order, images: Images) -> Looked:
         facts = self._facts(link, order)
@@ -278,37 +295,61 @@ class SshHost(ABC):
 
     def _present(self, link: Connection) -> HostSite:
         """With the front that is there."""
-        order = Order()
-        site = self.site(link, self._facts(link, order), order.front)
-        site.fronts.wanted = site.present_front() or order.front
+        site = self._there(link)
+        site.fronts.wanted = site.present_front() or site.fronts.wanted
         return site
 
-    def _serve(self, site: HostSite, looked: Looked, order: Order, wanted: Version, how: str = "deploy") -> Deployed:
-        """From what serves to `wanted`."""
+    def _there(self, link: Connection) -> HostSite:
+        facts = host_facts.facts(self._said(link, host_facts.SHORT), now_s=time.time())
+        return self.site(link, facts, Order().front)
+
+    @contextlib.contextmanager
+    def _locked(self, link: Connection, order: Order) -> Iterator[HostSite]:
+        with ledger.locked(self._there(link), breaks=order.breaks_lock):
+            yield self._present(link)
+
+    def _serve(
+        self, site: HostSite, choice: Choice | None, order: Order, wanted: Version, how: str = "deploy"
+    ) -> Deployed:
+        """From what serves to `wanted`. `choice`: what that was made of, if it was made now."""
         old, front, present = site.serving(), site.fronts.wanted, site.present_front()
         if front.public and not wanted.settings.passwords:
             text = tr("{version} has no password, and the page is public: deploy again instead", version=wanted.name)
             raise UsageError(text)
         self._clear_strays(site, {old, wanted.name})
+        site.fronts.present = present
         if old == wanted.name and site.life(old).runs:
-            rollout.wait_ready(site, old, order.timeout_s)
-            if present != front:
-                site.lead(old)
-            site.settle(old)  # whoever led to it may have been cut off before that
-            console.line("switch", tr("{version} serves already", version=old))
-            return Deployed(old, self._url(front), "none", self._hint(front))
+            if not rollout.is_finishing(site.readiness(old)):
+                rollout.again(site, Step(self.address, old, old, order.timeout_s, FINISH_S), site.fronts.restore)
+                console.line("switch", tr("{version} serves already", version=old))
+                return Deployed(old, self._url(front), "none", self._hint(front))
+            rollout.let_finish(site, old, FINISH_S)  # whoever told it so was cut off
         if old == wanted.name or all(each.name != old for each in site.versions()):
             old = ""
-        site.fronts.before, site.fronts.present = old, present
-        chosen, reason = strategy(order.strategy, looked.facts.gpus, _needed(wanted, looked))
+        site.fronts.before = old
+        cards = host_facts.cards(self._said(site.link, host_facts.FREE))  # now: sending takes a while
+        chosen, reason = strategy(order.strategy, cards, _needed(wanted, choice, cards))
         if old:
             verb = tr("blue/green") if chosen == BLUE_GREEN else tr("recreate")
             console.line("switch", tr("{strategy}: {reason}", strategy=verb, reason=reason))
         rollout.roll(site, Step(self.address, old, wanted.name, order.timeout_s, FINISH_S), chosen)
-        ledger.note(site.link, wanted.name, wanted.image, how)
-        self._prune(site, wanted.name)
-        self._check_from_here(site)
+        # It serves: what goes wrong from now on does not change that.
+        with self._warned(site, wanted.name):
+            ledger.note(site, wanted.name, wanted.image, how)
+        with self._warned(site, wanted.name):
+            if old and chosen == BLUE_GREEN:
+                rollout.let_finish(site, old, FINISH_S)
+            self._prune(site, wanted.name)
+            self._check_from_here(site)
         return Deployed(wanted.name, self._url(front), chosen if old else "first", self._hint(front))
+
+    @contextlib.contextmanager
+    def _warned(self, site: HostSite, serves: str) -> Iterator[None]:
+        try:
+            yield
+        except JingxiangError as error:
+            console.warn(tr("{place} serves; what was to be done after that failed: {reason}",
+                            place=site.place(serves), reason=error.message))  # fmt: skip
 
     def _clear_strays(self, site: HostSite, expected: set[str]) -> None:
         """Versions of somebody who was cut off while deploying: that run without being led to, or were never ready."""
@@ -318,9 +359,9 @@ class SshHost(ABC):
                 if not each.served:
                     site.remove(each.name)
 
-    def _before(self, link: Connection, kept: dict[str, Version]) -> Version:
+    def _before(self, site: HostSite, kept: dict[str, Version]) -> Version:
         """The one that served last before the one that serves."""
-        order = [each.version for each in reversed(ledger.releases(link)) if each.version in kept]
+        order = [each.version for each in reversed(ledger.releases(site)) if each.version in kept]
         return kept[order[0]] if order else next(iter(kept.values()))
 
     def _prune(self, site: HostSite, serving: str) -> None:
@@ -355,11 +396,11 @@ class SshHost(ABC):
             )  # fmt: skip
 
 
-def _needed(wanted: Version, looked: Looked) -> int:
+def _needed(wanted: Version, choice: Choice | None, cards: Gpus) -> int:
     """GPU memory that a version takes; of one of which only the container is known, as much as there is."""
-    if looked.choice:
-        return looked.choice.needed_bytes
-    return max((card.memory_bytes for card in looked.facts.gpus.cards), default=1) if wanted.settings.gpus else 0
+    if choice:
+        return choice.needed_bytes
+    return max((card.memory_bytes for card in cards.cards), default=1) if wanted.settings.gpus else 0
 
 
 def _over_tls(host: str, port: int, own: str) -> int:

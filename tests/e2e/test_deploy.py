@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import ssl
 import subprocess
 import sys
@@ -82,6 +83,14 @@ class Client:
 
     def changed(self, text: str, file: str = "app/picture.py") -> Change:
         return Change(self.checkout.folder / file, text)
+
+    def runs(self) -> list[str]:
+        """Versions of which a container runs."""
+        return self.machine.containers("--filter", "label=jingxiang.role=app")
+
+    @property
+    def is_locked(self) -> bool:
+        return container_plan.LOCK in self.machine.run("docker volume ls -q").split()
 
     def serving(self) -> str:
         return str(self.status()["version"])
@@ -299,8 +308,71 @@ def test_whoever_was_killed_leaves_a_lock_and_the_next_one_tidies_up(client: Cli
     assert "deploys there since 20" in error(done)
     assert client.deploy("--break-lock").code == 0
     assert len(client.machine.containers("--filter", "label=jingxiang.role=app")) == 1
-    assert client.status()["kept"] is not None
-    assert client.machine.run("ls ~/.jingxiang/deploy") == "releases.json\n"
+    assert before in client.status()["kept"]
+    assert not client.is_locked
+
+
+def test_whoever_was_killed_with_no_version_running_leaves_one_that_the_next_one_starts(
+    client: Client, first: dict[str, Any], tunnel: str
+) -> None:
+    """In the middle of `recreate`, when the old one has ended."""
+    before = client.serving()
+    with client.changed("# killed too"), client.begin("--strategy", "recreate") as process:
+        wait_until(lambda: client.runs() not in ([f"jingxiang-{before}"], []))
+        process.kill()
+    assert client.deploy().code == 6
+    said = good(client.deploy("--break-lock"))
+    assert (client.serving(), client.runs()) == (said["version"], [f"jingxiang-{said['version']}"])
+    assert httpx.get(f"{tunnel}/readyz", trust_env=False).status_code == 200
+
+
+def test_whoever_is_ended_politely_has_the_old_one_serve_again(client: Client, tunnel: str) -> None:
+    before = client.serving()
+    with client.changed("# ended"), client.begin("--strategy", "recreate") as process:
+        wait_until(lambda: client.runs() not in ([f"jingxiang-{before}"], []))
+        process.terminate()
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    assert (client.runs(), client.is_locked) == ([f"jingxiang-{before}"], False)
+    assert (client.status()["state"], client.serving()) == ("ready", before)
+    assert httpx.get(f"{tunnel}/readyz", trust_env=False).status_code == 200
+
+
+def test_an_old_one_that_is_at_a_video_when_that_happens_makes_it_once_and_serves_on(
+    client: Client, tunnel: str, photo: Path
+) -> None:
+    before = client.serving()
+    numbers = [post(tunnel, photo.read_bytes(), seed=40 + each, steps=60) for each in range(6)]  # for a while
+    wait_until(lambda: job(tunnel, numbers[0])["step"] >= 1)
+    with client.changed("# ended too"), client.begin("--strategy", "recreate") as process:
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if "finishes 1 videos" in line:
+                process.send_signal(signal.SIGHUP)
+                break
+        said += process.communicate(timeout=120)[1]
+    assert process.returncode == 129, said
+    assert f"{before} ends first, and is started again then" in said
+    assert (client.runs(), client.is_locked) == ([f"jingxiang-{before}"], False)
+    assert httpx.get(f"{tunnel}/readyz", trust_env=False).status_code == 200
+    wait_until(lambda: all(job(tunnel, number)["state"] in ENDS for number in numbers), 120)
+    assert [job(tunnel, number)["state"] for number in numbers] == ["done"] * 6
+    made = [name for name in videos(client.machine) if name.endswith(".mp4") and name.partition(".")[0] in numbers]
+    assert len(made) == 6, "each exactly once"
+
+
+def test_a_connection_that_is_cut_while_nothing_runs_is_found_again(client: Client, first: dict[str, Any]) -> None:
+    before = client.serving()
+    with client.changed("# cut too"), client.begin("--strategy", "recreate") as process:
+        wait_until(lambda: client.runs() != [f"jingxiang-{before}"])
+        client.machine.cut()
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert client.serving() == json.loads(out)["version"] != before
+    assert client.runs() == [f"jingxiang-{client.serving()}"]
 
 
 def test_recreate_finishes_the_running_job_and_loses_none_that_waits(client: Client, tunnel: str, photo: Path) -> None:
@@ -362,8 +434,10 @@ def test_the_public_page_is_behind_tls_and_a_password_that_nobody_sees(
     with urllib.request.urlopen(asked, context=trusted, timeout=10) as answer:
         assert answer.status == 200
     seen = client.machine.run(
-        "docker ps -aq | xargs docker inspect; ps -ef; cat ~/.jingxiang/deploy/*.json; docker logs jingxiang-proxy 2>&1"
+        "docker ps -aq | xargs docker inspect; ps -ef; docker logs jingxiang-proxy 2>&1; "
+        f"cat {client.machine.data}/volumes/{container_plan.PROXY_DATA}/_data/{container_plan.RELEASES}"
     )
+    assert f'"version": "{said["version"]}"' in seen
     assert "correct horse" not in seen
     secret = f"{client.machine.data}/volumes/{container_plan.SECRETS}/_data/{container_plan.PASSWORDS}"
     assert client.machine.run(f"stat -c '%a %u' {secret}") == "600 65532\n"
@@ -513,4 +587,4 @@ def test_a_disk_that_gets_full_while_it_is_sent_is_said_and_nothing_is_left(clie
     assert (process.returncode, out) == (3, ""), err
     assert "the disk is full" in err
     assert client.machine.run("docker images -aq; docker ps -aq") == ""
-    assert client.machine.run("ls ~/.jingxiang/deploy") == ""
+    assert client.machine.run("docker volume ls -q") == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from jingxiang import proxy_plan
+from jingxiang import env_plan, proxy_plan
 from tests.peers import checkout, remote_machine
 from tests.peers.checkout import Change, Checkout, Done
 from tests.peers.crowd import ENDS, Crowd, job, post
@@ -36,6 +37,20 @@ class Client:
 
     def deploy(self, *more: str) -> Done:
         return self.tasks("deploy", TARGET, "--model", "smoke", "--profile", "cpu", "--engine", "venv", "--json", *more)
+
+    def begin(self, *more: str) -> subprocess.Popen[str]:
+        """A deployment that goes on beside the test."""
+        argv = [PYTHON, "tasks.py", "deploy", TARGET, "--model", "smoke", "--profile", "cpu", "--engine", "venv",
+                "--json", *more]  # fmt: skip
+        return subprocess.Popen(
+            argv, cwd=self.checkout.folder, env=self.checkout.environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def runs(self) -> list[str]:
+        """Versions of which a process runs."""
+        return [line.split("\t")[0] for line in self.machine.run(env_plan.VERSIONS).splitlines()
+                if line.split("\t")[3] == "runs"]  # fmt: skip
 
     def status(self) -> dict[str, Any]:
         return good(self.tasks("deploy-status", TARGET, "--json"))
@@ -133,9 +148,43 @@ def test_a_rollback_serves_the_one_before(client: Client, first: dict[str, Any])
 
 
 def test_what_dies_is_started_again(client: Client, tunnel: str) -> None:
-    version = client.status()["version"]
-    client.machine.run(f"kill -KILL $(cat {FOLDER}/versions/{version}/pid)")
+    folder = f"{FOLDER}/versions/{client.status()['version']}"
+    before = client.machine.run(f"cat {folder}/pid")
+    client.machine.run(f"kill -KILL {before}")
     wait_until(lambda: httpx.get(f"{tunnel}/readyz", trust_env=False, timeout=10).status_code == 200)
+    assert client.machine.run(f"cat {folder}/pid") != before
+
+
+@pytest.mark.parametrize("strategy", ["bluegreen", "recreate"])
+def test_a_connection_that_is_cut_while_switching_is_found_again(
+    client: Client, first: dict[str, Any], strategy: str
+) -> None:
+    before = client.status()["version"]
+    with client.changed(f"# cut in {strategy}"), client.begin("--strategy", strategy) as process:
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if line.startswith("install "):  # from now on versions are started and ended
+                break
+        wait_until(lambda: client.runs() not in ([], [before]))
+        client.machine.cut()
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, said + err
+    assert client.status()["version"] == json.loads(out)["version"] != before
+    assert client.runs() == [json.loads(out)["version"]]
+
+
+def test_whoever_is_ended_politely_has_the_old_one_serve_again(client: Client, tunnel: str) -> None:
+    before = client.status()["version"]
+    with client.changed("# ended"), client.begin("--strategy", "recreate") as process:
+        wait_until(lambda: client.runs() not in ([], [before]))
+        process.terminate()
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert client.runs() == [before]
+    assert httpx.get(f"{tunnel}/readyz", trust_env=False).status_code == 200
+    assert client.machine.run(f"ls {FOLDER}/held 2>/dev/null || true") == ""
 
 
 def test_destroy_keeps_pictures_and_videos_unless_told_otherwise(client: Client, first: dict[str, Any]) -> None:
