@@ -24,7 +24,7 @@ from jingxiang.compiled import MANIFEST, SHAPE, Artifact, Damaged, Key
 from jingxiang.errors import JingxiangError
 from jingxiang.models import ModelSpec
 
-__all__ = ["Artifact", "Damaged", "Key", "Shelf", "Unusable"]
+__all__ = ["Artifact", "Damaged", "Hindered", "Key", "Shelf", "Unusable", "forget_marks", "is_of_preset"]
 
 DRAFT, SCRATCH = "draft-", "scratch-"  # begin the names of what is being made, and of what one process runs things in
 ADOPTING = ".adopting"  # ends the name of the mark that a process holds while it loads an artifact
@@ -110,7 +110,7 @@ class Shelf:
         return list(found.values())
 
     def own(self) -> list[Artifact]:
-        """What our own folder holds, also what is left aside; the newest first."""
+        """What our own folder holds, also what is left aside; the newest first. Raises `OSError`."""
         return sorted(_on(self.folder), key=lambda each: (each.folder / MANIFEST).stat().st_mtime_ns, reverse=True)
 
     @contextlib.contextmanager

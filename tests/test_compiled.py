@@ -218,6 +218,7 @@ def test_a_part_runs_what_is_compiled_for_just_this_call_and_else_itself() -> No
     (RuntimeError("No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, 'g++')"), True),
     (RuntimeError("Failed to reload cache entry from disk"), True),
     (subprocess.CalledProcessError(1, ["gcc"]), True),
+    (torch.OutOfMemoryError("CUDA out of memory"), True),
     (AssertionError("libcuda.so cannot found!"), True),
     (AssertionError(), False),
     (ValueError("the model has no unet.mid_block"), False),

@@ -39,9 +39,9 @@ def test_what_a_killed_process_has_left_is_told_from_what_is_held(tmp_path: Path
     with held(lock):
         assert not is_left(lock)
     assert not is_left(lock), "it was removed"
-    killed = f"import os; from pathlib import Path; from jingxiang.file_lock import held; held(Path({str(lock)!r}))" \
-             ".__enter__(); os._exit(9)"  # fmt: skip
-    assert subprocess.run([sys.executable, "-c", killed], cwd=ROOT, check=False).returncode == 9
+    killed = "import os, sys; from pathlib import Path; from jingxiang.file_lock import held; " \
+             "lock = held(Path(sys.argv[1])); lock.__enter__(); os._exit(9)"  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", killed, str(lock)], cwd=ROOT, check=False).returncode == 9
     assert is_left(lock)
     assert lock.exists()
 

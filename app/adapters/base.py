@@ -290,7 +290,7 @@ class Diffusion(abc.ABC):
         try:
             loaded.adopt(artifact.key.digest, artifact.folder, scratch)
         except Exception as error:  # torch raises nearly anything for what it does not take
-            kind = Hindered if gauge.ran_out(error) or lacks_something(error) else Unusable
+            kind = Hindered if lacks_something(error) else Unusable
             raise kind(artifact.key, f"{type(error).__name__}: {error}") from error
         self._compiled = loaded
 

@@ -1,8 +1,8 @@
 """Compile the parts of a pipeline for one size of video: a file for each, which `compiled` loads.
 
 Each part is compiled in a process of its own, several at a time, with random weights: what is compiled knows their
-shapes only. A second process, which has nothing but the file, then runs it beside the part itself and compares: what
-does not give the same numbers, but for rounding, is not kept.
+shapes only. That then becomes another program, which has nothing but the file, runs it beside the part itself and
+compares: what does not give the same numbers, but for rounding, is not kept.
 
     python -m app.adapters.compiling make ORDER    compile what the file says, and become the other one
     python -m app.adapters.compiling check ORDER   run what was compiled
