@@ -130,9 +130,6 @@ def test_ctrl_c_brings_the_old_one_back_and_stays_ctrl_c() -> None:
     assert (site.leads, site.known["old"].runs) == ("old", True)
 
 
-DRAINING = Answer(503, {}, b'{"status": "draining", "running": 1}')
-
-
 def test_one_that_was_told_to_finish_is_not_led_to_but_started_again() -> None:
     """An interrupt comes while it is at its last video: it still runs then, but not for long."""
     site = MemorySite(old=Version(runs=True, ends_after=3), new=Version())
@@ -152,10 +149,23 @@ def test_one_that_was_told_to_finish_is_not_led_to_but_started_again() -> None:
     assert (site.leads, site.known["old"].runs, site.known["old"].settled) == ("old", True, True)
 
 
+def test_one_that_was_to_be_told_but_was_not_is_led_to_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interrupt comes before the word does."""
+    monkeypatch.setattr(rollout, "HEARD_S", 0.0)
+    site = MemorySite(old=running(), new=Version())
+
+    def interrupted(version: str) -> None:
+        raise KeyboardInterrupt
+
+    site.finish = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        roll(site, step(), RECREATE)
+    assert (site.done, site.leads, site.known["old"].runs) == (["lead old", "end new"], "old", True)
+
+
 def test_one_that_somebody_else_has_told_is_not_told_again() -> None:
     """A second time would end it at once."""
-    site = MemorySite(old=Version(runs=True, finishes=True, ends_after=2, answers=[DRAINING]), new=Version(code=1))
-    site.known["old"].answers += [READY]
+    site = MemorySite(old=Version(runs=True, finishes=True, ends_after=2), new=Version(code=1))
     failed(site, RECREATE)
     assert site.done == ["start new", "end new", "start old", "lead old"]
 

@@ -17,11 +17,11 @@ from jingxiang.host_check import Need
 from jingxiang.host_facts import Facts
 from jingxiang.remotes import rollout
 from jingxiang.remotes.base import Choice, Images
-from jingxiang.remotes.ssh import Answer, Connection, Login, Unreachable
+from jingxiang.remotes.ssh import Connection, Login, Unreachable
 from jingxiang.remotes.ssh_host import Brought, Fronts, HostSite, Looked, NotAnswered, SshHost
 from jingxiang.remotes.ssh_host import Version as Listed
 from tests.peers.images import Versions
-from tests.peers.memory_site import READY, MemorySite, Version
+from tests.peers.memory_site import MemorySite, Version
 
 PRESENT = Front(7860)
 CARD = "NVIDIA L20, 550.90.07, 46068, {free}, 8.9"
@@ -178,8 +178,7 @@ def test_one_that_serves_already_comes_back_where_it_was_when_it_cannot_be_led_t
 
 def test_one_that_serves_already_and_was_told_to_end_is_started_again() -> None:
     """By somebody who was cut off in the middle of `recreate`."""
-    draining = Answer(503, {}, b'{"status": "draining", "running": 1}')
-    site = Site(same=Version(runs=True, finishes=True, ends_after=3, answers=[draining, draining, READY]))
+    site = Site(same=Version(runs=True, finishes=True, ends_after=3))
     assert deploy(Host(site)).version == "same"
     assert site.done == ["start same", "lead same", "note", "tidy"]
     assert site.known["same"].runs

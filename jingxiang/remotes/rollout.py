@@ -19,6 +19,8 @@ from jingxiang.language import tr
 from jingxiang.redaction import redact
 from jingxiang.remotes.ssh import Answer, Unreachable
 
+READY = 200  # what /readyz says of one that takes jobs
+HEARD_S = 3.0  # until one that was told to end says that it does; the app takes a tenth of a second
 TIMES = 2  # that it has to say so in a row
 LOOK_S = 0.3
 SWITCH_S = 15.0
@@ -158,7 +160,7 @@ def wait_ready(site: Site, version: str, ready_s: float) -> None:
             reason = tr("it ended with exit code {code} after {seconds:.0f} s", code=life.code, seconds=seconds)
             raise Failed(reason, site.words(version))
         answer = site.readiness(version)
-        good = good + 1 if answer.status == 200 else 0
+        good = good + 1 if answer.status == READY else 0
         said = _reason(answer) or said
         if seconds > ready_s and not good:
             text = tr("it was not ready within {seconds:.0f} s", seconds=ready_s)
@@ -240,7 +242,7 @@ def _undo(site: Site, step: Step, error: BaseException, *, is_told: bool = False
 
 def _back(site: Site, step: Step, *, is_told: bool) -> None:
     if step.old and site.life(step.old).runs:
-        if not (is_told or is_finishing(site.readiness(step.old))):
+        if not _ends(site, step.old, is_told=is_told):
             site.lead(step.old)
             _discard(site, step)
             return
@@ -252,6 +254,20 @@ def _back(site: Site, step: Step, *, is_told: bool) -> None:
         site.lead(step.old)
         wait_ready(site, step.old, max(step.ready_s, RESTORE_S))
         site.settle(step.old)
+
+
+def _ends(site: Site, version: str, *, is_told: bool) -> bool:
+    """Whether one that runs is about to end. The word may have been cut off on its way: one that still takes jobs a
+    while after that has not got it."""
+    begun = time.monotonic()
+    while site.life(version).runs:
+        answer = site.readiness(version)
+        if is_finishing(answer) or not is_told:
+            return is_finishing(answer)
+        if time.monotonic() - begun > HEARD_S:
+            return answer.status != READY
+        time.sleep(LOOK_S)
+    return True
 
 
 def _discard(site: Site, step: Step) -> None:

@@ -346,14 +346,10 @@ def test_an_old_one_that_is_at_a_video_when_that_happens_makes_it_once_and_serve
     numbers = [post(tunnel, photo.read_bytes(), seed=40 + each, steps=60) for each in range(6)]  # for a while
     wait_until(lambda: job(tunnel, numbers[0])["step"] >= 1)
     with client.changed("# ended too"), client.begin("--strategy", "recreate") as process:
-        assert process.stderr is not None
-        said = ""
-        for line in process.stderr:
-            said += line
-            if "finishes 1 videos" in line:
-                process.send_signal(signal.SIGHUP)
-                break
-        said += process.communicate(timeout=120)[1]
+        ready = f"{tunnel}/readyz"
+        wait_until(lambda: httpx.get(ready, trust_env=False, timeout=10).json().get("status") == "draining")
+        process.send_signal(signal.SIGHUP)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 129, said
     assert f"{before} ends first, and is started again then" in said
     assert (client.runs(), client.is_locked) == ([f"jingxiang-{before}"], False)

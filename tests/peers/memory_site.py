@@ -9,6 +9,7 @@ from jingxiang.remotes.rollout import Life
 from jingxiang.remotes.ssh import Answer
 
 READY = Answer(200, {}, b'{"status": "ready", "running": 0, "queued": 0}')
+DRAINING = Answer(503, {}, b'{"status": "draining", "running": 1}')
 LOADING = Answer(503, {}, b'{"status": "loading", "reason": "no weights"}')
 
 
@@ -46,6 +47,8 @@ class MemorySite:
         return Life(found.runs, found.code)
 
     def readiness(self, version: str) -> Answer:
+        if self.known[version].finishes:
+            return DRAINING
         answers = self.known[version].answers
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
