@@ -238,7 +238,7 @@ def test_sigterm_without_a_video_stops_soon_although_a_page_is_open(models: Path
         ready(app)
         with open_heartbeat(app):
             app.process.send_signal(signal.SIGTERM)
-            assert stops(app, 3) == 0
+            assert stops(app, 10) == 0
         assert LOADED.fullmatch(app.log.read_text())
 
 
