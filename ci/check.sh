@@ -17,7 +17,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 packages=(
   "git git" "ca-certificates" "fonts-noto-cjk" "libatomic1" "docker.io dockerd" "docker-cli docker" "iptables iptables"
   "docker-registry docker-registry" "openssh-server sshd" "iproute2 ip" "mount mount" "btrfs-progs" "xfsprogs" "e2fsprogs mkfs.ext4"
-  "openssl openssl" "curl curl" "gnupg gpg" "tinyproxy tinyproxy" "mmdebstrap mmdebstrap" "postgresql" "patchelf patchelf"
+  "openssl openssl" "curl curl" "gnupg gpg" "g++ g++" "tinyproxy tinyproxy" "mmdebstrap mmdebstrap" "postgresql" "patchelf patchelf"
   "podman podman" "catatonit" "netavark" "aardvark-dns" "golang-go go" "golang-github-modern-go-reflect2-dev" "etcd-server etcd"
 )
 policy=/usr/sbin/policy-rc.d
@@ -143,6 +143,8 @@ look() {
   hash -r
   find_python || missing+=(python3 python3-venv)
   python3.11 -c '' 2>/dev/null || missing+=(python3.11 python3.11-venv) # what the environments are locked for
+  python3.11 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null ||
+    missing+=(libpython3.11-dev)
   find_browser || missing+=(chromium)
   for line in "${packages[@]}"; do
     read -r package command <<<"$line"

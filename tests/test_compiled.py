@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -21,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from app.adapters import compiled
 from app.adapters.compiled import Code, Compiled
+from tests.peers import system
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -289,10 +289,9 @@ print(len(programs))
 """
 
 
-@pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("clang")), reason="there is no C compiler")
 def test_what_triton_has_compiled_is_found_where_there_are_no_programs(tmp_path: Path) -> None:
     """As in an image, which has neither a compiler nor `file`, by whose answer Triton names it."""
-    pytest.importorskip("triton", reason="Triton is for Linux")
+    system.compiler()
     teller = tmp_path / "bin" / "file"
     teller.parent.mkdir()
     teller.write_text("#!/bin/sh\necho ELF 64-bit LSB pie executable\n")

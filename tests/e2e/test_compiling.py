@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from app.adapters import compiled, compiling
 from app.adapters.base import Diffusion, Made, Request
 from app.artifacts import Shelf
 from jingxiang import models as catalog
+from tests.peers import system
 
-pytestmark = [
-    pytest.mark.e2e, pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler"),
-]  # fmt: skip
+pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parent.parent.parent
 SPEC = catalog.load(ROOT / catalog.FILE).model("smoke")
 FAST = SPEC.preset("fast")
@@ -29,6 +27,7 @@ PART = "unet.transformer_in"  # each takes a minute
 def test_a_part_that_was_compiled_gives_the_same_video(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    system.compiler()
     every = compiled.parts
     monkeypatch.setattr(compiled, "parts", lambda pipe: {PART: every(pipe)[PART]})
     monkeypatch.setenv("JINGXIANG_COMPILE", "always")

@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -33,6 +34,12 @@ def require(condition: object, reason: str) -> None:
     """Skip the test unless the condition holds; where everything must be there, fail it."""
     if not condition:
         _missing(reason)
+
+
+def compiler() -> None:
+    """What torch and Triton compile their own programs with."""
+    found = shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").is_file()
+    require(found, "no C++ compiler, or no Python.h: apt-get install g++ libpython3.11-dev")
 
 
 def browser() -> str:
