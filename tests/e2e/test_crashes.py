@@ -60,12 +60,13 @@ def test_a_worker_that_hangs_is_buried_and_lives_on(models: Path, tmp_path: Path
     """
     with serving(models, tmp_path) as app:
         app.wait_until_ready()
-        number = app.post(photo, steps=60).json()["id"]
+        hangs = worker(app)  # to look for it takes a while, in which a video may be done
+        number = app.post(photo, steps=100).json()["id"]
         app.running(number, step=3)
-        worker(app).suspend()
+        hangs.suspend()
         wait_for(lambda: app.job(number)["state"] == "queued", 60)
         assert status(app) != "ready"
-        worker(app).resume()
+        hangs.resume()
         assert app.ended(number)["state"] == "done"
         wait_for(lambda: status(app) == "ready")
         assert [path.name for path in (app.outputs / "videos").glob("*.mp4")] == [f"{number}.2.mp4"]
