@@ -305,28 +305,33 @@ def build_image(
     )
 
 
+ASKED = {  # of a deployment, and of a check before one
+    "target": TARGET,
+    "model": MODEL,
+    "profile": TARGET_PROFILE,
+    "transfer": TRANSFER,
+    "registry": REGISTRY,
+    "port": PORT,
+    "public": PUBLIC,
+    "domain": DOMAIN,
+    "password-file": PASSWORDS,
+    "json": JSON,
+}
+
+
 @task(
     positional=["target"],
     help={
-        "target": TARGET,
-        "model": MODEL,
-        "profile": TARGET_PROFILE,
+        **ASKED,
         "engine": ENGINE,
         "base": BASE,
         "mirror": MIRROR,
         "plan": "only say what would be done",
         "strategy": "bluegreen (both versions at once, no gap), recreate (one after the other), or auto: by what the "
         "GPU has free (default: auto)",
-        "transfer": TRANSFER,
-        "registry": REGISTRY,
-        "port": PORT,
-        "public": PUBLIC,
-        "domain": DOMAIN,
-        "password-file": PASSWORDS,
         "timeout": READY_S,
         "break-lock": BREAK_LOCK,
         "yes": "do not ask before something that costs money",
-        "json": JSON,
     },
 )
 def deploy(
@@ -357,21 +362,7 @@ def deploy(
     deploy(target, Source(here(), model, profile, engine, base, mirror), asked, plan=plan, as_json=json)
 
 
-@task(
-    positional=["target"],
-    help={
-        "target": TARGET,
-        "model": MODEL,
-        "profile": TARGET_PROFILE,
-        "transfer": TRANSFER,
-        "registry": REGISTRY,
-        "port": PORT,
-        "public": PUBLIC,
-        "domain": DOMAIN,
-        "password-file": PASSWORDS,
-        "json": JSON,
-    },
-)
+@task(positional=["target"], help=ASKED)
 def deploy_check(
     _: Context,
     target: str,

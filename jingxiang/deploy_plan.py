@@ -20,6 +20,7 @@ BLUE_GREEN, RECREATE = "bluegreen", "recreate"
 REGISTRY, SSH = "registry", "ssh"
 STRATEGIES, TRANSFERS = (AUTO, BLUE_GREEN, RECREATE), (AUTO, REGISTRY, SSH)
 PORTS = range(1, 1 << 16)
+PAGE, TLS = 7860, 443  # where a page is unless a port is asked for; TLS: a public one
 # It goes into the configuration of the proxy: letters, digits and hyphens, in parts with dots between them.
 DOMAIN = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 # What `deploy` and its kin exit with besides 0 and 1.

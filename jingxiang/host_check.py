@@ -230,7 +230,10 @@ def _ports(found: Facts, order: Order) -> Iterator[Finding]:
         owner = found.port_owners.get(port)
         if owner and port not in ours:
             text = tr("{port} is taken by {owner}", port=port, owner=owner)
-            yield Finding("port", PROBLEM, text, tr("--port with another number"))
+            fix = tr("--port with another number") if port == order.front.port else tr(
+                "end that program, or leave out --domain: a public certificate needs port {port}", port=port
+            )  # fmt: skip
+            yield Finding("port", PROBLEM, text, fix)
         else:
             yield Finding("port", OK, str(port))
 

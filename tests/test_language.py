@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -60,6 +60,8 @@ def constants(tree: ast.Module) -> dict[str, object]:
 def task_texts(tree: ast.Module) -> set[str]:
     """What `invoke --list` and `--help` show: each task's docstring and the help of its flags."""
     named = constants(tree)
+    assigned = (each for each in tree.body if isinstance(each, ast.Assign))
+    shared = {name.id: each.value for each in assigned for name in each.targets if isinstance(name, ast.Name)}
     texts = set()
     for body in ast.walk(tree):
         if not isinstance(body, ast.FunctionDef):
@@ -68,10 +70,20 @@ def task_texts(tree: ast.Module) -> set[str]:
             assert isinstance(decorator, ast.Call)
             texts.add(ast.get_docstring(body, clean=False) or "")
             helps = next((keyword.value for keyword in decorator.keywords if keyword.arg == "help"), ast.Dict([], []))
-            assert isinstance(helps, ast.Dict)
-            for value in helps.values:
-                texts.add(str(named[value.id] if isinstance(value, ast.Name) else ast.literal_eval(value)))
+            texts |= set(help_texts(helps, named, shared))
     return texts
+
+
+def help_texts(helps: ast.expr, named: Mapping[str, object], shared: Mapping[str, ast.expr]) -> Iterator[str]:
+    """The values of a dictionary of help, which may be a shared one, or begin with it."""
+    if isinstance(helps, ast.Name):
+        helps = shared[helps.id]
+    assert isinstance(helps, ast.Dict)
+    for key, value in zip(helps.keys, helps.values, strict=True):
+        if key is None:
+            yield from help_texts(value, named, shared)
+        else:
+            yield str(named[value.id] if isinstance(value, ast.Name) else ast.literal_eval(value))
 
 
 def toolkit_texts() -> set[str]:

@@ -22,7 +22,7 @@ from jingxiang import (
 )
 from jingxiang.commands import build_image, bundle, engines, image_parts
 from jingxiang.commands.image_parts import Recipe
-from jingxiang.deploy_plan import AUTO, Deployed, Front, NotReady, Order, Status, has_problem
+from jingxiang.deploy_plan import AUTO, PAGE, TLS, Deployed, Front, NotReady, Order, Status, has_problem
 from jingxiang.digest import short
 from jingxiang.errors import UsageError
 from jingxiang.gpu import Gpus
@@ -34,7 +34,6 @@ from jingxiang.remotes.base import Choice, Pack, Remote
 from jingxiang.sinks.base import Sink
 
 ALLOCATOR = 1.9  # times the memory that a model computes with is what it takes at most, see `models.Memory.peak_bytes`
-PAGE, TLS = 7860, 443
 TOOLS = ("tasks.py", "mirrors.toml", "envs", "docker")  # what `setup` needs besides the code
 
 

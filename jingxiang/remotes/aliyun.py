@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from jingxiang import console
-from jingxiang.deploy_plan import BAD_CHECK, DOWN, LOCKED, RESTORED, Deployed, DeployError, NotReady, Order, Status
+from jingxiang.deploy_plan import (
+    BAD_CHECK,
+    DOWN,
+    LOCKED,
+    RESTORED,
+    Deployed,
+    DeployError,
+    NotReady,
+    Order,
+    Status,
+    command,
+)
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.findings import OK, PROBLEM, Finding
 from jingxiang.language import tr
@@ -229,7 +239,7 @@ class Aliyun:
 
     @property
     def _destruction(self) -> str:
-        return f"python3 tasks.py deploy-destroy {shlex.quote(self.address)} --volumes"
+        return command("deploy-destroy", self.address, "--volumes")
 
     @property
     def _name(self) -> str:
@@ -260,7 +270,7 @@ class Aliyun:
         if error.kind == "lost":
             text = tr("whether the instance was made is not known, and if so it costs money: {reason}", reason=text)
             return DeployError(DOWN, f"{self.address}: {text}", (
-                f"python3 tasks.py deploy-status {shlex.quote(self.address)}", self._destruction,
+                command("deploy-status", self.address), self._destruction,
             ))  # fmt: skip
         known = {
             "image": tr("no image with NVIDIA's driver was found for {type}: image=ID", type=text),

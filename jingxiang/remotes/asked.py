@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jingxiang import passwords
-from jingxiang.deploy_plan import AUTO, SSH, Order
+from jingxiang.deploy_plan import AUTO, PAGE, SSH, TLS, Order
 from jingxiang.errors import UsageError
 from jingxiang.findings import NOTE, PROBLEM, Finding
 from jingxiang.language import tr
-
-PORTS = (7860, 443)  # what --port is if nobody says
 
 
 def logins(order: Order) -> Iterator[Finding]:
@@ -28,7 +26,7 @@ def unheeded(order: Order, *flags: str) -> Iterator[Finding]:
         "--strategy": order.strategy != AUTO,
         "--transfer": order.transfer == SSH,
         "--registry": bool(order.registry),
-        "--port": order.front.port not in PORTS,
+        "--port": order.front.port not in (PAGE, TLS),
     }
     if found := [flag for flag in flags if given[flag]]:
         yield Finding("flags", NOTE, tr("of no use with this target: {flags}", flags=", ".join(found)))

@@ -21,6 +21,7 @@ from jingxiang.deploy_plan import (
     Order,
     Release,
     Status,
+    command,
     has_problem,
 )
 from jingxiang.digest import short
@@ -248,8 +249,7 @@ class Kubernetes:
         elif count := queue["queued"] + queue["running"]:
             text = tr("{count} jobs wait or run in the queue of the other number of cards, and would stay behind",
                       count=count)  # fmt: skip
-            command = f"python3 tasks.py deploy-status {shlex.quote(self.address)}"
-            fix = tr("wait for their end: {command}", command=command)
+            fix = tr("wait for their end: {command}", command=command("deploy-status", self.address))
             yield Finding("queue", PROBLEM, text, fix)
 
     # Talking
@@ -318,7 +318,7 @@ class Kubernetes:
         text = "\n       ".join([tr("the new version is not healthy: {reason}", reason=_reason(failed)), *lines])
         code, end = _serves(undone)
         return DeployError(code, f"{text}\n       {end}", (
-            f"python3 tasks.py deploy-logs {shlex.quote(self.address)} --failed",
+            command("deploy-logs", self.address, "--failed"),
         ))  # fmt: skip
 
     def _deployed(self, order: Order, version: str, strategy: str) -> Deployed:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 
 from jingxiang import console
-from jingxiang.deploy_plan import BAD_CHECK, DeployError, Order
+from jingxiang.deploy_plan import BAD_CHECK, DeployError, Order, command
 from jingxiang.language import tr
 
 
@@ -15,7 +14,7 @@ def agreed(order: Order, address: str, text: str) -> None:
     console.line("price", text)
     if order.agrees:
         return
-    hint = (f"python3 tasks.py deploy {shlex.quote(address)} --yes",)
+    hint = (command("deploy", address, "--yes"),)
     if not sys.stdin.isatty():
         raise DeployError(BAD_CHECK, tr("{address}: this costs money: --yes agrees to it", address=address), hint)
     console.line("ask", tr("go on? [y/N]"))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jingxiang import console, findings, models, passwords, sky_task, weights
-from jingxiang.deploy_plan import DOWN, RESTORED, Deployed, DeployError, NotReady, Order, Status, has_problem
+from jingxiang.deploy_plan import DOWN, RESTORED, Deployed, DeployError, NotReady, Order, Status, command, has_problem
 from jingxiang.errors import JingxiangError, UsageError
 from jingxiang.findings import NOTE, OK, PROBLEM, Finding
 from jingxiang.gpu import Gpu, Gpus
@@ -141,13 +140,8 @@ class Sky:
         )  # fmt: skip
 
     @property
-    def _quoted(self) -> str:
-        return shlex.quote(self.address)
-
-    @property
     def _destruction(self) -> str:
-        volumes = "" if self.target.media else " --volumes"
-        return f"python3 tasks.py deploy-destroy {self._quoted}{volumes}"
+        return command("deploy-destroy", self.address, *([] if self.target.media else ["--volumes"]))
 
     @property
     def _sdk(self) -> Sdk:
@@ -180,7 +174,7 @@ class Sky:
             code, end = PARTLY, tr("it serves all the same, with the replicas that are ready")
         else:
             code, end = DOWN, tr("nothing is serving; its machines still cost money")
-        return DeployError(code, f"{text}\n       {end}", (f"python3 tasks.py deploy-logs {self._quoted}",
+        return DeployError(code, f"{text}\n       {end}", (command("deploy-logs", self.address),
                                                           self._destruction))  # fmt: skip
 
 
@@ -191,5 +185,5 @@ def _licence(service: Service) -> Iterator[Finding]:
         licence = spec.weights.licence
         text = tr("{model}: its licence has conditions: {name}, {url}", model=spec.name, name=licence.name,
                   url=licence.url)  # fmt: skip
-        command = f"python3 tasks.py fetch {spec.name} --accept-license"
-        yield Finding("licence", PROBLEM, text, tr("read it; if you accept it: {command}", command=command))
+        fix = f"python3 tasks.py fetch {spec.name} --accept-license"
+        yield Finding("licence", PROBLEM, text, tr("read it; if you accept it: {command}", command=fix))
