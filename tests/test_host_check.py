@@ -227,7 +227,9 @@ def test_with_a_domain_port_80_is_taken_too() -> None:
     named = Order(front=Front(443, public=True, domain="a.example.com"), passwords=Path("passwords"))
     assert host_check.ports(named.front) == [443, 80]
     taken = 'LISTEN 0 511 *:80 *:* users:(("nginx",pid=7,fd=6))'
-    assert found(order=named, ports=taken)["port"].text == "80 is taken by nginx (7)"
+    finding = found(order=named, ports=taken)["port"]
+    assert finding.text == "80 is taken by nginx (7)"
+    assert finding.fix == "end that program, or leave out --domain: a public certificate needs port 80"
     both = PROXY.replace("127.0.0.1:7860->8080/tcp", "0.0.0.0:443->8443/tcp, 0.0.0.0:80->8080/tcp")
     assert found(order=named, ports=taken, ours=both)["port"].state == OK
 
