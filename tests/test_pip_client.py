@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pip
 import pytest
 
 from jingxiang import pip_client
 from jingxiang.process import ProcessFailed
+from tests.peers import system
 from tests.peers.mirror import serving
 from tests.peers.wheels import wheel
 
@@ -33,7 +33,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a virtual environment with our own pip in it: `venv` itself takes four seconds to put one there."""
     folder = tmp_path_factory.mktemp("venv")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    shutil.copytree(Path(pip.__file__).parent, next(folder.glob("lib/python*/site-packages")) / "pip")
+    shutil.copytree(system.pip_package(), next(folder.glob("lib/python*/site-packages")) / "pip")
     return folder / "bin" / "python"
 
 

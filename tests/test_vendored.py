@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pip
 import pytest
 
 from jingxiang import vendored
@@ -30,7 +29,7 @@ def test_what_is_installed_comes_first() -> None:
 
 
 def test_what_is_not_installed_comes_from_the_pip_that_is(tmp_path: Path) -> None:
-    (tmp_path / "pip").symlink_to(Path(pip.__file__).parent)
+    (tmp_path / "pip").symlink_to(system.pip_package())
     code = "found = vendored.module('tomli'); print(found.__name__, found.__file__)"
     assert bare(sys.executable, code, tmp_path) == f"pip._vendor.tomli {tmp_path}/pip/_vendor/tomli/__init__.py\n"
 

@@ -17,11 +17,7 @@ from app.artifacts import Shelf
 from jingxiang import models as catalog
 from tests.peers import system
 
-pytestmark = [
-    pytest.mark.e2e,
-    # torch imports setuptools, and that what Debian's Python warns of
-    pytest.mark.filterwarnings("ignore:The distutils package is deprecated:DeprecationWarning"),
-]
+pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parent.parent.parent
 SPEC = catalog.load(ROOT / catalog.FILE).model("smoke")
 FAST = SPEC.preset("fast")

@@ -7,6 +7,7 @@ all of it, JINGXIANG_TEST_STRICT=1 makes that a failure: nothing is skipped ther
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import os
 import shutil
 import socket
@@ -88,6 +89,11 @@ def pythons() -> dict[str, Path]:
     """A Python of each version from 3.6 to 3.14 that this machine has, by version; each has been run."""
     found = ((version, _python(version)) for version in PYTHONS)
     return {version: path for version, path in found if path}
+
+
+def pip_package() -> Path:
+    """The folder of this Python's pip, which is not imported: then setuptools could not be any more in this process."""
+    return Path(str(importlib.metadata.distribution("pip").locate_file("pip")))
 
 
 def without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
