@@ -23,6 +23,7 @@ aten = torch.ops.aten
 MOST_FRAMES = 32  # that `kernels.short_attention` takes
 NAMESPACE = "jingxiang"  # of our kernels
 FORCE = torch.ops.prims.inductor_force_stride_order.default
+THERE = (FORCE, aten.scaled_dot_product_attention.default)  # what these give is in memory, as it is read
 ALIGNED = 8  # numbers of 16 bits
 VIEWS = (aten.view.default, aten.reshape.default, aten.transpose.int)
 SHAPES = (*VIEWS, aten.permute.default, aten.unsqueeze.default, aten.squeeze.dim)
@@ -66,7 +67,7 @@ def channels_last(graph: Graph) -> int:
 
 
 def nothing(graph: Graph) -> int:
-    """What neither changes values nor where they lie: divided by one, or dropped out of while nobody trains."""
+    """What changes nothing: division by one, a type that values have already, dropping out while nobody trains."""
     found = 0
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target is not aten.contiguous.default and _is_nothing(node):
@@ -95,15 +96,29 @@ def one_projection(graph: Graph) -> int:
 
 
 def one_key(graph: Graph) -> int:
-    """Attention to a single key gives its value, whatever is asked: Stable Video Diffusion's to its picture."""
+    """Attention to a single key gives its value, whatever is asked: Stable Video Diffusion's to its picture.
+
+    So does the linear layer after it, which then has a single row to multiply.
+    """
     found = 0
     for node in _calls(graph, aten.scaled_dot_product_attention.default):
         query, key, value = node.args[:3]
-        if _shape(key)[2] == 1 and _plain(node):
-            with graph.inserting_before(node):
-                new = graph.call_function(aten.expand.default, (value, list(_shape(query))))
-            _replace(node, new)
-            found += 1
+        if _shape(key)[2] != 1 or not _plain(node):
+            continue
+        last, (queries, heads, _, size) = _after(node), _shape(query)
+        after = next(iter(last.users)) if last and len(last.users) == 1 else None
+        is_linear = after is not None and after.target is aten.linear.default and after.args[0] is last
+        end = after if is_linear and len(_shape(after)) == 3 else node
+        with graph.inserting_before(end):
+            new = value
+            if end is not node:
+                new = graph.call_function(aten.transpose.int, (new, 1, 2))
+                new = graph.call_function(aten.reshape.default, (new, [queries, heads * size]))
+                new = graph.call_function(aten.linear.default, (new, *end.args[1:]))
+                new = graph.call_function(aten.unsqueeze.default, (new, 1))
+            new = graph.call_function(aten.expand.default, (new, list(_shape(end))))
+        _replace(end, new)
+        found += 1
     return found
 
 
@@ -239,7 +254,7 @@ def once(graph: Graph) -> int:
         if node.op != "call_function" or getattr(node.target, "namespace", "") != NAMESPACE:
             continue
         for base in {_base(each) for each in node.all_input_nodes}:
-            if base.op != "call_function" or base.target is FORCE or getattr(base.target, "namespace", "") == NAMESPACE:
+            if base.op != "call_function" or base.target in THERE or getattr(base.target, "namespace", "") == NAMESPACE:
                 continue
             with graph.inserting_after(base):
                 strides = _strides(_shape(base), channels_last=base.target is not aten.contiguous.default)
@@ -250,7 +265,7 @@ def once(graph: Graph) -> int:
     return found
 
 
-RULES: tuple[Rule, ...] = (nothing, channels_last, one_projection, one_key)
+RULES: tuple[Rule, ...] = (nothing, channels_last, one_key, one_projection)
 KERNEL_RULES: tuple[Rule, ...] = (frames_in_place, short_attention, temporal_conv, geglu, added, group_norm, once)
 
 
@@ -441,6 +456,8 @@ def _is_nothing(node: Node) -> bool:
         return node.args[2] is False
     if node.target is aten.contiguous.default:
         return len(node.args) == 1 and not node.kwargs
+    if node.target is aten.to.dtype:
+        return len(node.args) == 2 and node.args[0].meta["val"].dtype is node.args[1]
     return node.target in (aten.div.Tensor, aten.mul.Tensor) and node.args[1] == 1
 
 
