@@ -18,12 +18,12 @@ TILE = 64  # channels that a program of a norm works on, and half as many positi
 # For the moments of a norm: positions and channels that a program reads at a time.
 MOMENTS = {"P": 32, "C": 64, "STAGES": 3, "num_warps": 4}
 PROGRAMS = 1024  # enough for every card to be busy
-# Of a matrix product: rows, columns and what is summed over at a time, and how many rows of tiles share what they read.
+# Of a matrix product, tile by tile: rows, and columns and what is summed over at a time; how many rows of tiles share
+# what they read; programs, for the 132 multiprocessors of an H100.
 ROWS_OF_PRODUCT = 128
-PRODUCT = {"N": 128, "K": 64, "GROUP": 8}
-GATED_PRODUCT = {"N": 64, "K": 64, "GROUP": 8}
-LAUNCH = {"num_warps": 8, "num_stages": 3}
-PROGRAMS_OF_PRODUCT = 264  # two for each multiprocessor of an H100
+NARROW = {"N": 64, "K": 64, "GROUP": 8, "PROGRAMS": 264, "num_warps": 4, "num_stages": 3}
+WIDE = {"N": 128, "K": 64, "GROUP": 8, "PROGRAMS": 132, "num_warps": 8, "num_stages": 3}
+GATES = {"N": 64, "K": 64, "GROUP": 8, "PROGRAMS": 132, "num_warps": 8, "num_stages": 3}
 
 
 @triton_op("jingxiang::short_attention", mutates_args=())
@@ -214,16 +214,7 @@ def temporal_conv(
     channels after it); `added` has that shape, too. What cuDNN has for that either copies to another layout and back,
     or is half as fast.
     """
-    values, weight = values.contiguous(), weight.contiguous()
-    videos, frames, pixels, channels = values.shape
-    width, taps, _ = weight.shape
-    out = values.new_empty((videos, frames, pixels, width))
-    at_frames, at_pixels = _tile_of(frames, pixels)
-    wrap_triton(_product)[(PROGRAMS_OF_PRODUCT,)](
-        values, weight, bias, added, out, videos, frames, pixels, TAPS=taps, CHANNELS=channels, WIDTH=width,
-        AT_FRAMES=at_frames, AT_PIXELS=at_pixels, ADDED=added is not None, GATED=False, **PRODUCT, **LAUNCH,
-    )  # fmt: skip
-    return out
+    return _made(values, weight, bias, added, gated=False)
 
 
 @temporal_conv.register_fake
@@ -239,15 +230,7 @@ def geglu(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tor
 
     Takes shapes (rows, channels) and (2 * width, channels), gives (rows, width).
     """
-    values, weight = values.contiguous(), weight.contiguous()
-    rows, channels = values.shape
-    width = weight.shape[0] // 2
-    out = values.new_empty((rows, width))
-    wrap_triton(_product)[(PROGRAMS_OF_PRODUCT,)](
-        values, weight, bias, None, out, 1, 1, rows, TAPS=1, CHANNELS=channels, WIDTH=width, AT_FRAMES=1,
-        AT_PIXELS=ROWS_OF_PRODUCT, ADDED=False, GATED=True, **GATED_PRODUCT, **LAUNCH,
-    )  # fmt: skip
-    return out
+    return _made(values[None, None], weight[:, None], bias, None, gated=True)[0, 0]
 
 
 @geglu.register_fake
@@ -261,15 +244,7 @@ def linear_added(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor,
 
     Takes shapes (rows, channels), (width, channels) and (rows, width), gives (rows, width).
     """
-    values, weight, added = values.contiguous(), weight.contiguous(), added.contiguous()
-    rows, channels = values.shape
-    width = weight.shape[0]
-    out = values.new_empty((rows, width))
-    wrap_triton(_product)[(PROGRAMS_OF_PRODUCT,)](
-        values, weight, bias, added, out, 1, 1, rows, TAPS=1, CHANNELS=channels, WIDTH=width, AT_FRAMES=1,
-        AT_PIXELS=ROWS_OF_PRODUCT, ADDED=True, GATED=False, **PRODUCT, **LAUNCH,
-    )  # fmt: skip
-    return out
+    return _made(values[None, None], weight[:, None], bias, added[None, None], gated=False)[0, 0]
 
 
 @linear_added.register_fake
@@ -345,6 +320,24 @@ def _product(
         if ADDED:
             total += other.load([video, frame, pixel, column]).reshape(M, N).to(tl.float32)
         target.store([video, frame, pixel, column], total.to(out.dtype.element_ty).reshape(1, AT_FRAMES, AT_PIXELS, N))
+
+
+def _made(
+    values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, added: torch.Tensor | None, *, gated: bool
+) -> torch.Tensor:
+    values, weight = values.contiguous(), weight.contiguous()
+    videos, frames, pixels, channels = values.shape
+    full, taps, _ = weight.shape
+    width = full // 2 if gated else full
+    out = values.new_empty((videos, frames, pixels, width))
+    at_frames, at_pixels = _tile_of(frames, pixels)
+    settings = dict(GATES if gated else NARROW if width % WIDE["N"] else WIDE)
+    wrap_triton(_product)[(settings.pop("PROGRAMS"),)](
+        values, weight, bias, added if added is None else added.contiguous(), out, videos, frames, pixels, TAPS=taps,
+        CHANNELS=channels, WIDTH=width, AT_FRAMES=at_frames, AT_PIXELS=at_pixels, ADDED=added is not None, GATED=gated,
+        **settings,
+    )  # fmt: skip
+    return out
 
 
 def _tile_of(frames: int, pixels: int) -> tuple[int, int]:

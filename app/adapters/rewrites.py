@@ -105,10 +105,8 @@ def one_key(graph: Graph) -> int:
         query, key, value = node.args[:3]
         if _shape(key)[2] != 1 or not _plain(node):
             continue
-        last, (queries, heads, _, size) = _after(node), _shape(query)
-        after = next(iter(last.users)) if last and len(last.users) == 1 else None
-        is_linear = after is not None and after.target is aten.linear.default and after.args[0] is last
-        end = after if is_linear and len(_shape(after)) == 3 else node
+        queries, heads, _, size = _shape(query)
+        end = _linear_after(node) or node
         with graph.inserting_before(end):
             new = value
             if end is not node:
@@ -378,6 +376,15 @@ def _attention_of(view: Node, tokens: int) -> Node | None:
         node = next(iter(node.users))
     known = node.target is aten.scaled_dot_product_attention.default and _plain(node) and _joined(node) is not None
     return node if known and _shape(node.args[0])[2] == tokens == _shape(node.args[1])[2] and _after(node) else None
+
+
+def _linear_after(attention: Node) -> Node | None:
+    """The linear layer that takes what an attention gives, and nobody else."""
+    last = _after(attention)
+    if last is None or len(last.users) != 1:
+        return None
+    node = next(iter(last.users))
+    return node if node.target is aten.linear.default and node.args[0] is last and len(_shape(node)) == 3 else None
 
 
 def _after(attention: Node) -> Any:
