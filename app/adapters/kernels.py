@@ -19,11 +19,11 @@ TILE = 64  # channels that a program of a norm works on, and half as many positi
 MOMENTS = {"P": 32, "C": 64, "STAGES": 3, "num_warps": 4}
 PROGRAMS = 1024  # enough for every card to be busy
 # Of a matrix product, tile by tile: rows, and columns and what is summed over at a time; how many rows of tiles share
-# what they read; programs, for the 132 multiprocessors of an H100.
+# what they read; whether the next tile is brought while one is written; programs, for 132 multiprocessors.
 ROWS_OF_PRODUCT = 128
-NARROW = {"N": 64, "K": 64, "GROUP": 8, "PROGRAMS": 264, "num_warps": 4, "num_stages": 3}
-WIDE = {"N": 128, "K": 64, "GROUP": 8, "PROGRAMS": 132, "num_warps": 8, "num_stages": 3}
-GATES = {"N": 64, "K": 64, "GROUP": 8, "PROGRAMS": 132, "num_warps": 8, "num_stages": 3}
+NARROW = {"N": 64, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 264, "num_warps": 4, "num_stages": 3}
+WIDE = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 132, "num_warps": 8, "num_stages": 3}
+GATES = {"N": 64, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 132, "num_warps": 8, "num_stages": 3}
 
 
 @triton_op("jingxiang::short_attention", mutates_args=())
@@ -266,7 +266,7 @@ def _erf(x):
 def _product(
     values, weight, bias, added, out, videos, frames, pixels, TAPS: tl.constexpr, CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr, AT_FRAMES: tl.constexpr, AT_PIXELS: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
-    GROUP: tl.constexpr, ADDED: tl.constexpr, GATED: tl.constexpr,
+    GROUP: tl.constexpr, FLATTEN: tl.constexpr, ADDED: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     """A matrix product, tile by tile: of each value and those of the same pixel in the frames around it, `TAPS` in all.
 
@@ -293,7 +293,7 @@ def _product(
     across_frames = tl.cdiv(frames, AT_FRAMES)
     high = videos * across_frames * across_pixels
     WIDE: tl.constexpr = (WIDTH + N - 1) // N
-    for tile in tl.range(tl.program_id(0), high * WIDE, tl.num_programs(0)):
+    for tile in tl.range(tl.program_id(0), high * WIDE, tl.num_programs(0), flatten=FLATTEN):
         # Some rows of tiles after the other, column by column: what they read is in the cache then.
         group = tile // (GROUP * WIDE)
         height = min(high - group * GROUP, GROUP)
@@ -331,7 +331,7 @@ def _made(
     width = full // 2 if gated else full
     out = values.new_empty((videos, frames, pixels, width))
     at_frames, at_pixels = _tile_of(frames, pixels)
-    settings = dict(GATES if gated else NARROW if width % WIDE["N"] else WIDE)
+    settings = dict(GATES if gated else NARROW if width % 128 else WIDE)
     wrap_triton(_product)[(settings.pop("PROGRAMS"),)](
         values, weight, bias, added if added is None else added.contiguous(), out, videos, frames, pixels, TAPS=taps,
         CHANNELS=channels, WIDTH=width, AT_FRAMES=at_frames, AT_PIXELS=at_pixels, ADDED=added is not None, GATED=gated,
