@@ -251,7 +251,7 @@ def once(graph: Graph) -> int:
     for node in list(graph.nodes):
         if node.op != "call_function" or getattr(node.target, "namespace", "") != NAMESPACE:
             continue
-        for base in {_base(each) for each in node.all_input_nodes}:
+        for base in dict.fromkeys(_base(each) for each in node.all_input_nodes):
             if base.op != "call_function" or base.target in THERE or getattr(base.target, "namespace", "") == NAMESPACE:
                 continue
             with graph.inserting_after(base):
@@ -465,7 +465,9 @@ def _is_nothing(node: Node) -> bool:
         return len(node.args) == 1 and not node.kwargs
     if node.target is aten.to.dtype:
         return len(node.args) == 2 and node.args[0].meta["val"].dtype is node.args[1]
-    return node.target in (aten.div.Tensor, aten.mul.Tensor) and node.args[1] == 1
+    if node.target not in (aten.div.Tensor, aten.mul.Tensor) or node.args[1] != 1:
+        return False
+    return node.meta["val"].dtype is node.args[0].meta["val"].dtype
 
 
 def _undone(graph: Graph, node: Node, values: Node) -> Node:
