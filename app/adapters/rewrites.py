@@ -14,13 +14,18 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import torch
+import torch._inductor.inductor_prims
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 aten = torch.ops.aten
 MOST_FRAMES = 32  # that `kernels.short_attention` takes
+NAMESPACE = "jingxiang"  # of our kernels
+FORCE = torch.ops.prims.inductor_force_stride_order.default
+THERE = (FORCE, aten.scaled_dot_product_attention.default)  # what these give is in memory, as it is read
 VIEWS = (aten.view.default, aten.reshape.default, aten.transpose.int)
+SHAPES = (*VIEWS, aten.permute.default, aten.unsqueeze.default, aten.squeeze.dim)
 
 Rule: TypeAlias = Callable[[Graph], int]
 
@@ -60,6 +65,41 @@ def channels_last(graph: Graph) -> int:
     return found
 
 
+def nothing(graph: Graph) -> int:
+    """What changes nothing: division by one, a type that values have already, dropping out while nobody trains."""
+    found = 0
+    for node in list(graph.nodes):
+        if node.op == "call_function" and _is_nothing(node):
+            _replace(node, node.args[0])
+            found += 1
+    return found
+
+
+def one_key(graph: Graph) -> int:
+    """Attention to a single key gives its value, whatever is asked: Stable Video Diffusion's to its picture.
+
+    So does the linear layer after it, which then has a single row to multiply.
+    """
+    found = 0
+    for node in _calls(graph, aten.scaled_dot_product_attention.default):
+        query, key, value = node.args[:3]
+        if _shape(key)[2] != 1 or not _plain(node):
+            continue
+        queries, heads, _, size = _shape(query)
+        end = _linear_after(node) or node
+        with graph.inserting_before(end):
+            new = value
+            if end is not node:
+                new = graph.call_function(aten.transpose.int, (new, 1, 2))
+                new = graph.call_function(aten.reshape.default, (new, [queries, heads * size]))
+                new = graph.call_function(aten.linear.default, (new, *end.args[1:]))
+                new = graph.call_function(aten.unsqueeze.default, (new, 1))
+            new = graph.call_function(aten.expand.default, (new, list(_shape(end))))
+        _replace(end, new)
+        found += 1
+    return found
+
+
 def one_projection(graph: Graph) -> int:
     """Linear layers that read the same are one with their weights side by side: queries, keys and values."""
     groups: dict[Node, list[Node]] = {}
@@ -77,19 +117,6 @@ def one_projection(graph: Graph) -> int:
         for node, each in zip(group, new, strict=True):
             _replace(node, each)
     return len(together)
-
-
-def one_key(graph: Graph) -> int:
-    """Attention to a single key gives its value, whatever is asked: Stable Video Diffusion's to its picture."""
-    found = 0
-    for node in _calls(graph, aten.scaled_dot_product_attention.default):
-        query, key, value = node.args[:3]
-        if _shape(key)[2] == 1 and _plain(node):
-            with graph.inserting_before(node):
-                new = graph.call_function(aten.expand.default, (value, list(_shape(query))))
-            _replace(node, new)
-            found += 1
-    return found
 
 
 def frames_in_place(graph: Graph) -> int:
@@ -137,8 +164,8 @@ def temporal_conv(graph: Graph) -> int:
             with graph.inserting_before(node):
                 flat = graph.call_function(aten.permute.default, (values, [0, 2, 3, 4, 1]))
                 flat = graph.call_function(aten.reshape.default, (flat, [videos, frames, high * wide, channels]))
-                taps = graph.call_function(aten.reshape.default, (weight, [width, channels, 3]))
-                taps = graph.call_function(aten.permute.default, (taps, [0, 2, 1]))
+                taps = graph.call_function(aten.permute.default, (weight, [0, 2, 3, 4, 1]))  # as it lies in memory
+                taps = graph.call_function(aten.reshape.default, (taps, [width, 3, channels]))
                 new = graph.call_function(torch.ops.jingxiang.temporal_conv.default, (flat, taps, bias))
                 new = graph.call_function(aten.reshape.default, (new, [videos, frames, high, wide, width]))
                 new = graph.call_function(aten.permute.default, (new, [0, 4, 1, 2, 3]))
@@ -190,8 +217,29 @@ def group_norm(graph: Graph) -> int:
     return found
 
 
-RULES: tuple[Rule, ...] = (channels_last, one_projection, one_key)
-KERNEL_RULES: tuple[Rule, ...] = (frames_in_place, short_attention, temporal_conv, geglu, group_norm)
+def once(graph: Graph) -> int:
+    """What our kernels read is put into memory once, channels last, for everybody who reads it.
+
+    Left to itself, the compiler makes a copy for each of our kernels of what it would else calculate where it is read.
+    """
+    found = 0
+    for node in list(graph.nodes):
+        if node.op != "call_function" or getattr(node.target, "namespace", "") != NAMESPACE:
+            continue
+        for base in dict.fromkeys(_base(each) for each in node.all_input_nodes):
+            if base.op != "call_function" or base.target in THERE or getattr(base.target, "namespace", "") == NAMESPACE:
+                continue
+            with graph.inserting_after(base):
+                strides = _strides(_shape(base), channels_last=base.target is not aten.contiguous.default)
+                new = graph.call_function(FORCE, (base, strides))
+            new.meta = dict(base.meta)
+            base.replace_all_uses_with(new, delete_user_cb=lambda user, new=new: user is not new)
+            found += 1
+    return found
+
+
+RULES: tuple[Rule, ...] = (nothing, channels_last, one_key, one_projection)
+KERNEL_RULES: tuple[Rule, ...] = (frames_in_place, short_attention, temporal_conv, geglu, group_norm, once)
 
 
 class _Region:
@@ -305,6 +353,15 @@ def _attention_of(view: Node, tokens: int) -> Node | None:
     return node if known and _shape(node.args[0])[2] == tokens == _shape(node.args[1])[2] and _after(node) else None
 
 
+def _linear_after(attention: Node) -> Node | None:
+    """The linear layer that takes what an attention gives, and nobody else."""
+    last = _after(attention)
+    if last is None or len(last.users) != 1:
+        return None
+    node = next(iter(last.users))
+    return node if node.target is aten.linear.default and node.args[0] is last and len(_shape(node)) == 3 else None
+
+
 def _after(attention: Node) -> Any:
     """Where heads have been brought side by side again; None if that is not how it goes on."""
     node = attention
@@ -347,6 +404,36 @@ def _gated(node: Node) -> Node | None:
     return layer if layer.target is aten.linear.default and len(layer.args) == 3 else None
 
 
+def _is_nothing(node: Node) -> bool:
+    """Whether it gives what it is given."""
+    if node.target is aten.dropout.default:
+        return node.args[2] is False
+    if node.target is aten.to.dtype:
+        return len(node.args) == 2 and node.args[0].meta["val"].dtype is node.args[1]
+    if node.target not in (aten.div.Tensor, aten.mul.Tensor) or node.args[1] != 1:
+        return False
+    return node.meta["val"].dtype is node.args[0].meta["val"].dtype
+
+
+def _base(node: Node) -> Node:
+    """What this is a view of."""
+    while node.target in SHAPES:
+        node = node.args[0]
+    return node
+
+
+def _strides(shape: tuple[int, ...], *, channels_last: bool) -> list[int]:
+    """Of pictures and videos, (pictures, channels, ...), as is wanted; other values lie as they are read."""
+    order = [*range(len(shape))]
+    if channels_last and len(shape) > 3:
+        order = [0, *order[2:], 1]
+    strides, step = [0] * len(shape), 1
+    for dimension in reversed(order):
+        strides[dimension] = step
+        step *= shape[dimension]
+    return strides
+
+
 def _plain(attention: Node) -> bool:
     """Without a mask, chance or a scale of its own."""
     return len(attention.args) == 3 and not attention.kwargs
@@ -368,7 +455,7 @@ def _with_defaults(node: Node, *defaults: object) -> list[Any]:
 
 
 def _replace(old: Node, new: Node) -> None:
-    new.meta = dict(old.meta)
+    new.meta.setdefault("val", old.meta["val"])
     old.replace_all_uses_with(new)
     _remove(old)
 
