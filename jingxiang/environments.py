@@ -212,8 +212,10 @@ def preparing(environment: Environment, store: Store) -> Iterator[Callable[[Whee
                 python.append(bytecode.ask(folder / "bin" / "python"))
             names = (parse_wheel_filename(name)[0] for name in wheels.digests)
             wanted.write_text("".join(f"{lines[name]}\n" for name in names), encoding="utf-8")
-            with wheels.folder(store.derived / LINKS):
+            with wheels.folder(store.derived / LINKS), ThreadPoolExecutor(1) as pool:
+                compiling = pool.submit(bytecode.prepare, python[0], wheels, store.derived / COMPILED)
                 uv_client.install(wanted, python[0].path, links=store.derived / LINKS, cache=cache, show=False)
+                compiling.result()
                 bytecode.install(python[0], folder / environment.site, wheels, store.derived / COMPILED)
             inventory.looks(folder, seen)  # read now what would be read at the end
             seen.keep()
@@ -263,15 +265,19 @@ def _fill(
     stamp = Stamp(environment.profile, engine.name, environment.digest, python.version, python.tag, base)
     compiled, site = workshop / COMPILED, folder / environment.site
     with wheels.folder(links), ThreadPoolExecutor(1) as pool:
-        # Where nothing is to be compiled, both only link files, and not the same ones.
+        # Where nothing is to be compiled, both only link files, and not the same ones. Else both read the wheels.
         is_compiled = bytecode.complete(python.tag, wheels, compiled)
-        linked = pool.submit(bytecode.link, python, site, wheels, compiled) if is_compiled else None
+        beside = (
+            pool.submit(bytecode.link, python, site, wheels, compiled)
+            if is_compiled
+            else pool.submit(bytecode.prepare, python, wheels, compiled)
+        )
         done = uv_client.install(lock.path, python.path, links=links, cache=cache, show=show)
         if done.code:
             raise process.ProcessFailed("uv pip install", done)
         _tidy(site)
-        if linked:
-            linked.result()
+        beside.result()
+        if is_compiled:
             bytecode.link(python, site, wheels, compiled, info=True)
         else:
             bytecode.install(python, site, wheels, compiled)

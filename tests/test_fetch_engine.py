@@ -16,8 +16,10 @@ import pytest
 
 from jingxiang.fetch.artifacts import Artifact
 from jingxiang.fetch.report import Missed, Unavailable
-from jingxiang.fetch.schedule import Progress
+from jingxiang.fetch.schedule import Patience, Progress, Schedule
 from jingxiang.fetch.session import Session
+from jingxiang.fetch.standings import Standings
+from jingxiang.store import Store
 from tests.peers import faults, site, system
 from tests.peers.faults import FAULTS
 from tests.peers.site import MB, Site, data, path
@@ -377,3 +379,17 @@ def test_a_mirror_that_always_breaks_off_after_a_few_bytes_is_given_up(single: S
     with pytest.raises(Unavailable, match="bytes before its end"):
         single.fetch(wanted)
     assert len(only.asked) < 10
+
+
+def test_what_can_be_compiled_meanwhile_comes_before_the_rest_and_after_what_is_very_long(tmp_path: Path) -> None:
+    def wheel(name: str, group: str, size_bytes: int | None = None) -> Artifact:
+        return Artifact("pypi", name, (f"{len(name):064x}",), size_bytes, group)
+
+    pure = wheel("b-1-py3-none-any.whl", "b")
+    large_pure = wheel("large-1-py3-none-any.whl", "large", 5 * MB)
+    built = wheel("a-1-cp311-cp311-manylinux_2_28_x86_64.whl", "a", 50 * MB)
+    torch = wheel("torch-2-cp311-cp311-manylinux_2_28_x86_64.whl", "torch")
+    schedule = Schedule(
+        [built, pure, large_pure, torch], Store(tmp_path), Standings({}), per_host=4, patience=Patience()
+    )
+    assert [task.artifact for task in schedule._waiting] == [torch, large_pure, pure, built]

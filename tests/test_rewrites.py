@@ -118,6 +118,61 @@ def test_tiles_that_are_well_filled(frames: int, pixels: int, tile: tuple[int, i
     assert found == str(tile)
 
 
+def test_what_kernels_read_is_put_into_memory_once() -> None:
+    counts, forced, readers = run(
+        """
+        import torch
+        from app.adapters import rewrites
+        class Part(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.norm, self.conv = torch.nn.GroupNorm(8, 64), torch.nn.Conv2d(64, 64, 3, padding=1)
+            def forward(self, x, y):
+                both = torch.nn.functional.dropout(x + y, 0.5, False) / 1.0
+                return self.conv(self.norm(both)) + both
+        inputs = torch.randn(2, 64, 8, 8), torch.randn(2, 64, 8, 8)
+        part = Part().eval()
+        program = torch.export.export(part, inputs, strict=False)
+        print({rule: count for rule, count in rewrites.rewrite(program, kernels=True).items() if count})
+        (force,) = [node for node in program.graph.nodes if node.target is rewrites.FORCE]
+        print(force.args[1])
+        print(sorted(str(user.target) for user in force.users))
+        assert torch.allclose(program.module()(*inputs), part(*inputs), atol=1e-5)
+        """
+    )
+    assert counts == "{'nothing': 2, 'group_norm': 1, 'once': 1}"
+    assert forced == "[4096, 1, 512, 64]"  # channels last
+    assert readers == "['aten.add.Tensor', 'aten.permute.default']"
+
+
+def test_a_single_key_leaves_the_linear_layer_a_single_row() -> None:
+    rows, off = run(
+        """
+        import torch
+        import torch.nn.functional as F
+        from app.adapters import rewrites
+        class Part(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.q, self.k, self.v, self.out = (torch.nn.Linear(32, 32) for _ in range(4))
+            def forward(self, x, picture):
+                q, k, v = (layer(each).view(each.shape[0], -1, 4, 8).transpose(1, 2)
+                           for layer, each in ((self.q, x), (self.k, picture), (self.v, picture)))
+                values = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+                return self.out(values.to(q.dtype))
+        inputs = torch.randn(2, 50, 32), torch.randn(2, 1, 32)
+        part = Part().eval()
+        program = torch.export.export(part, inputs, strict=False)
+        rewrites.rewrite(program, kernels=False)
+        layers = [node for node in program.graph.nodes if node.target is torch.ops.aten.linear.default]
+        print([tuple(node.meta["val"].shape) for node in layers])
+        print(float((program.module()(*inputs) - part(*inputs)).abs().max()))
+        """
+    )
+    assert rows == "[(2, 1, 32), (2, 32)]"  # of the values, and what comes out
+    assert float(off) < 1e-5
+
+
 PARTS = """
     import dataclasses, json, sys, tempfile
     from pathlib import Path

@@ -62,6 +62,11 @@ class Artifact:
         return self.size_bytes if self.size_bytes is not None else HEAVY_BYTES * self.group.startswith(HEAVY)
 
     @property
+    def is_pure(self) -> bool:
+        """A wheel of Python alone, which whoever installs it has more to do with than it takes to fetch it."""
+        return self.name.endswith("-none-any.whl")
+
+    @property
     def build(self) -> str:
         """torch: `cpu` of `2.13.0+cpu`."""
         return self.version.partition("+")[2]

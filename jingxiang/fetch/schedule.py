@@ -28,6 +28,7 @@ SPLIT_S = 1.0
 SPLIT_BYTES = 256 << 10
 FAST_BYTES_PER_S = 200_000_000  # one connection is enough: the hash, which goes from the beginning on, is no faster
 PROGRESS_BYTES = 1 << 20  # that a round has to bring for the next ones not to count
+LONG_BYTES = 100_000_000  # that one connection would still be busy with when all else is there
 ELSEWHERE_S = 0.2  # how often to look whether another process has finished a file
 
 
@@ -145,8 +146,7 @@ class Schedule:
     def __init__(
         self, wanted: Iterable[Artifact], store: Store, standings: Standings, *, per_host: int, patience: Patience
     ) -> None:
-        # The largest first: the others fill in what it leaves.
-        self._waiting = deque(Task(each) for each in sorted(wanted, key=lambda each: -each.expected_bytes))
+        self._waiting = deque(Task(each) for each in sorted(wanted, key=_turn))
         self._active: list[Task] = []
         self.jobs: list[Job] = []
         self._store = store
@@ -387,6 +387,11 @@ class Schedule:
 
     def _standing(self, task: Task, mirror: str) -> Standing:
         return next(each for each in self._standings.of(task.artifact.space) if each.mirror == mirror)
+
+
+def _turn(artifact: Artifact) -> tuple[bool, bool, int]:
+    """Very long files first: the others fill in what they leave. Then what can be compiled while the rest is coming."""
+    return artifact.expected_bytes < LONG_BYTES, not artifact.is_pure, -artifact.expected_bytes
 
 
 def _division(victim: Job, standing: Standing) -> int:
