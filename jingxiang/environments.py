@@ -265,19 +265,15 @@ def _fill(
     stamp = Stamp(environment.profile, engine.name, environment.digest, python.version, python.tag, base)
     compiled, site = workshop / COMPILED, folder / environment.site
     with wheels.folder(links), ThreadPoolExecutor(1) as pool:
-        # Where nothing is to be compiled, both only link files, and not the same ones. Else both read the wheels.
+        # Where nothing is to be compiled, both only link files, and not the same ones.
         is_compiled = bytecode.complete(python.tag, wheels, compiled)
-        beside = (
-            pool.submit(bytecode.link, python, site, wheels, compiled)
-            if is_compiled
-            else pool.submit(bytecode.prepare, python, wheels, compiled)
-        )
+        linked = pool.submit(bytecode.link, python, site, wheels, compiled) if is_compiled else None
         done = uv_client.install(lock.path, python.path, links=links, cache=cache, show=show)
         if done.code:
             raise process.ProcessFailed("uv pip install", done)
         _tidy(site)
-        beside.result()
-        if is_compiled:
+        if linked:
+            linked.result()
             bytecode.link(python, site, wheels, compiled, info=True)
         else:
             bytecode.install(python, site, wheels, compiled)

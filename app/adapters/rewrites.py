@@ -22,6 +22,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 aten = torch.ops.aten
 MOST_FRAMES = 32  # that `kernels.short_attention` takes
 NAMESPACE = "jingxiang"  # of our kernels
+# Of the compiler itself: puts values into memory with these strides, unless they lie there like that.
 FORCE = torch.ops.prims.inductor_force_stride_order.default
 THERE = (FORCE, aten.scaled_dot_product_attention.default)  # what these give is in memory, as it is read
 VIEWS = (aten.view.default, aten.reshape.default, aten.transpose.int)
@@ -218,9 +219,10 @@ def group_norm(graph: Graph) -> int:
 
 
 def once(graph: Graph) -> int:
-    """What our kernels read is put into memory once, channels last, for everybody who reads it.
+    """What our kernels read is put into memory once, channels last, for all who read it.
 
-    Left to itself, the compiler makes a copy for each of our kernels of what it would else calculate where it is read.
+    The compiler would rather calculate such values again wherever they are read, which our kernels do not let it: so it
+    writes them once for each kernel.
     """
     found = 0
     for node in list(graph.nodes):
@@ -247,7 +249,7 @@ class _Region:
 
     # Done to each frame of a pixel alone, whatever the dimensions before the last one are.
     ALONE = (
-        aten.linear.default, aten.layer_norm.default, aten.dropout.default, aten.div.Tensor, aten.mul.Tensor,
+        aten.linear.default, aten.layer_norm.default, aten.div.Tensor, aten.mul.Tensor,
         aten.add.Tensor, aten.gelu.default, aten.chunk.default, aten.split_with_sizes.default, operator.getitem,
         aten.to.dtype, aten._assert_tensor_metadata.default,
     )  # fmt: skip
