@@ -272,6 +272,33 @@ def test_nothing_that_others_could_have_left_is_run(tmp_path: Path) -> None:
     assert (scratch / "triton" / "kernel" / "a.cubin").exists()
 
 
+def test_kernels_of_an_artifact_are_not_compiled_again(tmp_path: Path) -> None:
+    """They were made in a folder that is gone, whose path Triton has noted with them."""
+    put = """
+        from triton.runtime.cache import FileCacheManager
+        cache = FileCacheManager("key")
+        files = {name: cache.put(b"made", name) for name in ("kernel.cubin", "kernel.json")}
+        cache.put_group("kernel.json", files)
+        """
+    run(put, TRITON_CACHE_DIR=str(tmp_path / "maker"))
+    (tmp_path / "maker").rename(tmp_path / "artifact")
+    said = run(
+        """
+        import sys
+        from pathlib import Path
+        from app.adapters import compiled
+        for _ in range(2):
+            compiled._prepare(Path(sys.argv[1]), Path(sys.argv[2]))
+        from triton.runtime.cache import FileCacheManager
+        print(*sorted(FileCacheManager("key").get_group("kernel.json").values()))
+        """,
+        tmp_path / "scratch", tmp_path / "artifact",
+    )  # fmt: skip
+    folder = tmp_path / "scratch" / "triton" / "key"
+    assert said == f"{folder / 'kernel.cubin'} {folder / 'kernel.json'}\n"
+    assert str(tmp_path / "maker") in (tmp_path / "artifact" / "key" / "__grp__kernel.json").read_text()
+
+
 LAUNCHER = """
 import sys
 programs = []
