@@ -69,27 +69,53 @@ def test_group_norm_of_values_far_from_zero(parts: int, positions: int, channels
     assert float(off) < 1e-3  # fp32 of values around 50 has six digits
 
 
-def test_products() -> None:
-    conv, ends, gated = run(
+@pytest.mark.parametrize(("videos", "frames", "pixels", "channels", "width"), [
+    (1, 4, 64, 64, 128), (2, 3, 50, 96, 40), (1, 25, 144, 40, 72), (2, 16, 300, 8, 136),
+])  # fmt: skip
+def test_convolution_over_frames(videos: int, frames: int, pixels: int, channels: int, width: int) -> None:
+    off, off_added = run(
+        """
+        import sys, torch
+        import torch.nn.functional as F
+        from app.adapters import kernels
+        v, f, p, c, o = map(int, sys.argv[1:])
+        random = torch.Generator().manual_seed(0)
+        shapes = (v, f, p, c), (o, 3, c), (o,), (v, f, p, o)
+        x, w, b, added = (torch.randn(*each, generator=random) for each in shapes)
+        wanted = F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 2, 1)[..., None], b, padding=(1, 0)).permute(0, 2, 3, 1)
+        print(float((kernels.temporal_conv(x, w, b) - wanted).abs().max()))
+        print(float((kernels.temporal_conv(x, w, b, added) - wanted - added).abs().max()))
+        """,
+        videos, frames, pixels, channels, width,
+    )  # fmt: skip
+    assert float(off) < 1e-3
+    assert float(off_added) < 1e-3
+
+
+def test_linear_layers_and_what_follows_them() -> None:
+    gated, added = run(
         """
         import torch
         import torch.nn.functional as F
         from app.adapters import kernels
         random = torch.Generator().manual_seed(0)
-        def make(*shape):
-            return torch.randn(*shape, generator=random)
-        for v, f, p, c, o in [(1, 4, 64, 64, 128), (2, 3, 50, 96, 40)]:
-            x, w, b = make(v, f, p, c), make(o, 3, c), make(o)
-            wanted = F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 2, 1)[..., None], b, padding=(1, 0))
-            print(float((kernels.temporal_conv(x, w, b) - wanted.permute(0, 2, 3, 1)).abs().max()))
-        x, w, b = make(200, 96) / 10, make(160, 96), make(160)
-        value, gate = F.linear(x, w, b).chunk(2, -1)
-        print(float((kernels.geglu(x, w, b) - value * F.gelu(gate)).abs().max()))
+        x, w, b, more = (torch.randn(*each, generator=random) for each in [(200, 96), (160, 96), (160,), (200, 160)])
+        value, gate = F.linear(x / 10, w, b).chunk(2, -1)
+        print(float((kernels.geglu(x / 10, w, b) - value * F.gelu(gate)).abs().max()))
+        print(float((kernels.linear_added(x, w, b, more) - F.linear(x, w, b) - more).abs().max()))
         """
     )
-    assert float(conv) < 1e-3
-    assert float(ends) < 1e-3
     assert float(gated) < 1e-4
+    assert float(added) < 1e-4
+
+
+@pytest.mark.parametrize(("frames", "pixels", "tile"), [
+    (16, 4096, (1, 128)), (16, 64, (2, 64)), (1, 100000, (1, 128)), (25, 144, (4, 32)), (14, 2304, (1, 128)),
+])  # fmt: skip
+def test_tiles_that_are_well_filled(frames: int, pixels: int, tile: tuple[int, int]) -> None:
+    (found,) = run("import sys; from app.adapters import kernels; print(kernels._tile_of(*map(int, sys.argv[1:])))",
+                   frames, pixels)  # fmt: skip
+    assert found == str(tile)
 
 
 def test_what_kernels_read_is_put_into_memory_once() -> None:
@@ -179,6 +205,8 @@ PARTS = """
     for n, part in parts.items():
         arguments, named = seen[n]
         compiled.channels_last(part, last=True)
+        for weight in part.parameters():
+            weight.data = weight.data.clone()  # a file's begin anywhere in memory; those on a GPU do not
         program = torch.export.export(part, arguments, named, strict=False)
         counts = rewrites.rewrite(program, kernels=True)
         pairs = zip(pytree.tree_leaves(program.module()(*arguments, **named)),
@@ -199,7 +227,7 @@ def test_every_part_of_a_model_gives_the_same(model: str, rules: set[str], tmp_p
     found = [json.loads(line) for line in run(PARTS, model, tmp_path / model) if line.startswith("[")]
     assert len(found) >= 5
     applied = {rule for *_, counts in found for rule, count in counts.items() if count}
-    assert applied >= rules | {"nothing", "one_projection", "geglu", "group_norm", "once"}
+    assert applied >= rules | {"nothing", "one_projection", "geglu", "added", "group_norm", "once"}
     for name, off, left, _ in found:
         assert off < 1e-4, name
         assert left == 0, name

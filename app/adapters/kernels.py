@@ -6,18 +6,27 @@ What the sizes of tiles are was measured on an H100.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch.library import triton_op, wrap_triton
 
-ROWS = 64  # tokens that one program of the attention works on: several short sequences, side by side
-TILE = 64  # channels that a program of a norm works on, and positions at a time
-PROGRAMS = 1024  # enough for every card to be busy
-GROUP = 8  # tiles of a product that share what they read
-PRODUCT = {"M": 128, "N": 128, "K": 64, "num_stages": 3}  # of a matrix product: rows, columns, and what is summed over
+# Tokens that a program of the attention works on, which are several short sequences, side by side.
+ROWS_OF_ATTENTION = 32
+TILE = 64  # channels that a program of a norm works on, and half as many positions at a time
+# For the moments of a norm: positions and channels that a program reads at a time.
+MOMENTS = {"P": 64, "C": 64, "STAGES": 3, "num_warps": 4}
+PROGRAMS = 1056  # enough for every card to be busy
+# Of a matrix product, tile by tile: rows, and columns and what is summed over at a time; how many rows of tiles share
+# what they read; whether the next tile is brought while one is written; programs for each multiprocessor.
+ROWS_OF_PRODUCT = 128
+NARROW = {"N": 64, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 2, "num_warps": 4, "num_stages": 3}
+WIDE = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 1, "num_warps": 8, "num_stages": 4}
+FEW = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 2, "num_warps": 4, "num_stages": 3}
+GATES = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 1, "num_warps": 8, "num_stages": 3}
+ELSEWHERE = {"N": 64, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 2, "num_warps": 4, "num_stages": 3}
+HOPPER = (9, 0)
+PROCESSORS = 132  # multiprocessors of an H100
 
 
 @triton_op("jingxiang::short_attention", mutates_args=())
@@ -32,7 +41,7 @@ def short_attention(joined: torch.Tensor, heads: int) -> torch.Tensor:
     width //= 3
     out = joined.new_empty((videos, frames, pixels, width))
     padded = triton.next_power_of_2(frames)
-    at_once = max(1, ROWS // padded)
+    at_once = max(1, ROWS_OF_ATTENTION // padded)
     wrap_triton(_short_attention)[(triton.cdiv(videos * pixels, at_once) * heads,)](
         joined, out, videos * pixels, (width // heads) ** -0.5, PIXELS=pixels, HEADS=heads, FRAMES=frames,
         PADDED=padded, WIDTH=width, SIZE=width // heads, SIZE_PADDED=triton.next_power_of_2(width // heads),
@@ -51,20 +60,21 @@ def _short_attention(
     joined, out, sequences, scale, PIXELS: tl.constexpr, HEADS: tl.constexpr, FRAMES: tl.constexpr,
     PADDED: tl.constexpr, WIDTH: tl.constexpr, SIZE: tl.constexpr, SIZE_PADDED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
+    """One head of some pixels. Programs beside each other have the other heads: what they read lies side by side."""
+    head = tl.program_id(0) % HEADS
     token = tl.arange(0, ROWS)
-    head = tl.program_id(0) % HEADS  # neighbours in memory at the same time
     sequence = tl.program_id(0) // HEADS * (ROWS // PADDED) + token // PADDED
     frame = token % PADDED
     part = tl.arange(0, SIZE_PADDED)
     there = ((sequence < sequences) & (frame < FRAMES))[:, None] & (part < SIZE)[None, :]
     row = ((sequence // PIXELS * FRAMES + frame) * PIXELS + sequence % PIXELS).to(tl.int64)[:, None]
     column = head * SIZE + part[None, :]
-    q = tl.load(joined + row * (3 * WIDTH) + column, mask=there, other=0.0)
-    k = tl.load(joined + row * (3 * WIDTH) + WIDTH + column, mask=there, other=0.0)
-    v = tl.load(joined + row * (3 * WIDTH) + 2 * WIDTH + column, mask=there, other=0.0)
-    scores = tl.dot(q, tl.trans(k)) * scale
+    place = joined + row * (3 * WIDTH) + column
+    q = tl.load(place, mask=there, other=0.0)
+    k = tl.load(place + WIDTH, mask=there, other=0.0)
+    v = tl.load(place + 2 * WIDTH, mask=there, other=0.0)
     together = ((token // PADDED)[:, None] == (token // PADDED)[None, :]) & (frame < FRAMES)[None, :]
-    scores = tl.where(together, scores, -1.0e30)
+    scores = tl.where(together, tl.dot(q, tl.trans(k)) * scale, -1.0e30)
     weights = tl.exp(scores - tl.max(scores, 1)[:, None])
     weights = weights / tl.sum(weights, 1)[:, None]
     tl.store(out + row * WIDTH + column, tl.dot(weights.to(v.dtype), v).to(v.dtype), mask=there)
@@ -80,13 +90,13 @@ def group_norm(
     """
     values = values.contiguous()
     parts, positions, channels = values.shape
-    tiles = triton.cdiv(channels, TILE)
-    blocks = min(triton.cdiv(positions, TILE), triton.cdiv(PROGRAMS, tiles * parts))
-    rows = triton.cdiv(triton.cdiv(positions, blocks), TILE) * TILE
+    tiles = triton.cdiv(channels, MOMENTS["C"])
+    blocks = min(triton.cdiv(positions, MOMENTS["P"]), triton.cdiv(PROGRAMS, tiles * parts))
+    rows = triton.cdiv(triton.cdiv(positions, blocks), MOMENTS["P"]) * MOMENTS["P"]
     blocks = triton.cdiv(positions, rows)
     sums = values.new_empty((2, parts, blocks, channels), dtype=torch.float32)
     wrap_triton(_block_moments)[(blocks, tiles, parts)](
-        values, sums, parts * blocks * channels, POSITIONS=positions, CHANNELS=channels, ROWS=rows, TILE=TILE
+        values, sums, parts * blocks * channels, POSITIONS=positions, CHANNELS=channels, ROWS=rows, **MOMENTS
     )
     moments = values.new_empty((2, parts, groups), dtype=torch.float32)
     wrap_triton(_group_moments)[(groups, parts)](
@@ -95,7 +105,7 @@ def group_norm(
         SIZE_PADDED=triton.next_power_of_2(channels // groups), ROWS=rows, AT_ONCE=TILE,
     )  # fmt: skip
     out = torch.empty_like(values)
-    wrap_triton(_normalized)[(triton.cdiv(positions, 2 * TILE), tiles, parts)](
+    wrap_triton(_normalized)[(triton.cdiv(positions, 2 * TILE), triton.cdiv(channels, TILE), parts)](
         values, moments, weight, bias, out, parts * groups, POSITIONS=positions, CHANNELS=channels,
         SIZE=channels // groups, GROUPS=groups, ROWS=2 * TILE, TILE=TILE, SILU=silu,
     )  # fmt: skip
@@ -111,19 +121,20 @@ def _(
 
 @triton.jit
 def _block_moments(
-    values, sums, half, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr
+    values, sums, half, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, P: tl.constexpr,
+    C: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Of each channel in a block of positions: its mean, and the sum of squares around that."""
     block, part = tl.program_id(0), tl.program_id(2)
-    channel = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    channel = tl.program_id(1) * C + tl.arange(0, C)
     start = values + part.to(tl.int64) * POSITIONS * CHANNELS
     # Around the first value of the block, since a mean that is large beside the spread would leave nothing of it.
     first = block * ROWS
     shift = tl.load(start + first * CHANNELS + channel, mask=channel < CHANNELS, other=0.0).to(tl.float32)
-    total = tl.zeros((TILE, TILE), tl.float32)
-    squares = tl.zeros((TILE, TILE), tl.float32)
-    for row in range(0, ROWS, TILE):
-        position = first + row + tl.arange(0, TILE)
+    total = tl.zeros((P, C), tl.float32)
+    squares = tl.zeros((P, C), tl.float32)
+    for row in tl.range(0, ROWS, P, num_stages=STAGES):
+        position = first + row + tl.arange(0, P)
         there = (position < POSITIONS)[:, None] & (channel < CHANNELS)[None, :]
         found = tl.load(start + position[:, None] * CHANNELS + channel[None, :], mask=there, other=0.0).to(tl.float32)
         apart = tl.where(there, found - shift[None, :], 0.0)
@@ -192,80 +203,32 @@ def _normalized(
 
 
 @triton_op("jingxiang::temporal_conv", mutates_args=())
-def temporal_conv(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def temporal_conv(
+    values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, added: torch.Tensor | None = None
+) -> torch.Tensor:
     """A convolution over the frame before, the frame itself and the one after it; beyond the ends there is nothing.
 
     Takes shapes (videos, frames, pixels, channels) and (channels after it, 3, channels), gives (videos, frames, pixels,
-    channels after it). What cuDNN has for that either copies to another layout and back, or is half as fast.
+    channels after it); `added` has that shape, too. What cuDNN has for that either copies to another layout and back,
+    or is half as fast.
     """
-    values, weight = values.contiguous(), weight.contiguous()
-    videos, frames, pixels, channels = values.shape
-    width = weight.shape[0]
-    out = values.new_empty((videos, frames, pixels, width))
-    rows = videos * frames * pixels
-    wrap_triton(_temporal_conv)[(_tiles(rows, width),)](
-        values, weight, bias, out, rows, FRAMES=frames, PIXELS=pixels, CHANNELS=channels, WIDTH=width, GROUP=GROUP,
-        num_warps=4 if channels <= 320 else 8, **PRODUCT,
-    )  # fmt: skip
-    return out
+    return _made(values, weight, bias, added, gated=False)
 
 
 @temporal_conv.register_fake
-def _(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _(
+    values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, added: torch.Tensor | None = None
+) -> torch.Tensor:
     return values.new_empty((*values.shape[:3], weight.shape[0]))
-
-
-@triton.jit
-def _tile(rows, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, GROUP: tl.constexpr):
-    """Which tile of a product a program makes: some rows of tiles after the other, column by column."""
-    down = tl.cdiv(rows, M)
-    in_group = GROUP * ((WIDTH + N - 1) // N)
-    group = tl.program_id(0) // in_group
-    height = min(down - group * GROUP, GROUP)
-    inner = tl.program_id(0) % in_group
-    return group * GROUP + inner % height, inner // height
-
-
-@triton.jit
-def _temporal_conv(
-    values, weight, bias, out, rows, FRAMES: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
-    WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr,
-):  # fmt: skip
-    down, across = _tile(rows, WIDTH, M, N, GROUP)
-    row = down * M + tl.arange(0, M)
-    column = across * N + tl.arange(0, N)
-    k = tl.arange(0, K)
-    frame = row // PIXELS % FRAMES
-    total = tl.zeros((M, N), tl.float32)
-    STEPS: tl.constexpr = (CHANNELS + K - 1) // K
-    for step in range(0, 3 * STEPS):
-        tap = step // STEPS
-        channel = step % STEPS * K + k
-        known = (row < rows) & (frame + tap >= 1) & (frame + tap <= FRAMES)
-        a = tl.load(values + (row + (tap - 1) * PIXELS).to(tl.int64)[:, None] * CHANNELS + channel[None, :],
-                    mask=known[:, None] & (channel < CHANNELS)[None, :], other=0.0)  # fmt: skip
-        b = tl.load(weight + column[None, :] * (3 * CHANNELS) + tap * CHANNELS + channel[:, None],
-                    mask=(column < WIDTH)[None, :] & (channel < CHANNELS)[:, None], other=0.0)  # fmt: skip
-        total = tl.dot(a, b, total)
-    total += tl.load(bias + column, mask=column < WIDTH, other=0.0).to(tl.float32)[None, :]
-    tl.store(out + row.to(tl.int64)[:, None] * WIDTH + column[None, :], total.to(out.dtype.element_ty),
-             mask=(row < rows)[:, None] & (column < WIDTH)[None, :])  # fmt: skip
 
 
 @triton_op("jingxiang::geglu", mutates_args=())
 def geglu(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """A linear layer, half of whose result is multiplied by GELU of the other half, which never reaches memory.
 
-    Takes shapes (rows, channels) and (2 * width, channels), gives (rows, width). See `geglu_pays`.
+    Takes shapes (rows, channels) and (2 * width, channels), gives (rows, width).
     """
-    values, weight = values.contiguous(), weight.contiguous()
-    rows, channels = values.shape
-    width = weight.shape[0] // 2
-    out = values.new_empty((rows, width))
-    wrap_triton(_geglu)[(_tiles(rows, width),)](
-        values, weight, bias, out, rows, CHANNELS=channels, WIDTH=width, GROUP=GROUP, num_warps=8, **PRODUCT
-    )
-    return out
+    return _made(values[None, None], weight[:, None], bias, None, gated=True)[0, 0]
 
 
 @geglu.register_fake
@@ -273,47 +236,128 @@ def _(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.T
     return values.new_empty((values.shape[0], weight.shape[0] // 2))
 
 
-def geglu_pays(channels: int) -> bool:
-    """With more channels cuBLAS wins, though it writes and reads everything once more: so it was on an H100."""
-    return channels <= 512
+@triton_op("jingxiang::linear_added", mutates_args=())
+def linear_added(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+    """A linear layer, and `added` to what it gives, which would else be written and read once more.
+
+    Takes shapes (rows, channels), (width, channels) and (rows, width), gives (rows, width).
+    """
+    return _made(values[None, None], weight[:, None], bias, added[None, None], gated=False)[0, 0]
+
+
+@linear_added.register_fake
+def _(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+    return values.new_empty((values.shape[0], weight.shape[0]))
 
 
 @triton.jit
-def _erf(x):
-    """Within 1.5e-7: formula 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical Functions."""
-    size = tl.abs(x)
-    t = 1.0 / (1.0 + 0.3275911 * size)
-    series = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
-    positive = 1.0 - series * tl.exp(-size * size)
-    return tl.where(x < 0, -positive, positive)
+def _gelu(x):
+    """x times the normal distribution's function, within 4e-6: that is about the logistic one of a polynomial.
+
+    To multiply twice by one over a root takes less than to divide once.
+    """
+    square = x * x
+    inner = (((2.2381593e-06 * square - 6.1161890e-05) * square - 2.4972406e-04) * square + 0.072937584) * square
+    root = tl.rsqrt(1.0 + tl.exp2(x * (inner + 1.5956563) * -1.4426950408889634))
+    return x * root * root
 
 
 @triton.jit
-def _geglu(
-    values, weight, bias, out, rows, CHANNELS: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    K: tl.constexpr, GROUP: tl.constexpr,
+def _product(
+    values, weight, bias, added, out, videos, frames, pixels, TAPS: tl.constexpr, CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr, AT_FRAMES: tl.constexpr, AT_PIXELS: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+    GROUP: tl.constexpr, FLATTEN: tl.constexpr, ADDED: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
-    down, across = _tile(rows, WIDTH, M, N, GROUP)
-    row = down * M + tl.arange(0, M)
-    both = tl.arange(0, 2 * N)  # a value and its gate side by side: a thread holds both
-    column = across * N + both // 2
-    weight_row = both % 2 * WIDTH + column
-    k = tl.arange(0, K)
-    total = tl.zeros((M, 2 * N), tl.float32)
-    for first in range(0, CHANNELS, K):
-        channel = first + k
-        a = tl.load(values + row.to(tl.int64)[:, None] * CHANNELS + channel[None, :],
-                    mask=(row < rows)[:, None] & (channel < CHANNELS)[None, :], other=0.0)  # fmt: skip
-        b = tl.load(weight + weight_row[None, :] * CHANNELS + channel[:, None],
-                    mask=(column < WIDTH)[None, :] & (channel < CHANNELS)[:, None], other=0.0)  # fmt: skip
-        total = tl.dot(a, b, total)
-    total += tl.load(bias + weight_row, mask=column < WIDTH, other=0.0).to(tl.float32)[None, :]
-    value, gate = tl.split(tl.reshape(total, (M, N, 2)))
-    made = value * 0.5 * gate * (1.0 + _erf(gate * 0.7071067811865476))
-    place = across * N + tl.arange(0, N)
-    tl.store(out + row.to(tl.int64)[:, None] * WIDTH + place[None, :], made.to(out.dtype.element_ty),
-             mask=(row < rows)[:, None] & (place < WIDTH)[None, :])  # fmt: skip
+    """A matrix product, tile by tile: of each value and those of the same pixel in the frames around it, `TAPS` in all.
+
+    Hardware brings the tiles (on Hopper), and zeros for what lies beyond the first and the last frame.
+    """
+    M: tl.constexpr = AT_FRAMES * AT_PIXELS
+    STEPS: tl.constexpr = (CHANNELS + K - 1) // K
+    FULL: tl.constexpr = 2 * WIDTH if GATED else WIDTH
+    frame_in, frame_out = pixels * CHANNELS, pixels * WIDTH
+    source = tl.make_tensor_descriptor(
+        values, [videos, frames, pixels, CHANNELS], [frames * frame_in, frame_in, CHANNELS, 1],
+        [1, AT_FRAMES, AT_PIXELS, K],
+    )  # fmt: skip
+    factor = tl.make_tensor_descriptor(weight, [FULL, TAPS * CHANNELS], [TAPS * CHANNELS, 1], [N, K])
+    target = tl.make_tensor_descriptor(
+        out, [videos, frames, pixels, WIDTH], [frames * frame_out, frame_out, WIDTH, 1], [1, AT_FRAMES, AT_PIXELS, N]
+    )
+    if ADDED:
+        other = tl.make_tensor_descriptor(
+            added, [videos, frames, pixels, WIDTH], [frames * frame_out, frame_out, WIDTH, 1],
+            [1, AT_FRAMES, AT_PIXELS, N],
+        )  # fmt: skip
+    across_pixels = tl.cdiv(pixels, AT_PIXELS)
+    across_frames = tl.cdiv(frames, AT_FRAMES)
+    high = videos * across_frames * across_pixels
+    WIDE: tl.constexpr = (WIDTH + N - 1) // N
+    for tile in tl.range(tl.program_id(0), high * WIDE, tl.num_programs(0), flatten=FLATTEN):
+        # Some rows of tiles after the other, column by column: what they read is in the cache then.
+        group = tile // (GROUP * WIDE)
+        height = min(high - group * GROUP, GROUP)
+        inner = tile % (GROUP * WIDE)
+        down = group * GROUP + inner % height
+        column = inner // height * N
+        pixel = down % across_pixels * AT_PIXELS
+        frame = down // across_pixels % across_frames * AT_FRAMES
+        video = down // across_pixels // across_frames
+        total = tl.zeros((M, N), tl.float32)
+        gates = tl.zeros((M, N), tl.float32)
+        for step in range(0, TAPS * STEPS):
+            channel = step % STEPS * K
+            tap = step // STEPS
+            a = source.load([video, frame + tap - TAPS // 2, pixel, channel]).reshape(M, K)
+            total = tl.dot(a, factor.load([column, tap * CHANNELS + channel]).T, total)
+            if GATED:
+                gates = tl.dot(a, factor.load([WIDTH + column, tap * CHANNELS + channel]).T, gates)
+        inside = column + tl.arange(0, N)
+        total += tl.load(bias + inside, mask=inside < WIDTH, other=0.0).to(tl.float32)[None, :]
+        if GATED:
+            gates += tl.load(bias + WIDTH + inside, mask=inside < WIDTH, other=0.0).to(tl.float32)[None, :]
+            total = total * _gelu(gates)
+        if ADDED:
+            total += other.load([video, frame, pixel, column]).reshape(M, N).to(tl.float32)
+        target.store([video, frame, pixel, column], total.to(out.dtype.element_ty).reshape(1, AT_FRAMES, AT_PIXELS, N))
 
 
-def _tiles(rows: int, width: int) -> Any:
-    return triton.cdiv(rows, PRODUCT["M"]) * triton.cdiv(width, PRODUCT["N"])
+def _made(
+    values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, added: torch.Tensor | None, *, gated: bool
+) -> torch.Tensor:
+    values, weight = values.contiguous(), weight.contiguous()
+    added = added if added is None else added.contiguous()
+    videos, frames, pixels, channels = values.shape
+    full, taps, _ = weight.shape
+    width = full // 2 if gated else full
+    out = values.new_empty((videos, frames, pixels, width))
+    at_frames, at_pixels = _tile_of(frames, pixels)
+    tiles = videos * triton.cdiv(frames, at_frames) * triton.cdiv(pixels, at_pixels)
+    settings, processors = _settings(tiles, width, gated=gated)
+    wrap_triton(_product)[(settings.pop("PROGRAMS") * processors,)](
+        values, weight, bias, added, out, videos, frames, pixels, TAPS=taps, CHANNELS=channels, WIDTH=width,
+        AT_FRAMES=at_frames, AT_PIXELS=at_pixels, ADDED=added is not None, GATED=gated, **settings,
+    )  # fmt: skip
+    return out
+
+
+def _settings(tiles: int, width: int, *, gated: bool) -> tuple[dict[str, int], int]:
+    """For so many tiles below each other on this card, and how many multiprocessors it has."""
+    is_hopper, processors = True, PROCESSORS
+    if torch.cuda.is_available():
+        is_hopper = torch.cuda.get_device_capability() == HOPPER
+        processors = torch.cuda.get_device_properties().multi_processor_count
+    if not is_hopper:  # others have less memory for tiles
+        return dict(ELSEWHERE), processors
+    if gated:
+        return dict(GATES), processors
+    if width % WIDE["N"]:
+        return dict(NARROW), processors
+    few = tiles * (width // WIDE["N"]) <= 2 * processors
+    return dict(FEW if few else WIDE), processors
+
+
+def _tile_of(frames: int, pixels: int) -> tuple[int, int]:
+    """How many frames and pixels a tile of a product has, so that few tiles are needed, and those well filled."""
+    shapes = [(ROWS_OF_PRODUCT >> count, 1 << count) for count in range(3, ROWS_OF_PRODUCT.bit_length())]
+    return min(reversed(shapes), key=lambda shape: -(-frames // shape[0]) * -(-pixels // shape[1]))

@@ -25,6 +25,7 @@ NAMESPACE = "jingxiang"  # of our kernels
 # Of the compiler itself: puts values into memory with these strides, unless they lie there like that.
 FORCE = torch.ops.prims.inductor_force_stride_order.default
 THERE = (FORCE, aten.scaled_dot_product_attention.default)  # what these give is in memory, as it is read
+ALIGNED = 8  # numbers of 16 bits
 VIEWS = (aten.view.default, aten.reshape.default, aten.transpose.int)
 SHAPES = (*VIEWS, aten.permute.default, aten.unsqueeze.default, aten.squeeze.dim)
 
@@ -70,7 +71,7 @@ def nothing(graph: Graph) -> int:
     """What changes nothing: division by one, a type that values have already, dropping out while nobody trains."""
     found = 0
     for node in list(graph.nodes):
-        if node.op == "call_function" and _is_nothing(node):
+        if node.op == "call_function" and node.target is not aten.contiguous.default and _is_nothing(node):
             _replace(node, node.args[0])
             found += 1
     return found
@@ -160,7 +161,7 @@ def temporal_conv(graph: Graph) -> int:
         values, weight, bias, stride, padding, dilation, groups = _with_defaults(node, None, [1], [0], [1], 1)
         width, channels, *kernel = _shape(weight)
         usual = {*stride, *dilation, groups} == {1} and list(padding) == [1, 0, 0] and bias is not None
-        if kernel == [3, 1, 1] and usual:
+        if kernel == [3, 1, 1] and usual and _is_aligned(weight):
             videos, _, frames, high, wide = _shape(values)
             with graph.inserting_before(node):
                 flat = graph.call_function(aten.permute.default, (values, [0, 2, 3, 4, 1]))
@@ -177,12 +178,10 @@ def temporal_conv(graph: Graph) -> int:
 
 def geglu(graph: Graph) -> int:
     """Gated linear layers, where that is faster."""
-    from app.adapters.kernels import geglu_pays
-
     found = 0
     for node in _calls(graph, aten.mul.Tensor):
         layer = _gated(node)
-        if layer is not None and geglu_pays(_shape(layer.args[1])[1]):
+        if layer is not None and _is_aligned(layer.args[1]):
             values, weight, bias = layer.args
             with graph.inserting_before(node):
                 flat = graph.call_function(aten.reshape.default, (values, [-1, _shape(weight)[1]]))
@@ -190,6 +189,32 @@ def geglu(graph: Graph) -> int:
                 new = graph.call_function(aten.reshape.default, (new, list(_shape(node))))
             _replace(node, new)
             found += 1
+    return found
+
+
+def added(graph: Graph) -> int:
+    """What is added to the result of a linear layer or of a convolution over frames is added while that is made."""
+    found = 0
+    for node in _calls(graph, aten.add.Tensor):
+        if len(node.args) != 2 or node.kwargs:
+            continue
+        for mine, other in (node.args, node.args[::-1]):
+            if not isinstance(mine, Node) or not isinstance(other, Node) or _shape(mine) != _shape(other):
+                continue
+            source, between = _source(mine)
+            if not _takes_added(source) or _shape(mine) != _shape(node):
+                continue
+            with graph.inserting_before(node):
+                for each in reversed(between):
+                    other = _undone(graph, each, other)
+                new = _with_added(graph, source, other)
+                for each in between:
+                    if _is_nothing(each):
+                        continue
+                    new = graph.node_copy(each, lambda one, each=each, new=new: new if one is each.args[0] else one)
+            _replace(node, new)
+            found += 1
+            break
     return found
 
 
@@ -241,7 +266,7 @@ def once(graph: Graph) -> int:
 
 
 RULES: tuple[Rule, ...] = (nothing, channels_last, one_key, one_projection)
-KERNEL_RULES: tuple[Rule, ...] = (frames_in_place, short_attention, temporal_conv, geglu, group_norm, once)
+KERNEL_RULES: tuple[Rule, ...] = (frames_in_place, short_attention, temporal_conv, geglu, added, group_norm, once)
 
 
 class _Region:
@@ -406,17 +431,6 @@ def _gated(node: Node) -> Node | None:
     return layer if layer.target is aten.linear.default and len(layer.args) == 3 else None
 
 
-def _is_nothing(node: Node) -> bool:
-    """Whether it gives what it is given."""
-    if node.target is aten.dropout.default:
-        return node.args[2] is False
-    if node.target is aten.to.dtype:
-        return len(node.args) == 2 and node.args[0].meta["val"].dtype is node.args[1]
-    if node.target not in (aten.div.Tensor, aten.mul.Tensor) or node.args[1] != 1:
-        return False
-    return node.meta["val"].dtype is node.args[0].meta["val"].dtype
-
-
 def _base(node: Node) -> Node:
     """What this is a view of."""
     while node.target in SHAPES:
@@ -434,6 +448,66 @@ def _strides(shape: tuple[int, ...], *, channels_last: bool) -> list[int]:
         strides[dimension] = step
         step *= shape[dimension]
     return strides
+
+
+def _source(node: Node) -> tuple[Node, list[Node]]:
+    """Where values come from that only change their shape on the way, and by what; each used by nobody else."""
+    between: list[Node] = []
+    while len(node.users) == 1 and (node.target in SHAPES or _is_nothing(node)):
+        between.insert(0, node)
+        node = node.args[0]
+    return node, between
+
+
+def _is_nothing(node: Node) -> bool:
+    """Whether it gives what it is given."""
+    if node.target is aten.dropout.default:
+        return node.args[2] is False
+    if node.target is aten.contiguous.default:
+        return len(node.args) == 1 and not node.kwargs
+    if node.target is aten.to.dtype:
+        return len(node.args) == 2 and node.args[0].meta["val"].dtype is node.args[1]
+    if node.target not in (aten.div.Tensor, aten.mul.Tensor) or node.args[1] != 1:
+        return False
+    return node.meta["val"].dtype is node.args[0].meta["val"].dtype
+
+
+def _undone(graph: Graph, node: Node, values: Node) -> Node:
+    """Values that have the shape of the result, in the shape of what it was made of."""
+    if _is_nothing(node):
+        return values
+    target, before = node.target, _shape(node.args[0])
+    if target is aten.permute.default:
+        order = list(node.args[1])
+        return graph.call_function(target, (values, [order.index(each) for each in range(len(order))]))
+    if target is aten.transpose.int:
+        return graph.call_function(target, (values, *node.args[1:]))
+    return graph.call_function(aten.reshape.default, (values, list(before)))
+
+
+def _takes_added(source: Node) -> bool:
+    if len(source.users) != 1:
+        return False
+    if source.target is torch.ops.jingxiang.temporal_conv.default:
+        return len(source.args) == 3
+    return source.target is aten.linear.default and len(source.args) == 3 and _is_aligned(source.args[1])
+
+
+def _with_added(graph: Graph, source: Node, other: Node) -> Node:
+    values, weight, bias = source.args
+    if source.target is torch.ops.jingxiang.temporal_conv.default:
+        return graph.call_function(source.target, (values, weight, bias, other))
+    width, channels = _shape(weight)
+    flat = graph.call_function(aten.reshape.default, (values, [-1, channels]))
+    other = graph.call_function(aten.reshape.default, (other, [-1, width]))
+    new = graph.call_function(torch.ops.jingxiang.linear_added.default, (flat, weight, bias, other))
+    return graph.call_function(aten.reshape.default, (new, list(_shape(source))))
+
+
+def _is_aligned(weight: Node) -> bool:
+    """Whether rows begin where the hardware can bring them from: at multiples of 16 bytes."""
+    width, *inner = _shape(weight)
+    return width % ALIGNED == 0 and inner[0] % ALIGNED == 0
 
 
 def _plain(attention: Node) -> bool:
