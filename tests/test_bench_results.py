@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ci.bench.speed import results
 
 MACHINE = {
@@ -68,6 +70,36 @@ def test_a_bench_that_was_not_run_again_stays_as_it_was(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "benchmarks.json").read_text())
     assert kept == [{**GPU, "figures": []}, START]
     assert (tmp_path / "benchmarks.md").read_text() == results.page(kept)
+
+
+def test_results_of_two_cards_are_one() -> None:
+    svd = {**GPU["presets"]["i2vgen-xl"], "frames": 25}
+    first, vs_stock, psnr = GPU["figures"]
+    other = {
+        **GPU, "rate_tflops": 678.2, "presets": {"svd-xt": svd}, "results": [{**ROW, "model": "svd-xt"}],
+        "figures": [
+            {**first, "value": None}, {**vs_stock, "value": None}, {**psnr, "value": 60.1, "peers": {"a": 60.1}},
+        ],
+        "notes": ["stock fp32: 4 steps were timed", "svd-xt: compiled in 9 s"],
+    }  # fmt: skip
+    mine = {**GPU, "figures": [first, vs_stock, {**psnr, "value": 55.5, "peers": {"b": 55.5}}]}
+    both, start = results.joined([mine, other, START])
+    assert start == START
+    assert [each["value"] for each in both["figures"]] == [6.0, 7.0, 55.5]
+    assert both["figures"][2]["peers"] == {"b": 55.5, "a": 60.1}
+    assert [each["model"] for each in both["results"]] == ["i2vgen-xl", "i2vgen-xl", "svd-xt"]
+    assert list(both["presets"]) == ["i2vgen-xl", "svd-xt"]
+    assert both["notes"] == [
+        "stock fp32: 4 steps were timed", "svd-xt: compiled in 9 s",
+        "svd-xt: on another card of the same machine, at 678.2 TFLOP/s",
+    ]  # fmt: skip
+    assert "**svd-xt**, 512x512, 25 frames" in results.page([both])
+
+
+def test_results_of_two_commits_are_not_put_together() -> None:
+    other = {**GPU, "machine": {**MACHINE, "commit": "def5678"}}
+    with pytest.raises(ValueError, match="two machines or commits"):
+        results.joined([GPU, other])
 
 
 def test_memory_and_several_cards_have_their_places() -> None:

@@ -2,7 +2,8 @@
 
     python -m ci.bench.speed.results FILE…      what `invoke bench gpu --json` and others have printed
 
-A bench that is in none of the files stays as it was. Nobody edits those two by hand: a test compares them.
+A bench that is in none of the files stays as it was. One that is in several of them was run for other models at the
+same time, on another card of the machine. Nobody edits those two by hand: a test compares them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ TITLES = {
 COMMANDS = {
     "gpu": "bench gpu", "start-gpu": "bench start --gpu", "workers": "bench gpu --workers", "memory": "bench memory",
 }  # fmt: skip
+OF_ALL = ("psnr_db", "law_error_gib")  # figures that speak of all models
 VERSIONS = ("driver", "cuda", "torch", "diffusers", "transformers")
 HEAD = """# Benchmarks
 
@@ -36,7 +38,42 @@ Found = Mapping[str, Any]
 
 
 def main() -> None:
-    write([json.loads(Path(file).read_text(encoding="utf-8")) for file in sys.argv[1:]])
+    write(joined(json.loads(Path(file).read_text(encoding="utf-8")) for file in sys.argv[1:]))
+
+
+def joined(found: Iterable[Found]) -> list[Found]:
+    """Those of the same bench as one. Raises `ValueError` if they are not of one machine and commit."""
+    every: dict[str, Found] = {}
+    for each in found:
+        name = each["bench"]
+        every[name] = _both(every[name], each) if name in every else each
+    return list(every.values())
+
+
+def _both(one: Found, other: Found) -> Found:
+    """Where only one thing can be told, such as how a start went, it is that of the first."""
+    if one["machine"] != other["machine"]:
+        raise ValueError(f"{one['bench']}: results of two machines or commits")
+    both = {**other, **one}
+    for name in ("results", "laws", "notes"):
+        if name in both:
+            both[name] = [*one[name], *(each for each in other[name] if each not in one[name])]
+    if "presets" in both:
+        both["presets"] = {**one["presets"], **other["presets"]}
+    if one.get("rate_tflops") != other.get("rate_tflops"):
+        rate, models = other["rate_tflops"], ", ".join(other["presets"])
+        both["notes"] = [*both["notes"], f"{models}: on another card of the same machine, at {rate:g} TFLOP/s"]
+    pairs = zip(one["figures"], other["figures"], strict=True)
+    return {**both, "figures": [_figure_of_both(*pair) for pair in pairs]}
+
+
+def _figure_of_both(one: Found, other: Found) -> Found:
+    if one["value"] is None or other["value"] is None:
+        return other if one["value"] is None else one
+    if one["name"] not in OF_ALL:
+        return one
+    worse = max if one["better"] == "lower" else min
+    return {**one, "value": worse(one["value"], other["value"]), "peers": {**one["peers"], **other["peers"]}}
 
 
 def write(found: Iterable[Found], folder: Path = FOLDER) -> None:
