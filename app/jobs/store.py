@@ -179,12 +179,12 @@ class JobStore:
     def move(self, number: str, position: int, owner: str | None = None) -> Job:
         """Put a waiting job at that position among those that wait, 0 being the next. Raises `WrongState`."""
         with self._database.write(alone=True) as connection:
+            job = _get(connection, number, owner, lock=True)  # first: a worker could give it back meanwhile
+            if job.state != "queued":
+                raise WrongState(number, job.state)
             rows = connection.execute(
                 select(jobs.c.id, jobs.c.place).where(jobs.c.state == "queued").order_by(jobs.c.place).with_for_update()
             ).all()
-            job = _get(connection, number, owner)
-            if job.state != "queued":
-                raise WrongState(number, job.state)
             order = [row.id for row in rows if row.id != number]
             order.insert(max(0, position), number)
             for place, each in zip([row.place for row in rows], order, strict=True):
