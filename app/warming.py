@@ -109,7 +109,7 @@ def _made(
     compiler: Compiler, spec: ModelSpec, folder: Path, preset: Preset, *, shelf: Shelf, key: Key
 ) -> tuple[Artifact, float]:
     """The artifact, and the seconds that it took; 0 if another process has made it meanwhile."""
-    console.line("compile", tr("{title}, {shape}: takes a minute or two", title=spec.title, shape=key.shape))
+    console.line("compile", tr("{title}, {shape}: takes some minutes", title=spec.title, shape=key.shape))
     start = time.monotonic()
     try:
         with shelf.making(key):

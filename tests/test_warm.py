@@ -78,7 +78,7 @@ def test_what_is_missing_is_made_and_what_is_there_is_said(
     assert (digest, shape, " ".join(size), unit) == (shelf.all()[0].key.digest, "64x64x8", "91 B", "s")
     assert float(seconds) >= 0
     lines = err.splitlines()
-    assert lines[0] == "compile  Smoke model, 64x64x8: takes a minute or two"
+    assert lines[0] == "compile  Smoke model, 64x64x8: takes some minutes"
     assert lines[1].startswith("compiled 64x64x8: 3 files, 91 B in ")
     assert len(lines) == 2
     warm(fake, shelf, STANDARD, FAST)
