@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import inspect
 
 from app.cards import Holder, Space
 from app.generation import Order
+from app.jobs import store as jobs_store
 from app.jobs import tables
 from app.jobs.base import (
     Ended,
@@ -791,6 +793,24 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="File exists"):
         Database(f"sqlite:///{tmp_path}/file/jobs.sqlite3")
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_job_that_comes_back_while_it_is_moved_is_moved(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker dies just before it is looked at; in SQLite no two write at a time."""
+    job = store.submit(order())
+    claimed(store)
+    waiting = store.submit(order(8))
+    find = jobs_store._find
+
+    def found_late(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(jobs_store, "_find", find)
+        store.bury("w1")
+        return find(*arguments, **named)
+
+    monkeypatch.setattr(jobs_store, "_find", found_late)
+    assert store.move(job.id, 1).state == "queued"
+    assert [claimed(store).id, claimed(store).id] == [waiting.id, job.id]
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)

@@ -13,7 +13,7 @@ from torch.library import triton_op, wrap_triton
 
 # Tokens that a program of the attention works on, which are several short sequences, side by side.
 ROWS_OF_ATTENTION = 32
-TILE = 64  # channels that a program of a norm works on, and half as many positions at a time
+TILE = 64  # channels that a program of a norm works on, and half as many as the positions
 # For the moments of a norm: positions and channels that a program reads at a time.
 MOMENTS = {"P": 64, "C": 64, "STAGES": 3, "num_warps": 4}
 PROGRAMS = 1056  # enough for every card to be busy
