@@ -22,7 +22,7 @@ import pytest
 from gradio_client import Client
 
 from app import logs
-from tests.peers.app import App, serving, wait_for
+from tests.peers.app import App, serving, suspend, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADED = re.compile(r"model    Smoke model loaded in \d+\.\d s\n")
@@ -177,7 +177,7 @@ def ready(app: App) -> psutil.Process:
 def paused(app: App, worker: psutil.Process, photo: Path) -> Iterator[None]:
     """A video of which the first step is done, and no other one will be until the test goes on."""
     app.running(app.post(photo, steps=100).json()["id"])
-    worker.suspend()
+    suspend(worker, app.outputs)
     try:
         yield
     finally:
@@ -199,7 +199,7 @@ def test_sigterm_lets_who_follows_a_job_hear_of_its_end(models: Path, tmp_path: 
         worker = ready(app)
         running, waiting = (app.post(photo, seed=seed).json()["id"] for seed in (1, 2))
         app.running(running)
-        worker.suspend()
+        suspend(worker, app.outputs)
         with app.client() as client, client.stream("GET", f"/api/jobs/{running}/events") as stream:
             app.process.send_signal(signal.SIGTERM)
             wait_for(lambda: app.get("/readyz")[0] == 503)
@@ -215,7 +215,7 @@ def test_sigterm_lets_a_page_hear_of_the_end_and_fetch_the_video(models: Path, t
         worker = ready(app)
         number = app.post(photo).json()["id"]
         app.running(number)
-        worker.suspend()
+        suspend(worker, app.outputs)
         with app.client() as client, client.stream("GET", "/api/events") as stream:
             lines = stream.iter_lines()
             next(line for line in lines if '"draining":false' in line)

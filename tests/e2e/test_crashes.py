@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.peers.app import App, serving, wait_for
+from tests.peers.app import App, serving, suspend, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -63,7 +63,7 @@ def test_a_worker_that_hangs_is_buried_and_lives_on(models: Path, tmp_path: Path
         hangs = worker(app)  # to look for it takes a while, in which a video may be done
         number = app.post(photo, steps=100).json()["id"]
         app.running(number, step=3)
-        hangs.suspend()
+        suspend(hangs, app.outputs)
         wait_for(lambda: app.job(number)["state"] == "queued", 60)
         assert status(app) != "ready"
         hangs.resume()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.peers.app import suspend
 from tests.peers.browser import chromium
 from tests.peers.page import LONG_MS, cards, fill, opened, plays
 
@@ -42,7 +43,7 @@ def test_the_page_that_waits_gets_its_video_and_the_others_are_told(models: Path
                 waiting.click("#standard")
                 card = waiting.locator("#jobs [data-job]")
                 expect(card.locator(".state")).to_have_text(re.compile(r"Step \d+ of 10"), timeout=LONG_MS)
-                worker.suspend()
+                suspend(worker, tmp_path / "out")
                 waiting.click("#fast")
                 expect(waiting.locator("#jobs [data-state=queued] .state")).to_contain_text("Waiting; 1 before it")
                 app.send_signal(signal.SIGTERM)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.peers.system import free_port
 
@@ -79,6 +81,22 @@ def guarded(models: Path, folder: Path) -> Iterator[App]:
     with serving(models, folder, "--password-file", str(passwords)) as started:
         started.wait_until_ready()
         yield started
+
+
+def suspend(worker: psutil.Process, outputs: Path) -> None:
+    """Stop a worker until it is resumed; never within a transaction, in which it would lock out everybody else."""
+    with contextlib.closing(sqlite3.connect(outputs / "jobs.sqlite3", timeout=1, isolation_level=None)) as jobs:
+        while True:
+            worker.suspend()
+            wait_for(lambda: worker.status() == psutil.STATUS_STOPPED)
+            try:
+                jobs.execute("BEGIN IMMEDIATE")
+                jobs.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                worker.resume()
+                time.sleep(0.02)
+            else:
+                return
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
