@@ -53,6 +53,7 @@ STICKY = re.compile(
     r"CUDA error: (?!out of memory)|device-side assert|illegal memory access|unspecified launch failure"
 )
 AUTO = "auto"  # the dtype that suits the device
+REHEARSED = 2  # steps that are made for nobody: what is compiled is captured in the second one
 PREVIEW_S = 1.0  # between two pictures of how far a job is
 QUALITY = 70  # of their JPEGs
 PERSIST_S = 600.0  # how long a finished video is kept for a store that does not answer
@@ -183,6 +184,8 @@ class Worker:
                     self._report("idle")
                 elif self._model is not None and self._is_roomy:
                     self._booster.prepare(self._model)
+                    if self._is_cold and self._model.uuid:  # of a GPU
+                        self._rehearse(self._model)
         except Exception as error:  # a mistake of ours: what it was doing must not come back for ever
             reason = _said(error)
             raise
@@ -310,6 +313,34 @@ class Worker:
             model.close()
             with self._lock:
                 self._status = replace(self._status, model="", gpu="", dtype="")
+
+    def _rehearse(self, model: Model) -> None:
+        """Begin a video for nobody while there is nothing else to do: the first steps in a process take seconds longer,
+        since libraries choose and load their kernels then. Somebody's job stops it within a step.
+        """
+        from PIL import Image
+
+        from app.adapters.base import Request
+
+        self._is_cold = False
+        preset = replace(model.spec.preset(STANDARD), steps=REHEARSED)
+        fit = self._plan(model, preset, 1, self._known(model))
+        if not isinstance(fit, memory.Fit) or fit.rung != FULL:
+            return
+
+        def on_step(done: int, of: int, look: Look) -> None:
+            if self.control.is_draining or self.store.depth()["queued"]:
+                raise Stopped
+
+        try:
+            picture = Image.new("RGB", (preset.width, preset.height), "white")
+            model.generate([Request(picture, "a picture" if model.spec.takes_prompt else "", preset, 0)], on_step)
+        except (Stopped, StoreUnavailable):
+            pass
+        except Exception as error:  # it costs nobody a video
+            logs.event(logs.TROUBLE, model=model.spec.name, worker=self.duty.name, error=error)
+            if STICKY.search(str(error)):
+                raise
 
     # Jobs
 

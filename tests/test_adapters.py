@@ -266,7 +266,7 @@ def test_looking_changes_nothing_and_not_looking_costs_nothing(
     assert isinstance(watched, Made)
     assert len(seen) == 3
     steps = type(model.pipe.scheduler).step
-    monkeypatch.setattr(type(model), "_expected", None)  # would be an error
+    monkeypatch.setattr(previews, "picture", None)  # would be an error
     assert np.array_equal(frames(model, asked(model)), watched.frames)
     assert model.pipe.scheduler.step.__func__ is steps  # nobody is left in between
 

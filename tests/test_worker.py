@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import av
 import pytest
 from PIL import Image
 
-from app import adapters, generation, logs, media, picture, provenance, worker
+from app import adapters, generation, logs, media, memory, picture, provenance, worker
 from app.adapters.base import BrokenOutput, Diffusion, Look, OnStep
 from app.artifacts import Shelf
 from app.generation import Order
@@ -470,6 +470,104 @@ def test_a_name_that_comes_back_frees_what_its_last_bearer_held(office: Office, 
     with working(office, models):
         job = office.ended(number)
     assert (job.state, job.claim, job.deaths) == ("done", 2, 1)
+
+
+class Rehearsals:
+    """As on a GPU, where there are some: what was begun for nobody. `at_a_step` is done at each step of those."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun: list[Any] = []
+        self.steps = 0
+        self.at_a_step: Callable[[], object] = lambda: None
+        self._job: Callable[..., Any] = Diffusion.generate
+        monkeypatch.setattr(Diffusion, "uuid", "GPU-of-a-test")
+        monkeypatch.setattr(Diffusion, "generate", lambda *arguments: self._generate(*arguments))
+
+    def _generate(self, model: Diffusion, batch: Any, on_step: OnStep, *rest: Any) -> Any:
+        if batch[0].preset.steps != worker.REHEARSED:
+            return self._job(model, batch, on_step, *rest)
+        self.begun += batch
+
+        def step(done: int, of: int, look: Look) -> None:
+            self.steps += 1
+            self.at_a_step()
+            on_step(done, of, look)
+
+        return self._job(model, batch, step, *rest)
+
+
+@pytest.fixture
+def rehearsals(monkeypatch: pytest.MonkeyPatch) -> Rehearsals:
+    return Rehearsals(monkeypatch)
+
+
+def test_on_a_gpu_a_video_is_begun_for_nobody_once_for_each_model_that_is_loaded(
+    office: Office, models: Path, tmp_path: Path, rehearsals: Rehearsals
+) -> None:
+    with working(office, models) as employed:
+        for steps in (2, 4):
+            wait_for(lambda steps=steps: rehearsals.steps == steps)  # type: ignore[misc]
+            assert office.status().state == "ready"
+            assert office.store.measured("cpu", "smoke", "fp32") == []  # how long it took is nothing to reckon with
+            office.store.wish("smoke", employed.duty.name)
+        wait_for(lambda: rehearsals.steps == 6)
+        assert office.ended(office.submit()).state == "done"
+    assert len(rehearsals.begun) == 3
+    preset, shape = CATALOG.model("smoke").preset("standard"), rehearsals.begun[0].preset
+    assert (shape.width, shape.height, shape.frames) == (preset.width, preset.height, preset.frames)
+    assert len(list((tmp_path / "media" / "videos").glob("*.mp4"))) == 1
+
+
+def test_what_was_made_for_somebody_is_not_begun_for_nobody(
+    office: Office, models: Path, rehearsals: Rehearsals
+) -> None:
+    number = office.submit()
+    with working(office, models):
+        office.ended(number)
+        wait_for(lambda: office.status().state == "ready")
+        time.sleep(0.2)
+    assert rehearsals.begun == []
+
+
+def test_a_job_stops_what_was_begun_for_nobody(office: Office, models: Path, rehearsals: Rehearsals) -> None:
+    numbers: list[str] = []
+    rehearsals.at_a_step = lambda: numbers.append(office.submit())
+    with working(office, models):
+        wait_for(lambda: numbers != [])
+        assert office.ended(numbers[0]).state == "done"
+    assert rehearsals.steps == 1
+
+
+def test_a_worker_that_drains_stops_what_was_begun_for_nobody(
+    office: Office, models: Path, rehearsals: Rehearsals
+) -> None:
+    drained = threading.Event()
+    rehearsals.at_a_step = lambda: drained.wait(60)
+    with working(office, models) as employed:
+        wait_for(lambda: rehearsals.steps == 1)
+        employed.control.drain()
+        drained.set()
+    assert rehearsals.steps == 1
+
+
+def test_what_is_wrong_with_a_video_for_nobody_costs_nobody_one(
+    office: Office, models: Path, rehearsals: Rehearsals
+) -> None:
+    rehearsals.at_a_step = lambda: 1 / 0
+    with working(office, models):
+        wait_for(lambda: rehearsals.steps == 1)
+        assert office.ended(office.submit()).state == "done"
+
+
+def test_without_room_on_the_gpu_nothing_is_begun_for_nobody(
+    office: Office, models: Path, rehearsals: Rehearsals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = CATALOG.model("smoke").preset("standard")
+    monkeypatch.setattr(Worker, "_plan", lambda *_: memory.Refusal(2, 1, 1, (preset, 1), None, ()))
+    with working(office, models):
+        wait_for(lambda: office.status().state == "ready")
+        time.sleep(0.2)
+    assert rehearsals.begun == []
 
 
 def test_a_card_that_is_lost_ends_the_worker(

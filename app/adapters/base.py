@@ -6,7 +6,7 @@ import abc
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from PIL import Image
 from transformers.utils import logging as hub_logging
 
 from app import cards, picture
-from app.adapters import gauge, ladder, loading, previews, reading
+from app.adapters import gauge, ladder, loading, reading, steps
 from app.adapters.gauge import Gauge
 from app.adapters.loading import Loading
 from app.adapters.previews import Picture
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # width / 8, 3), of the frame in the middle; None if there is none. It costs nothing unless it is called.
 Look = Callable[[int], Picture | None]
 # Called after each denoising step with the steps done, their number and a `Look`, which holds till then; may raise to
-# stop.
+# stop. A GPU makes the next one meanwhile.
 OnStep = Callable[[int, int, Look], None]
 BLACK = 8  # of 255; a picture without a brighter pixel looks black
 CPU = "cpu"  # the name of the GPU where there is none
@@ -315,7 +315,8 @@ class Diffusion(abc.ABC):
     def _generated(self, batch: Sequence[Request], on_step: OnStep, rung: str) -> list[Made | BrokenOutput]:
         preset = batch[0].preset
         images = [picture.fit(request.image, preset.width, preset.height) for request in batch]
-        with _steps_to(on_step, self.pipe, functools.partial(self._picture, len(batch))), torch.no_grad():
+        expected = functools.partial(self._expected, videos=len(batch))
+        with steps.told(on_step, self.pipe, self.device, expected), torch.no_grad():
             latents = self._denoised(
                 batch,
                 images,
@@ -336,10 +337,6 @@ class Diffusion(abc.ABC):
             needed = self.estimate(preset, batch) - self.spec.rungs[FULL].weights_bytes(self.dtype.itemsize)
             if torch.cuda.mem_get_info(self.device)[0] < needed:
                 self._compiled.forget_graphs()
-
-    def _picture(self, videos: int, output: Any, number: int) -> Picture | None:
-        latents = self._expected(output, videos)[number]
-        return previews.picture(latents[len(latents) // 2])
 
     def _usable_bytes(self) -> int:
         """What this process could have of the device: what is free, and what it holds."""
@@ -375,43 +372,6 @@ class Diffusion(abc.ABC):
         taken = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
         places = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return prompt[places[taken][0] :] if len(places) > taken else ""
-
-
-class _Bar:
-    """Stands in for a pipeline's progress bar."""
-
-    def __init__(self, on_step: Callable[[int, int], None], total: int) -> None:
-        self.on_step, self.total, self.done = on_step, total, 0
-
-    def update(self, count: int = 1) -> None:
-        self.done += count
-        self.on_step(self.done, self.total)
-
-
-@contextlib.contextmanager
-def _steps_to(on_step: OnStep, pipe: Any, picture_of: Callable[[Any, int], Picture | None]) -> Iterator[None]:
-    """Every pipeline moves its progress bar once a step: that is the callback here, since I2VGen-XL has no other. What
-    it has come to is what its scheduler has just given, after guidance.
-    """
-    output: Any = None
-    step = pipe.scheduler.step
-
-    @functools.wraps(step)  # pipelines look at what it takes
-    def noted(*arguments: Any, **named: Any) -> Any:
-        nonlocal output
-        output = step(*arguments, **named)
-        return output
-
-    def told(done: int, total: int) -> None:
-        on_step(done, total, lambda number: picture_of(output, number))
-
-    pipe.scheduler.step = noted
-    pipe.progress_bar = lambda total: contextlib.nullcontext(_Bar(told, total))
-    try:
-        yield
-    finally:
-        del pipe.progress_bar, pipe.scheduler.step
-        pipe.maybe_free_model_hooks()  # a pipeline that is stopped does not come to it
 
 
 def without_chance(vae: Any) -> None:

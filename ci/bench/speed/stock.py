@@ -24,6 +24,7 @@ from transformers.utils import logging as hub_logging
 from app import picture
 from app.adapters.animatediff import SCHEDULE
 from app.adapters.base import Request, without_chance
+from app.adapters.steps import Bar
 from ci.bench.speed.cases import Case
 from jingxiang.models import ModelSpec
 
@@ -122,7 +123,7 @@ class Stock:
             "num_inference_steps": preset.steps, "generator": [torch.Generator().manual_seed(request.seed)],
             "output_type": "latent", **self.case.spec.parameters,
         }  # fmt: skip
-        self.pipe.progress_bar = lambda total: contextlib.nullcontext(_Bar(on_step))
+        self.pipe.progress_bar = lambda total: Bar(lambda *_: on_step(), lambda: None, torch.device(device()))
         with torch.no_grad(), self._casting():
             latents: torch.Tensor = self.pipe(**self._asked(request, image), **shared).frames
             self._pixels(latents).cpu()
@@ -162,25 +163,14 @@ class Stock:
         return torch.autocast(device(), torch.float16) if self.autocast else contextlib.nullcontext()
 
 
-class _Bar:
-    """Stands in for a pipeline's progress bar."""
-
-    def __init__(self, on_step: Callable[[], None]) -> None:
-        self._on_step = on_step
-
-    def update(self, count: int = 1) -> None:
-        self._on_step()
-
-
 class Watch:
-    """Notes when each step has ended on the GPU."""
+    """Notes when it is told that a step has ended."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
         self._times: list[float] = []
 
-    def __call__(self, *_: object) -> None:
-        synchronize()
+    def __call__(self) -> None:
         self._times.append(time.monotonic())
 
     @property
