@@ -1,0 +1,12 @@
+set -x
+pip install -q --no-index --no-deps --target /tmp/site .gpu/whl/*.whl; export PYTHONPATH=/tmp/site
+mkdir -p /tmp/b/0 /tmp/b/1
+E_LIMIT=95 timeout 130 python tuning/e4.py > /tmp/e4.txt 2>&1; tail -c 3500 /tmp/e4.txt
+date +%s
+P=$(which python3)
+one() { CUDA_VISIBLE_DEVICES=0 timeout 350 $P -m ci.bench.gpu --folder /tmp/b/0 --model i2vgen-xl --out $OUT/gpu0.json --limit 310 --commit $1 --json 2>$OUT/log0.txt >/dev/null; date +%s
+ CUDA_VISIBLE_DEVICES=0 timeout 80 python tuning/look.py i2vgen-xl /tmp/b/0 > $OUT/look0.txt 2>&1; cat $OUT/step-i2vgen-xl.txt >> $OUT/look0.txt; rm -f $OUT/adopt-* $OUT/step-*; date +%s; }
+two() { CUDA_VISIBLE_DEVICES=1 timeout 450 $P -m ci.bench.gpu --folder /tmp/b/1 --model svd-xt --model animatediff --out $OUT/gpu1.json --limit 400 --commit $1 --json 2>$OUT/log1.txt >/dev/null; date +%s; }
+one $1 & two $1 &
+wait
+tail -c 2000 $OUT/log1.txt; tail -c 2000 $OUT/log0.txt; head -c 3500 $OUT/look0.txt
