@@ -154,6 +154,7 @@ class Worker:
     def __post_init__(self) -> None:
         self._model: Model | None = None
         self._is_cold = True
+        self._is_untried = True  # nothing was begun for nobody with the model that is loaded
         self._is_roomy = False  # all of the model is on the device, where alone what is compiled is used
         self._refused: set[str] = set()  # models that could not be loaded
         self._status = WorkerStatus(self.duty.name, "idle", models=self._there(), pid=os.getpid())
@@ -184,7 +185,7 @@ class Worker:
                     self._report("idle")
                 elif self._model is not None and self._is_roomy:
                     self._booster.prepare(self._model)
-                    if self._is_cold and self._model.uuid:  # of a GPU
+                    if self._is_cold and self._is_untried and self._model.uuid:  # of a GPU
                         self._rehearse(self._model)
         except Exception as error:  # a mistake of ours: what it was doing must not come back for ever
             reason = _said(error)
@@ -293,7 +294,7 @@ class Worker:
             return False
         console.line("model", tr("{title} loaded in {seconds:.1f} s", title=self.catalog.model(name).title,
                                  seconds=time.monotonic() - start))  # fmt: skip
-        self._is_cold = True
+        self._is_cold = self._is_untried = True
         self._refused.discard(name)
         logs.event(logs.LOADED, model=name, worker=self.duty.name, seconds=time.monotonic() - start)
         self._report("ready", model=name, gpu=self._model.gpu, dtype=self._model.dtype_name)
@@ -322,19 +323,21 @@ class Worker:
 
         from app.adapters.base import Request
 
-        self._is_cold = False
+        self._is_untried = False
         preset = replace(model.spec.preset(STANDARD), steps=REHEARSED)
         fit = self._plan(model, preset, 1, self._known(model))
         if not isinstance(fit, memory.Fit) or fit.rung != FULL:
             return
 
-        def on_step(done: int, of: int, look: Look) -> None:
+        def go_on(*_: object) -> None:
             if self.control.is_draining or self.store.depth()["queued"]:
                 raise Stopped
 
         try:
+            go_on()
+            self._is_cold = False
             picture = Image.new("RGB", (preset.width, preset.height), "white")
-            model.generate([Request(picture, "a picture" if model.spec.takes_prompt else "", preset, 0)], on_step)
+            model.generate([Request(picture, "a picture" if model.spec.takes_prompt else "", preset, 0)], go_on)
         except (Stopped, StoreUnavailable):
             pass
         except Exception as error:  # it costs nobody a video
