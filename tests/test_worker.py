@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from app import adapters, generation, logs, media, memory, picture, provenance, worker
+from app.adapters import previews
 from app.adapters.base import BrokenOutput, Diffusion, Look, OnStep
 from app.artifacts import Shelf
 from app.generation import Order
@@ -253,12 +254,12 @@ def test_what_is_wrong_with_a_preview_is_not_the_end_of_a_video(
     office: Office, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "PREVIEW_S", 0.0)
-    monkeypatch.setattr(Diffusion, "_picture", lambda *_: 1 / 0)
+    monkeypatch.setattr(previews, "picture", lambda *_: 1 / 0)
     logs.start(tmp_path, "worker")
     try:
         with working(office, models):
             assert office.ended(office.submit()).state == "done"
-            monkeypatch.setattr(Diffusion, "_picture", lambda *_: None)  # as of numbers that are none
+            monkeypatch.setattr(previews, "picture", lambda *_: None)  # as of numbers that are none
             assert office.ended(office.submit()).state == "done"
     finally:
         logs.stop()
