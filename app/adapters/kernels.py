@@ -25,6 +25,10 @@ WIDE = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 1, "num_warp
 FEW = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 2, "num_warps": 4, "num_stages": 3}
 GATES = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 1, "num_warps": 8, "num_stages": 3}
 ELSEWHERE = {"N": 64, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 2, "num_warps": 4, "num_stages": 3}
+# The same for `_specialised`: columns in two parts, since each is a power of two.
+SPECIALISED = {"M": 128, "N": 256, "MORE": 64, "K": 64, "GROUP": 8, "STAGES": 2}
+TUNED: dict[tuple[int, int, int, bool], dict[str, int]] = {}
+RETIRE = 2  # what is done about barriers where tiles are: 1 settled, 2 retired
 HOPPER = (9, 0)
 PROCESSORS = 132  # multiprocessors of an H100
 
@@ -263,6 +267,124 @@ def _gelu(x):
 
 
 @triton.jit
+def _settled(value):
+    """The value. On the way what was written to shared memory is settled before hardware brings tiles there."""
+    return tl.inline_asm_elementwise(
+        "{ fence.proxy.async.shared::cta; mov.b32 $0, $1; }", "=r,r", [value], dtype=tl.int32, is_pure=False, pack=1
+    )
+
+
+@triton.jit
+def _retire(value, STAGES: tl.constexpr):
+    """The value. On the way the first thread gives up barriers which Triton 3.6 and 3.7 make where they have put tiles.
+
+    They are barriers that nobody waits for, at the very beginning of shared memory, one of 8 bytes for each stage. But
+    hardware still knows them as barriers, and writes their state over a tile once it needs the place for others.
+    """
+    if STAGES == 2:
+        return tl.inline_asm_elementwise(
+            """{ .reg .pred first; .reg .b32 place; .reg .b32 thread;
+            mov.u32 thread, %tid.x; setp.eq.u32 first, thread, 0; mov.u32 place, global_smem;
+            @first mbarrier.inval.shared.b64 [place]; @first mbarrier.inval.shared.b64 [place+8];
+            fence.proxy.async.shared::cta; mov.b32 $0, $1; }""",
+            "=r,r", [value], dtype=tl.int32, is_pure=False, pack=1,
+        )  # fmt: skip
+    elif STAGES == 3:
+        return tl.inline_asm_elementwise(
+            """{ .reg .pred first; .reg .b32 place; .reg .b32 thread;
+            mov.u32 thread, %tid.x; setp.eq.u32 first, thread, 0; mov.u32 place, global_smem;
+            @first mbarrier.inval.shared.b64 [place]; @first mbarrier.inval.shared.b64 [place+8];
+            @first mbarrier.inval.shared.b64 [place+16];
+            fence.proxy.async.shared::cta; mov.b32 $0, $1; }""",
+            "=r,r", [value], dtype=tl.int32, is_pure=False, pack=1,
+        )  # fmt: skip
+    else:
+        return tl.inline_asm_elementwise(
+            """{ .reg .pred first; .reg .b32 place; .reg .b32 thread;
+            mov.u32 thread, %tid.x; setp.eq.u32 first, thread, 0; mov.u32 place, global_smem;
+            @first mbarrier.inval.shared.b64 [place]; @first mbarrier.inval.shared.b64 [place+8];
+            @first mbarrier.inval.shared.b64 [place+16]; @first mbarrier.inval.shared.b64 [place+24];
+            fence.proxy.async.shared::cta; mov.b32 $0, $1; }""",
+            "=r,r", [value], dtype=tl.int32, is_pure=False, pack=1,
+        )  # fmt: skip
+
+
+@triton.jit
+def _specialised(
+    values, weight, bias, added, out, rows, images, frames, pixels, TAPS: tl.constexpr, CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, MORE: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr,
+    STAGES: tl.constexpr, RETIRE: tl.constexpr, ADDED: tl.constexpr, GATED: tl.constexpr,
+):  # fmt: skip
+    """A matrix product, tile by tile: of each row and, with three `TAPS`, those of the same pixel in the frame before
+    and the one after it.
+
+    For Hopper: four warps have the hardware bring tiles, also those of the next one while eight others multiply.
+    """
+    STEPS: tl.constexpr = (CHANNELS + K - 1) // K
+    FULL: tl.constexpr = 2 * WIDTH if GATED else WIDTH
+    source = tl.make_tensor_descriptor(values, [rows, CHANNELS], [CHANNELS, 1], [M, K])
+    factor = tl.make_tensor_descriptor(weight, [FULL, TAPS * CHANNELS], [TAPS * CHANNELS, 1], [N, K])
+    target = tl.make_tensor_descriptor(out, [rows, WIDTH], [WIDTH, 1], [M, N])
+    if ADDED:
+        other = tl.make_tensor_descriptor(added, [rows, WIDTH], [WIDTH, 1], [M, N])
+    if MORE:
+        factor_more = tl.make_tensor_descriptor(weight, [FULL, TAPS * CHANNELS], [TAPS * CHANNELS, 1], [MORE, K])
+        target_more = tl.make_tensor_descriptor(out, [rows, WIDTH], [WIDTH, 1], [M, MORE])
+        if ADDED:
+            other_more = tl.make_tensor_descriptor(added, [rows, WIDTH], [WIDTH, 1], [M, MORE])
+    across = tl.cdiv(pixels, M)
+    high = images * across
+    WIDE: tl.constexpr = (WIDTH + N + MORE - 1) // (N + MORE)
+    begin = tl.program_id(0)
+    if RETIRE == 1:
+        begin = _settled(begin)
+    if RETIRE == 2:
+        begin = _retire(begin, STAGES)
+    for tile in tl.range(begin, high * WIDE, tl.num_programs(0), warp_specialize=True):
+        # Some rows of tiles after the other, column by column: what they read is in the cache then.
+        group = tile // (GROUP * WIDE)
+        height = min(high - group * GROUP, GROUP)
+        inner = tile % (GROUP * WIDE)
+        down = group * GROUP + inner % height
+        column = inner // height * (N + MORE)
+        image = down // across
+        row = image * pixels + down % across * M
+        first = 0
+        last = TAPS * STEPS
+        if TAPS > 1:  # beyond the first and the last frame there is nothing
+            first = tl.where(image % frames == 0, STEPS, 0)
+            last = tl.where(image % frames == frames - 1, 2 * STEPS, last)
+        total = tl.zeros((M, N), tl.float32)
+        if MORE:
+            more = tl.zeros((M, MORE), tl.float32)
+        if GATED:
+            gates = tl.zeros((M, N), tl.float32)
+        for step in range(first, last):
+            channel = step % STEPS * K
+            tap = step // STEPS
+            a = source.load([row + (tap - TAPS // 2) * pixels, channel])
+            total = tl.dot(a, factor.load([column, tap * CHANNELS + channel]).T, total)
+            if MORE:
+                more = tl.dot(a, factor_more.load([column + N, tap * CHANNELS + channel]).T, more)
+            if GATED:
+                gates = tl.dot(a, factor.load([WIDTH + column, tap * CHANNELS + channel]).T, gates)
+        inside = column + tl.arange(0, N)
+        total += tl.load(bias + inside, mask=inside < WIDTH, other=0.0).to(tl.float32)[None, :]
+        if GATED:
+            gates += tl.load(bias + WIDTH + inside, mask=inside < WIDTH, other=0.0).to(tl.float32)[None, :]
+            total = total * _gelu(gates)
+        if ADDED:
+            total += other.load([row, column]).to(tl.float32)
+        target.store([row, column], total.to(out.dtype.element_ty))
+        if MORE:
+            inside = column + N + tl.arange(0, MORE)
+            more += tl.load(bias + inside, mask=inside < WIDTH, other=0.0).to(tl.float32)[None, :]
+            if ADDED:
+                more += other_more.load([row, column + N]).to(tl.float32)
+            target_more.store([row, column + N], more.to(out.dtype.element_ty))
+
+
+@triton.jit
 def _product(
     values, weight, bias, added, out, videos, frames, pixels, TAPS: tl.constexpr, CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr, AT_FRAMES: tl.constexpr, AT_PIXELS: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
@@ -331,6 +453,18 @@ def _made(
     full, taps, _ = weight.shape
     width = full // 2 if gated else full
     out = values.new_empty((videos, frames, pixels, width))
+    special = TUNED.get((taps, channels, width, gated), {} if gated else SPECIALISED)
+    is_hopper = not torch.cuda.is_available() or torch.cuda.get_device_capability() == HOPPER
+    if is_hopper and special and (taps == 1 or pixels % special["M"] == 0):
+        rows = videos * frames * pixels
+        images = 1 if taps == 1 else videos * frames
+        processors = torch.cuda.get_device_properties().multi_processor_count if torch.cuda.is_available() else PROCESSORS
+        wrap_triton(_specialised)[(processors,)](
+            values, weight, bias, added, out, rows, images, frames, rows // images, TAPS=taps, CHANNELS=channels,
+            WIDTH=width, ADDED=added is not None, GATED=gated, RETIRE=0 if triton.knobs.runtime.interpret else RETIRE,
+            num_warps=4, num_stages=special["STAGES"], **special,
+        )  # fmt: skip
+        return out
     at_frames, at_pixels = _tile_of(frames, pixels)
     tiles = videos * triton.cdiv(frames, at_frames) * triton.cdiv(pixels, at_pixels)
     settings, processors = _settings(tiles, width, gated=gated)
