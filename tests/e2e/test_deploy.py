@@ -112,8 +112,8 @@ def error(done: Done) -> str:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     machine = remote_machine.machine()
-    machine.run("docker image prune -af >/dev/null", checks=False)
     machine.forget()
+    machine.run("docker image prune -af >/dev/null", checks=False)
     registry = system.registry()
     base_image.push(registry, BASE, base_image.tar(tmp_path_factory.getbasetemp()).read_bytes())
     folder = tmp_path_factory.mktemp("client")
