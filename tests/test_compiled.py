@@ -254,8 +254,9 @@ def run(code: str, *arguments: object, **env: str) -> str:
 
 def test_nothing_that_others_could_have_left_is_run(tmp_path: Path) -> None:
     """Also where the user has set other folders."""
-    (tmp_path / "made" / "kernel").mkdir(parents=True)
-    (tmp_path / "made" / "kernel" / "a.cubin").touch()
+    for file in ("triton/kernel/a.cubin", "inductor/ab/a.best_config"):
+        (tmp_path / "made" / file).parent.mkdir(parents=True)
+        (tmp_path / "made" / file).touch()
     said = run(
         """
         import sys
@@ -270,6 +271,7 @@ def test_nothing_that_others_could_have_left_is_run(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     assert said == f"{scratch / 'inductor'} {scratch / 'triton'}\n"
     assert (scratch / "triton" / "kernel" / "a.cubin").exists()
+    assert (scratch / "inductor" / "ab" / "a.best_config").exists()
 
 
 def test_kernels_of_an_artifact_are_not_compiled_again(tmp_path: Path) -> None:
@@ -281,7 +283,8 @@ def test_kernels_of_an_artifact_are_not_compiled_again(tmp_path: Path) -> None:
         cache.put_group("kernel.json", files)
         """
     run(put, TRITON_CACHE_DIR=str(tmp_path / "maker"))
-    (tmp_path / "maker").rename(tmp_path / "artifact")
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "maker").rename(tmp_path / "artifact" / "triton")
     said = run(
         """
         import sys
@@ -296,7 +299,42 @@ def test_kernels_of_an_artifact_are_not_compiled_again(tmp_path: Path) -> None:
     )  # fmt: skip
     folder = tmp_path / "scratch" / "triton" / "key"
     assert said == f"{folder / 'kernel.cubin'} {folder / 'kernel.json'}\n"
-    assert str(tmp_path / "maker") in (tmp_path / "artifact" / "key" / "__grp__kernel.json").read_text()
+    assert str(tmp_path / "maker") in (tmp_path / "artifact" / "triton" / "key" / "__grp__kernel.json").read_text()
+
+
+def test_how_to_launch_a_kernel_is_looked_up_here_not_where_it_was_compiled(tmp_path: Path) -> None:
+    """Both by the names that PyTorch gives, and by what it finds."""
+    tune = """
+        import sys
+        from pathlib import Path
+        from app.adapters import compiled
+        maker, scratch, artifact = map(Path, sys.argv[1:])
+        file = str(maker / "ab" / "abcd.py")  # noted with a kernel when it was compiled
+        from torch._inductor.runtime.autotune_cache import AutotuneCache
+        from torch._inductor.runtime.triton_heuristics import Config, check_autotune_cache, hash_configs
+        both = [Config({"XBLOCK": size}, num_warps=4, num_stages=1) for size in (128, 256)]
+        """
+    run(
+        tune + """
+        found, cache, _ = check_autotune_cache(both, file, {})
+        assert found == both
+        cache.save(both[1], 1000)
+        """,
+        tmp_path / "maker", tmp_path, tmp_path,
+    )  # fmt: skip
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "maker").rename(tmp_path / "artifact" / "inductor")
+    said = run(
+        tune + """
+        compiled._prepare(scratch, artifact)
+        print(len(check_autotune_cache(both, file, {})[0]))
+        compiled.settle()
+        (found,), cache, _ = check_autotune_cache(both, file, {})
+        print(found.kwargs, cache.local_cache[1].startswith(str(scratch / "inductor" / "ab")))
+        """,
+        tmp_path / "maker", tmp_path / "scratch", tmp_path / "artifact",
+    )  # fmt: skip
+    assert said == "2\n{'XBLOCK': 256} True\n"
 
 
 LAUNCHER = """
@@ -304,7 +342,7 @@ import sys
 programs = []
 sys.addaudithook(lambda event, found: programs.append(found[0]) if event == "subprocess.Popen" else None)
 from app.adapters import compiled
-compiled.settle_triton()
+compiled.settle()
 from triton.runtime import build
 source = '''
 #include <Python.h>

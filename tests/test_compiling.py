@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from app import cgroups
 from app.adapters import compiling, keys
-from app.adapters.compiling import CannotCompile, Order
+from app.adapters.compiling import CannotCompile, Kernels, Order
 from app.cgroups import Allowance
 from jingxiang import models as catalog
 from jingxiang.compiled import Key
@@ -47,7 +48,10 @@ place, to = pathlib.Path(place), pathlib.Path(to)
 to.write_text(kernels)
 (place / "triton").mkdir()
 (place / "triton" / (name + kernels)).touch()
-if "broken" in name or ("refused" in name and kernels == "True"):
+(place / "inductor-of-check" / "ab").mkdir(parents=True)
+(place / "inductor-of-check" / "ab" / (name + ".best_config")).touch()
+(place / "inductor-of-check" / "ab" / (name + ".py")).touch()
+if "broken" in name or ("refused" in name and kernels != "0") or ("slow" in name and kernels == "2"):
     print("Traceback (most recent call last):\\nRuntimeError: ptxas fatal")
     to.with_suffix(".safetensors").touch()
     sys.exit(1)
@@ -58,7 +62,7 @@ if "broken" in name or ("refused" in name and kernels == "True"):
 def parts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Lets a model have parts of these names."""
 
-    def named(*names: str, kernels: bool = True) -> None:
+    def named(*names: str, kernels: Kernels = Kernels.ALL) -> None:
         def orders(_: object, folder: Path, preset: object, dtype: str, into: Path) -> Iterator[Order]:
             for number, name in enumerate(names):
                 yield Order(
@@ -68,7 +72,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         def start(order: Order, place: Path) -> subprocess.Popen[bytes]:
             with (place / "log").open("wb") as log:
-                argv = [sys.executable, "-c", PART, order.part, str(order.kernels), str(place), str(order.to)]
+                argv = [sys.executable, "-c", PART, order.part, str(order.kernels.value), str(place), str(order.to)]
                 return subprocess.Popen(argv, stdout=log, stderr=log)
 
         monkeypatch.setenv("JINGXIANG_COMPILE", "always")
@@ -81,26 +85,49 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_what_fails_with_our_own_kernels_is_made_without_them(
     models: Path, tmp_path: Path, parts: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parts("down", "refused", "up")
+    parts("down", "refused", "slow", "up")
     told: list[tuple[int, int]] = []
     key = compiling.make(
         SPEC, models / "smoke", FAST, dtype="fp32", into=tmp_path, tell=lambda *each: told.append(each)
     )
     assert key == keys.key(SPEC, models / "smoke", FAST, dtype="fp32")
     assert {path.name: path.read_text() for path in tmp_path.glob("*.*")} == {
-        "00-unet.down.bin": "True", "01-unet.refused.bin": "False", "02-unet.up.bin": "True",
+        "00-unet.down.bin": "2", "01-unet.refused.bin": "0", "02-unet.slow.bin": "1", "03-unet.up.bin": "2",
     }  # fmt: skip
-    assert sorted(path.name for path in (tmp_path / "triton").iterdir()) == ["downTrue", "refusedFalse", "upTrue"]
-    assert told == [(1, 3), (2, 3), (3, 3)]
-    said = "unet.refused: is compiled without our own kernels: RuntimeError: ptxas fatal"
-    assert capsys.readouterr().err.count(said) == 1
+    assert sorted(path.name for path in (tmp_path / "triton").iterdir()) == ["down2", "refused0", "slow1", "up2"]
+    kept = ["down.best_config", "refused.best_config", "slow.best_config", "up.best_config"]
+    assert sorted(path.name for path in (tmp_path / "inductor" / "ab").iterdir()) == kept
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    said = capsys.readouterr().err
+    for part, which in (("refused", "fastest"), ("refused", "own"), ("slow", "fastest")):
+        assert said.count(f"unet.{part}: is compiled without our {which} kernels: RuntimeError: ptxas fatal") == 1
 
 
-@pytest.mark.parametrize("kernels", [True, False])
-def test_what_fails_without_them_fails(models: Path, tmp_path: Path, parts: Callable[..., None], kernels: bool) -> None:
+@pytest.mark.parametrize("kernels", list(Kernels))
+def test_what_fails_without_them_fails(
+    models: Path, tmp_path: Path, parts: Callable[..., None], kernels: Kernels
+) -> None:
     parts("down", "broken", kernels=kernels)
     with pytest.raises(CannotCompile, match=r"unet\.broken: RuntimeError: ptxas fatal"):
         compiling.make(SPEC, models / "smoke", FAST, dtype="fp32", into=tmp_path, tell=lambda *_: None)
+
+
+def test_what_waits_for_ever_is_given_up(tmp_path: Path) -> None:
+    """As a kernel does that waits for another one in vain."""
+    code = """
+    import time
+    from app.adapters import compiling
+    compiling.LONGEST_S = 0.2
+    with compiling._watched():
+        pass
+    time.sleep(0.5)
+    with compiling._watched():
+        time.sleep(60)
+    """
+    argv = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 1
+    assert CannotCompile("unet.up", done.stderr).reason == "what was compiled did not end within 0.2 s"
 
 
 def test_a_key_is_of_the_size_and_of_this_kind_of_processor(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_group_norm_of_values_far_from_zero(parts: int, positions: int, channels
 
 
 @pytest.mark.parametrize(("videos", "frames", "pixels", "channels", "width"), [
-    (1, 4, 64, 64, 128), (2, 3, 50, 96, 40), (1, 25, 144, 40, 72), (2, 16, 300, 8, 136),
+    (1, 4, 64, 64, 128), (2, 3, 50, 96, 40), (1, 25, 144, 40, 72), (2, 16, 300, 8, 136), (2, 3, 128, 136, 144),
 ])  # fmt: skip
 def test_convolution_over_frames(videos: int, frames: int, pixels: int, channels: int, width: int) -> None:
     off, off_added = run(
@@ -92,30 +92,50 @@ def test_convolution_over_frames(videos: int, frames: int, pixels: int, channels
     assert float(off_added) < 1e-3
 
 
-def test_linear_layers_and_what_follows_them() -> None:
+@pytest.mark.parametrize(("channels", "width"), [(96, 160), (136, 272)])
+def test_linear_layers_and_what_follows_them(channels: int, width: int) -> None:
+    """Of both kinds of products."""
     gated, added = run(
         """
-        import torch
+        import sys, torch
         import torch.nn.functional as F
         from app.adapters import kernels
         random = torch.Generator().manual_seed(0)
-        x, w, b, more = (torch.randn(*each, generator=random) for each in [(200, 96), (160, 96), (160,), (200, 160)])
+        c, o = map(int, sys.argv[1:])
+        x, w, b, more = (torch.randn(*each, generator=random) for each in [(200, c), (o, c), (o,), (200, o)])
         value, gate = F.linear(x / 10, w, b).chunk(2, -1)
         print(float((kernels.geglu(x / 10, w, b) - value * F.gelu(gate)).abs().max()))
         print(float((kernels.linear_added(x, w, b, more) - F.linear(x, w, b) - more).abs().max()))
-        """
-    )
+        """,
+        channels, width,
+    )  # fmt: skip
     assert float(gated) < 1e-4
     assert float(added) < 1e-4
 
 
-@pytest.mark.parametrize(("frames", "pixels", "tile"), [
-    (16, 4096, (1, 128)), (16, 64, (2, 64)), (1, 100000, (1, 128)), (25, 144, (4, 32)), (14, 2304, (1, 128)),
+@pytest.mark.parametrize(("rows", "pixels", "channels", "width", "gated", "settings"), [
+    (131072, 4096, 320, 320, False, "BROAD"), (32768, 1024, 640, 640, False, "HIGH"),
+    (8192, 8192, 1280, 1280, False, "BROAD"), (8192, 128, 1280, 640, False, "BROAD"),
+    (28800, 28800, 1280, 1280, False, "HIGH"), (2048, 64, 1280, 1280, False, "None"),
+    (131072, 131072, 320, 1280, True, "SMALL"), (8192, 8192, 1280, 5120, True, "DEEP"),
+    (4096, 4096, 64, 320, False, "None"),
 ])  # fmt: skip
-def test_tiles_that_are_well_filled(frames: int, pixels: int, tile: tuple[int, int]) -> None:
-    (found,) = run("import sys; from app.adapters import kernels; print(kernels._tile_of(*map(int, sys.argv[1:])))",
-                   frames, pixels)  # fmt: skip
-    assert found == str(tile)
+def test_tiles_that_keep_a_card_busy(
+    rows: int, pixels: int, channels: int, width: int, gated: bool, settings: str
+) -> None:
+    (found,) = run(
+        """
+        import sys
+        from app.adapters import kernels
+        rows, pixels, channels, width, gated = map(int, sys.argv[1:])
+        found = kernels._special(rows, pixels, channels, width, gated=bool(gated))
+        known = {"BROAD": kernels.BROAD[0], "HIGH": kernels.HIGH[0], "SMALL": kernels.SMALL[0],
+                 "DEEP": kernels.DEEP, "None": None}
+        print(next(name for name, each in known.items() if each == found))
+        """,
+        rows, pixels, channels, width, int(gated),
+    )  # fmt: skip
+    assert found == settings
 
 
 def test_what_kernels_read_is_put_into_memory_once() -> None:

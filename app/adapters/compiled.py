@@ -11,6 +11,7 @@ than running them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -36,6 +37,9 @@ DENOISERS = ("unet", "controlnet")
 BLOCKS = ("transformer_in", "down_blocks", "mid_block", "up_blocks")
 DECODER = "vae.decoder"
 TRITON = "triton"  # the folder in an artifact with what Triton made for it, which takes it seconds for each part
+# The one with what PyTorch has found to be the fastest way to launch each kernel, which takes seconds again.
+TUNED = "inductor"
+TUNED_FILES = "*/*.best_config"
 GROUP = "__grp__"  # begins the names of files in which Triton notes which files belong together, with whole paths
 # Read by Triton and by PyTorch whenever they look for something.
 CACHE, DRIVER, INDUCTOR = "TRITON_CACHE_DIR", "TRITON_LIBCUDA_PATH", "TORCHINDUCTOR_CACHE_DIR"
@@ -142,11 +146,11 @@ class Compiled:
         files = sorted(folder.glob("*.bin"))
         if not files:
             raise ValueError(tr("there is nothing in it"))
-        _prepare(scratch, folder / TRITON)
+        _prepare(scratch, folder)
         if self._device.type == "cuda":
             import app.adapters.kernels  # noqa: F401 (compiled code calls them)
 
-            settle_triton()
+            settle()
         codes: dict[str, dict[Signature, Code]] = {}
         with ThreadPoolExecutor(LOADERS, "compiled") as pool:
             for code in pool.map(lambda file: Code.load(file, self._device), files):
@@ -354,17 +358,28 @@ def lacks_something(error: BaseException) -> bool:
     )
 
 
-def settle_triton() -> None:
-    """Let Triton find what it has compiled for itself (code that launches kernels) on other machines, too.
+@functools.cache
+def settle() -> None:
+    """Let Triton and PyTorch find what they have made on other machines, too.
 
-    It calls that by what `file` says of Python, which most images do not have: then it would need a compiler. Where the
-    driver is, it asks `ldconfig`, though only what compiles must know: that is known once the driver is loaded.
+    Triton calls code that launches kernels by what `file` says of Python, which most images do not have: then it would
+    need a compiler. Where the driver is, it asks `ldconfig`, though only what compiles must know: that is known once
+    the driver is loaded. PyTorch looks for how to launch a kernel where that was compiled, which is nobody's folder
+    here, or anybody's.
     """
+    from torch._inductor.runtime.autotune_cache import AutotuneCache
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
     from triton.runtime import build
 
     build.platform_key = lambda: f"{platform.machine()},{platform.system()}"
     if DRIVER not in os.environ and (driver := _mapped("libcuda.so")) is not None:
         os.environ[DRIVER] = str(driver.parent)
+    create = AutotuneCache.create
+
+    def here(about: Any, file: str, configs: str) -> Any:
+        return create(about, str(Path(cache_dir(), *Path(file).parts[-2:])), configs)
+
+    AutotuneCache.create = staticmethod(here)
 
 
 def _mapped(name: str) -> Path | None:
@@ -374,13 +389,14 @@ def _mapped(name: str) -> Path | None:
     return next((path for path in paths if path.name.startswith(name)), None)
 
 
-def _prepare(scratch: Path, made: Path) -> None:
+def _prepare(scratch: Path, artifact: Path) -> None:
     """Let PyTorch and Triton write to a folder where nobody else does, since they run what they find there, whatever
-    the user's is; and let Triton find there what it made for an artifact.
+    the user's is; and let them find there what they made for an artifact.
     """
-    os.environ |= {CACHE: str(scratch / TRITON), INDUCTOR: str(scratch / "inductor")}
-    if made.is_dir():
-        shutil.copytree(made, scratch / TRITON, copy_function=_linked, dirs_exist_ok=True)
+    os.environ |= {CACHE: str(scratch / TRITON), INDUCTOR: str(scratch / TUNED)}
+    for name in (TRITON, TUNED):
+        if (artifact / name).is_dir():
+            shutil.copytree(artifact / name, scratch / name, copy_function=_linked, dirs_exist_ok=True)
 
 
 def _linked(source: str, to: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import importlib
 import math
 import os
@@ -20,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from app import cgroups
 from app.adapters import compiled, rewrites
-from app.adapters.compiled import CACHE, DENOISERS, INDUCTOR, TRITON, Code, Signature
+from app.adapters.compiled import CACHE, DENOISERS, INDUCTOR, TRITON, TUNED, TUNED_FILES, Code, Signature
 from app.adapters.keys import GUIDED, key
 from app.texts import tr
 from jingxiang import console
@@ -51,8 +53,10 @@ ATTENTION = [
     SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH,
 ]  # fmt: skip
 HOPPER = (9, 0)
-RUNS = 5  # of what was compiled, before it is kept: what a kernel reads too early may be right by chance
+COMPILED, CHECKED = "inductor-of-compiler", "inductor-of-check"  # folders of PyTorch's while a part is made
+RUNS = 20  # of what was compiled, before it is kept: what a kernel reads too early may be right by chance
 OFF = 0.02  # how far compiled parts may be off, of the length of all numbers: rounding in fp16 gives 0.001 to 0.003
+LONGEST_S = 300.0  # for one of them, which takes less than a second on a GPU
 AMPERE = (8, 0)  # what our own kernels were written for, in numbers of 16 bits: Triton multiplies others as TF32
 CORES = 2  # that one compilation keeps busy
 MOST = 8  # at a time: each takes memory of the GPU
@@ -61,6 +65,12 @@ LOOK_S = 0.1
 
 
 __all__ = ["CannotCompile", "key", "make"]
+
+
+class Kernels(enum.IntEnum):
+    """Which of our own: what fails with some is made with fewer."""
+
+    NONE, SIMPLE, ALL = range(3)
 
 
 class CannotCompile(JingxiangError):
@@ -83,7 +93,7 @@ class Shape:
 @dataclass(frozen=True)
 class Order:
     """One part to compile for one signature. `kind` and `config`: the class of its network and how to make one;
-    `part`: its name in that network, `name`: in the pipeline; `to`: the file; `kernels`: whether with our own.
+    `part`: its name in that network, `name`: in the pipeline; `to`: the file; `kernels`: which of our own.
     """
 
     kind: tuple[str, str]
@@ -96,7 +106,7 @@ class Order:
     dtype: torch.dtype
     device: str
     to: Path
-    kernels: bool
+    kernels: Kernels
 
     def module(self) -> torch.nn.Module:
         """It with random weights, lying channels last."""
@@ -131,7 +141,8 @@ def make(
     spec: ModelSpec, folder: Path, preset: Preset, *, dtype: str, into: Path, tell: Callable[[int, int], None]
 ) -> Key:
     """Compile a model, whose weights are in `folder`, for videos of that size. `tell` hears how many parts are done, of
-    how many. What fails with our own kernels is made without them. Raises `CannotCompile`, and what loading raises.
+    how many. What fails with some of our own kernels is made without those. Raises `CannotCompile`, and what
+    loading raises.
     """
     found = key(spec, folder, preset, dtype=dtype)
     if found is None:
@@ -148,9 +159,10 @@ def make(
                 for process in [each for each in running if each.poll() is not None]:
                     order, place = running.pop(process)
                     if process.returncode:
-                        waiting.append(_without_kernels(order, place))
+                        waiting.append(_with_fewer_kernels(order, place))
                         continue
                     shutil.copytree(place / TRITON, into / TRITON, dirs_exist_ok=True)
+                    _copy_tuned(place / CHECKED, into / TUNED)
                     done += 1
                     tell(done, len(orders))
         finally:
@@ -166,15 +178,20 @@ def at_once() -> int:
     return max(1, min(MOST, int(cores // CORES)))
 
 
-def _without_kernels(order: Order, place: Path) -> Order:
+def _with_fewer_kernels(order: Order, place: Path) -> Order:
     """What is tried next after it failed, whose log is in that folder. Raises `CannotCompile` if that was all."""
     failed = CannotCompile(order.name, (place / "log").read_text(encoding="utf-8", errors="replace"))
-    if not order.kernels:
+    if order.kernels is Kernels.NONE:
         raise failed
-    console.warn(tr("{part}: is compiled without our own kernels: {reason}", part=order.name, reason=failed.reason))
+    fewer = Kernels(order.kernels - 1)
+    told = {"part": order.name, "reason": failed.reason}
+    if fewer is Kernels.SIMPLE:
+        console.warn(tr("{part}: is compiled without our fastest kernels: {reason}", **told))
+    else:
+        console.warn(tr("{part}: is compiled without our own kernels: {reason}", **told))
     for file in order.to.parent.glob(f"{order.to.stem}.*"):
         file.unlink()
-    return dataclasses.replace(order, kernels=False)
+    return dataclasses.replace(order, kernels=fewer)
 
 
 def _orders(spec: ModelSpec, folder: Path, preset: Preset, dtype: str, into: Path) -> Iterator[Order]:
@@ -218,14 +235,14 @@ def _orders(spec: ModelSpec, folder: Path, preset: Preset, dtype: str, into: Pat
         network, _, part = name.partition(".")
         yield Order(
             *kinds[network], part, name, called, arguments, named, number, device, into / f"{count:02}-{name}.bin",
-            kernels=is_new and number.itemsize == HALF_BYTES,
+            kernels=Kernels.ALL if is_new and number.itemsize == HALF_BYTES else Kernels.NONE,
         )  # fmt: skip
 
 
 def _start(order: Order, place: Path) -> subprocess.Popen[bytes]:
     (place / "order").write_bytes(pickle.dumps(order))
     env = {
-        **os.environ, **ENVIRONMENT, CACHE: str(place / "triton-of-compiler"), INDUCTOR: str(place / "inductor"),
+        **os.environ, **ENVIRONMENT, CACHE: str(place / "triton-of-compiler"), INDUCTOR: str(place / COMPILED),
     }  # fmt: skip
     with (place / "log").open("wb") as log:
         argv = [sys.executable, "-m", "app.adapters.compiling", "make", str(place / "order")]
@@ -237,7 +254,11 @@ def _make(order: Order) -> None:
     module = order.module()
     arguments, named = order.called()
     program = torch.export.export(module, arguments, named, strict=False)
-    rewrites.rewrite(program, kernels=order.kernels)
+    rewrites.rewrite(program, kernels=order.kernels is not Kernels.NONE)
+    if order.kernels is not Kernels.NONE:
+        from app.adapters import kernels
+
+        kernels.specialises = order.kernels is Kernels.ALL
     names: list[str | None] = []
     graph = program.graph_module.graph
     places = [node for node in graph.nodes if node.op == "placeholder"]
@@ -269,6 +290,9 @@ def _make(order: Order) -> None:
     order.to.with_suffix(".json").write_bytes(canonical_json(about))
     if constants:
         save_file({name: each.contiguous() for name, each in constants.items()}, order.to.with_suffix(".safetensors"))
+    with _watched():
+        made(*flat)  # the first time, PyTorch finds out how to launch each kernel
+        _synchronize(order.device)
 
 
 def _check(order: Order) -> None:
@@ -277,16 +301,49 @@ def _check(order: Order) -> None:
     if torch.device(order.device).type == "cuda":
         import app.adapters.kernels  # noqa: F401 (compiled code calls them)
 
-        compiled.settle_triton()
+        compiled.settle()
     module = order.module()
     arguments, named = order.called()
     run = Code.load(order.to, torch.device(order.device)).bound(module)
     wanted = pytree.tree_leaves(module(*arguments, **named))
-    for _ in range(RUNS):
-        for mine, each in zip(pytree.tree_leaves(run(*arguments, **named)), wanted, strict=True):
+    for _ in range(RUNS if torch.device(order.device).type == "cuda" else 1):
+        with _watched():
+            made = pytree.tree_leaves(run(*arguments, **named))
+            _synchronize(order.device)
+        for mine, each in zip(made, wanted, strict=True):
             off = float((mine.float() - each.float()).norm() / each.float().norm().clamp_min(1e-6))
             if not off < OFF:
                 raise ValueError(tr("what was compiled is off by {off}", off=f"{off:.4f}"))
+
+
+def _synchronize(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """End this process if that takes too long: a kernel that waits for something in vain waits for ever."""
+
+    def give_up() -> None:
+        sys.stderr.write(tr("what was compiled did not end within {seconds} s", seconds=f"{LONGEST_S:g}") + "\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+    timer = threading.Timer(LONGEST_S, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _copy_tuned(source: Path, to: Path) -> None:
+    for file in source.glob(TUNED_FILES):
+        copy = to / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 @contextlib.contextmanager
@@ -316,7 +373,8 @@ def main(what: str, file: str) -> None:
         _check(order)
         return
     _make(order)
-    env = {**os.environ, CACHE: str(path.parent / TRITON), INDUCTOR: str(path.parent / "inductor-of-check")}
+    _copy_tuned(path.parent / COMPILED, path.parent / CHECKED)
+    env = {**os.environ, CACHE: str(path.parent / TRITON), INDUCTOR: str(path.parent / CHECKED)}
     (path.parent / TRITON).mkdir()
     os.execve(sys.executable, [sys.executable, "-m", "app.adapters.compiling", "check", file], env)
 

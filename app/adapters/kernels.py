@@ -22,11 +22,21 @@ PROGRAMS = 1056  # enough for every card to be busy
 ROWS_OF_PRODUCT = 128
 NARROW = {"N": 64, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 2, "num_warps": 4, "num_stages": 3}
 WIDE = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 1, "num_warps": 8, "num_stages": 4}
-FEW = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 2, "num_warps": 4, "num_stages": 3}
+FEW = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 1, "num_warps": 4, "num_stages": 4}
 GATES = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 1, "num_warps": 8, "num_stages": 3}
 ELSEWHERE = {"N": 64, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 2, "num_warps": 4, "num_stages": 3}
+# Of a product whose warps have different tasks: rows and columns of a tile, more columns in a second part (each is a
+# power of two); steps that are brought ahead; how long it takes for as many numbers, against others.
+BROAD = {"M": 128, "N": 256, "MORE": 64, "K": 64, "GROUP": 8, "STAGES": 2}, 1.0
+HIGH = {"M": 256, "N": 128, "MORE": 0, "K": 64, "GROUP": 8, "STAGES": 3}, 0.93
+SMALL = {"M": 128, "N": 128, "MORE": 0, "K": 64, "GROUP": 8, "STAGES": 4}, 1.08
+DEEP = {"M": 128, "N": 128, "MORE": 0, "K": 128, "GROUP": 8, "STAGES": 2}  # of gated ones, if that much is summed over:
+LENGTH = 640
+LEAST = 128  # channels, before and after: with fewer there is little to gain
+KNOWN = ("3.6.", "3.7.")  # releases of Triton of which is known where they leave barriers, see `_forgotten`
 HOPPER = (9, 0)
 PROCESSORS = 132  # multiprocessors of an H100
+specialises = True  # whether products may be given to `_specialised`
 
 
 @triton_op("jingxiang::short_attention", mutates_args=())
@@ -263,35 +273,126 @@ def _gelu(x):
 
 
 @triton.jit
-def _product(
-    values, weight, bias, added, out, videos, frames, pixels, TAPS: tl.constexpr, CHANNELS: tl.constexpr,
-    WIDTH: tl.constexpr, AT_FRAMES: tl.constexpr, AT_PIXELS: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
-    GROUP: tl.constexpr, FLATTEN: tl.constexpr, ADDED: tl.constexpr, GATED: tl.constexpr,
-):  # fmt: skip
-    """A matrix product, tile by tile: of each value and those of the same pixel in the frames around it, `TAPS` in all.
+def _forgotten(value, place):
+    """The value. On the way the first thread gives up a barrier at that place in shared memory.
 
-    Hardware brings the tiles (on Hopper), and zeros for what lies beyond the first and the last frame.
+    Triton 3.6 and 3.7 make barriers that nobody waits for where they have put tiles: at the very beginning, one of 8
+    bytes for each step that is brought ahead. Hardware still knows them as barriers then, and writes their state over a
+    tile once it needs the place for others.
     """
-    M: tl.constexpr = AT_FRAMES * AT_PIXELS
+    return tl.inline_asm_elementwise(
+        """{ .reg .pred first; .reg .b32 at; .reg .b32 thread;
+        mov.u32 thread, %tid.x; setp.eq.u32 first, thread, 0; mov.u32 at, global_smem; add.u32 at, at, $2;
+        @first mbarrier.inval.shared.b64 [at]; mov.b32 $0, $1; }""",
+        "=r,r,r", [value, place], dtype=tl.int32, is_pure=False, pack=1,
+    )  # fmt: skip
+
+
+@triton.jit
+def _settled(value):
+    """The value. On the way what was written to shared memory is settled before hardware brings tiles there."""
+    return tl.inline_asm_elementwise(
+        "{ fence.proxy.async.shared::cta; mov.b32 $0, $1; }", "=r,r", [value], dtype=tl.int32, is_pure=False, pack=1
+    )
+
+
+@triton.jit
+def _specialised(
+    values, weight, bias, added, out, rows, images, frames, pixels, TAPS: tl.constexpr, CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, MORE: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr,
+    STAGES: tl.constexpr, IS_REAL: tl.constexpr, ADDED: tl.constexpr, GATED: tl.constexpr,
+):  # fmt: skip
+    """A matrix product, tile by tile: of each row and, with three `TAPS`, those of the same pixel in the frame before
+    and the one after it.
+
+    For Hopper: four warps have the hardware bring tiles, also those of the next one while eight others multiply.
+    """
     STEPS: tl.constexpr = (CHANNELS + K - 1) // K
     FULL: tl.constexpr = 2 * WIDTH if GATED else WIDTH
-    frame_in, frame_out = pixels * CHANNELS, pixels * WIDTH
-    source = tl.make_tensor_descriptor(
-        values, [videos, frames, pixels, CHANNELS], [frames * frame_in, frame_in, CHANNELS, 1],
-        [1, AT_FRAMES, AT_PIXELS, K],
-    )  # fmt: skip
+    source = tl.make_tensor_descriptor(values, [rows, CHANNELS], [CHANNELS, 1], [M, K])
     factor = tl.make_tensor_descriptor(weight, [FULL, TAPS * CHANNELS], [TAPS * CHANNELS, 1], [N, K])
-    target = tl.make_tensor_descriptor(
-        out, [videos, frames, pixels, WIDTH], [frames * frame_out, frame_out, WIDTH, 1], [1, AT_FRAMES, AT_PIXELS, N]
-    )
+    target = tl.make_tensor_descriptor(out, [rows, WIDTH], [WIDTH, 1], [M, N])
     if ADDED:
-        other = tl.make_tensor_descriptor(
-            added, [videos, frames, pixels, WIDTH], [frames * frame_out, frame_out, WIDTH, 1],
-            [1, AT_FRAMES, AT_PIXELS, N],
-        )  # fmt: skip
-    across_pixels = tl.cdiv(pixels, AT_PIXELS)
-    across_frames = tl.cdiv(frames, AT_FRAMES)
-    high = videos * across_frames * across_pixels
+        other = tl.make_tensor_descriptor(added, [rows, WIDTH], [WIDTH, 1], [M, N])
+    if MORE:
+        factor_more = tl.make_tensor_descriptor(weight, [FULL, TAPS * CHANNELS], [TAPS * CHANNELS, 1], [MORE, K])
+        target_more = tl.make_tensor_descriptor(out, [rows, WIDTH], [WIDTH, 1], [M, MORE])
+        if ADDED:
+            other_more = tl.make_tensor_descriptor(added, [rows, WIDTH], [WIDTH, 1], [M, MORE])
+    across = tl.cdiv(pixels, M)
+    high = images * across
+    WIDE: tl.constexpr = (WIDTH + N + MORE - 1) // (N + MORE)
+    begin = tl.program_id(0)
+    if IS_REAL:  # there is no shared memory where Triton only interprets
+        for stage in tl.static_range(STAGES):
+            begin = _forgotten(begin, 8 * stage)
+        begin = _settled(begin)
+    for tile in tl.range(begin, high * WIDE, tl.num_programs(0), warp_specialize=True):
+        # Some rows of tiles after the other, column by column: what they read is in the cache then.
+        group = tile // (GROUP * WIDE)
+        height = min(high - group * GROUP, GROUP)
+        inner = tile % (GROUP * WIDE)
+        down = group * GROUP + inner % height
+        column = inner // height * (N + MORE)
+        image = down // across
+        row = image * pixels + down % across * M
+        first = 0
+        last = TAPS * STEPS
+        if TAPS > 1:  # beyond the first and the last frame there is nothing
+            first = tl.where(image % frames == 0, STEPS, 0)
+            last = tl.where(image % frames == frames - 1, 2 * STEPS, last)
+        total = tl.zeros((M, N), tl.float32)
+        if MORE:
+            more = tl.zeros((M, MORE), tl.float32)
+        if GATED:
+            gates = tl.zeros((M, N), tl.float32)
+        for step in range(first, last):
+            channel = step % STEPS * K
+            tap = step // STEPS
+            a = source.load([row + (tap - TAPS // 2) * pixels, channel])
+            total = tl.dot(a, factor.load([column, tap * CHANNELS + channel]).T, total)
+            if MORE:
+                more = tl.dot(a, factor_more.load([column + N, tap * CHANNELS + channel]).T, more)
+            if GATED:
+                gates = tl.dot(a, factor.load([WIDTH + column, tap * CHANNELS + channel]).T, gates)
+        inside = column + tl.arange(0, N)
+        total += tl.load(bias + inside, mask=inside < WIDTH, other=0.0).to(tl.float32)[None, :]
+        if GATED:
+            gates += tl.load(bias + WIDTH + inside, mask=inside < WIDTH, other=0.0).to(tl.float32)[None, :]
+            total = total * _gelu(gates)
+        if ADDED:
+            total += other.load([row, column]).to(tl.float32)
+        target.store([row, column], total.to(out.dtype.element_ty))
+        if MORE:
+            inside = column + N + tl.arange(0, MORE)
+            more += tl.load(bias + inside, mask=inside < WIDTH, other=0.0).to(tl.float32)[None, :]
+            if ADDED:
+                more += other_more.load([row, column + N]).to(tl.float32)
+            target_more.store([row, column + N], more.to(out.dtype.element_ty))
+
+
+@triton.jit
+def _product(
+    values, weight, bias, added, out, videos, rows, pixels, TAPS: tl.constexpr, CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr, FLATTEN: tl.constexpr,
+    ADDED: tl.constexpr, GATED: tl.constexpr,
+):  # fmt: skip
+    """A matrix product, tile by tile: of each of so many rows of a video and those of the same pixel in the frames
+    around it, `TAPS` in all.
+
+    Hardware brings the tiles (on Hopper), and zeros for what lies beyond the first and the last frame. What is brought
+    must be multiplied as it lies there: Triton 3.6 and 3.7 let the next values overwrite registers that are still read.
+    """
+    STEPS: tl.constexpr = (CHANNELS + K - 1) // K
+    FULL: tl.constexpr = 2 * WIDTH if GATED else WIDTH
+    long = tl.cast(rows, tl.int64)
+    source = tl.make_tensor_descriptor(values, [videos, rows, CHANNELS], [long * CHANNELS, CHANNELS, 1], [1, M, K])
+    factor = tl.make_tensor_descriptor(weight, [FULL, TAPS * CHANNELS], [TAPS * CHANNELS, 1], [N, K])
+    target = tl.make_tensor_descriptor(out, [videos, rows, WIDTH], [long * WIDTH, WIDTH, 1], [1, M, N])
+    if ADDED:
+        other = tl.make_tensor_descriptor(added, [videos, rows, WIDTH], [long * WIDTH, WIDTH, 1], [1, M, N])
+    across = tl.cdiv(rows, M)
+    high = videos * across
     WIDE: tl.constexpr = (WIDTH + N - 1) // N
     for tile in tl.range(tl.program_id(0), high * WIDE, tl.num_programs(0), flatten=FLATTEN):
         # Some rows of tiles after the other, column by column: what they read is in the cache then.
@@ -300,15 +401,14 @@ def _product(
         inner = tile % (GROUP * WIDE)
         down = group * GROUP + inner % height
         column = inner // height * N
-        pixel = down % across_pixels * AT_PIXELS
-        frame = down // across_pixels % across_frames * AT_FRAMES
-        video = down // across_pixels // across_frames
+        row = down % across * M
+        video = down // across
         total = tl.zeros((M, N), tl.float32)
         gates = tl.zeros((M, N), tl.float32)
         for step in range(0, TAPS * STEPS):
             channel = step % STEPS * K
             tap = step // STEPS
-            a = source.load([video, frame + tap - TAPS // 2, pixel, channel]).reshape(M, K)
+            a = source.load([video, row + (tap - TAPS // 2) * pixels, channel]).reshape(M, K)
             total = tl.dot(a, factor.load([column, tap * CHANNELS + channel]).T, total)
             if GATED:
                 gates = tl.dot(a, factor.load([WIDTH + column, tap * CHANNELS + channel]).T, gates)
@@ -318,8 +418,8 @@ def _product(
             gates += tl.load(bias + WIDTH + inside, mask=inside < WIDTH, other=0.0).to(tl.float32)[None, :]
             total = total * _gelu(gates)
         if ADDED:
-            total += other.load([video, frame, pixel, column]).reshape(M, N).to(tl.float32)
-        target.store([video, frame, pixel, column], total.to(out.dtype.element_ty).reshape(1, AT_FRAMES, AT_PIXELS, N))
+            total += other.load([video, row, column]).reshape(M, N).to(tl.float32)
+        target.store([video, row, column], total.to(out.dtype.element_ty).reshape(1, M, N))
 
 
 def _made(
@@ -331,33 +431,56 @@ def _made(
     full, taps, _ = weight.shape
     width = full // 2 if gated else full
     out = values.new_empty((videos, frames, pixels, width))
-    at_frames, at_pixels = _tile_of(frames, pixels)
-    tiles = videos * triton.cdiv(frames, at_frames) * triton.cdiv(pixels, at_pixels)
-    settings, processors = _settings(tiles, width, gated=gated)
-    wrap_triton(_product)[(settings.pop("PROGRAMS") * processors,)](
-        values, weight, bias, added, out, videos, frames, pixels, TAPS=taps, CHANNELS=channels, WIDTH=width,
-        AT_FRAMES=at_frames, AT_PIXELS=at_pixels, ADDED=added is not None, GATED=gated, **settings,
+    rows = frames * pixels  # of a video
+    special = _special(videos * rows, pixels, channels, width, gated=gated)
+    if special is not None:
+        wrap_triton(_specialised)[(_processors(),)](
+            values, weight, bias, added, out, videos * rows, videos * frames, frames, pixels, TAPS=taps,
+            CHANNELS=channels, WIDTH=width, ADDED=added is not None, GATED=gated,
+            IS_REAL=not triton.knobs.runtime.interpret, num_warps=4, num_stages=special["STAGES"], **special,
+        )  # fmt: skip
+        return out
+    settings = _settings(videos * triton.cdiv(rows, ROWS_OF_PRODUCT), width, gated=gated)
+    wrap_triton(_product)[(settings.pop("PROGRAMS") * _processors(),)](
+        values, weight, bias, added, out, videos, rows, pixels, TAPS=taps, CHANNELS=channels, WIDTH=width,
+        M=ROWS_OF_PRODUCT, ADDED=added is not None, GATED=gated, **settings,
     )  # fmt: skip
     return out
 
 
-def _settings(tiles: int, width: int, *, gated: bool) -> tuple[dict[str, int], int]:
-    """For so many tiles below each other on this card, and how many multiprocessors it has."""
-    is_hopper, processors = True, PROCESSORS
-    if torch.cuda.is_available():
-        is_hopper = torch.cuda.get_device_capability() == HOPPER
-        processors = torch.cuda.get_device_properties().multi_processor_count
-    if not is_hopper:  # others have less memory for tiles
-        return dict(ELSEWHERE), processors
+def _settings(tiles: int, width: int, *, gated: bool) -> dict[str, int]:
+    """For so many tiles below each other on this card."""
+    if not _is_hopper():  # others have less memory for tiles
+        return dict(ELSEWHERE)
     if gated:
-        return dict(GATES), processors
+        return dict(GATES)
     if width % WIDE["N"]:
-        return dict(NARROW), processors
-    few = tiles * (width // WIDE["N"]) <= 2 * processors
-    return dict(FEW if few else WIDE), processors
+        return dict(NARROW)
+    return dict(FEW if tiles * (width // WIDE["N"]) <= 2 * _processors() else WIDE)
 
 
-def _tile_of(frames: int, pixels: int) -> tuple[int, int]:
-    """How many frames and pixels a tile of a product has, so that few tiles are needed, and those well filled."""
-    shapes = [(ROWS_OF_PRODUCT >> count, 1 << count) for count in range(3, ROWS_OF_PRODUCT.bit_length())]
-    return min(reversed(shapes), key=lambda shape: -(-frames // shape[0]) * -(-pixels // shape[1]))
+def _special(rows: int, pixels: int, channels: int, width: int, *, gated: bool) -> dict[str, int] | None:
+    """For `_specialised`, each of whose tiles is of one image of so many pixels; None for what it does not suit."""
+    is_known = triton.__version__.startswith(KNOWN) and _is_hopper()
+    if not (specialises and is_known and min(channels, width) >= LEAST):
+        return None
+    if gated:
+        return dict(DEEP if channels >= LENGTH else SMALL[0])
+
+    def cost(each: tuple[dict[str, int], float]) -> float:
+        settings, weight = each
+        columns = settings["N"] + settings["MORE"]
+        tiles = -(-rows // settings["M"]) * -(-width // columns)
+        turns = -(-tiles // _processors())
+        return float(weight * turns * settings["M"] * columns)
+
+    fitting = [each for each in (BROAD, HIGH, SMALL) if pixels == rows or pixels % each[0]["M"] == 0]
+    return dict(min(fitting, key=cost)[0]) if fitting else None
+
+
+def _is_hopper() -> bool:
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability() == HOPPER
+
+
+def _processors() -> int:
+    return torch.cuda.get_device_properties().multi_processor_count if torch.cuda.is_available() else PROCESSORS
