@@ -91,7 +91,7 @@ def test_results_of_two_cards_are_one() -> None:
     assert list(both["presets"]) == ["i2vgen-xl", "svd-xt"]
     assert both["notes"] == [
         "stock fp32: 4 steps were timed", "svd-xt: compiled in 9 s",
-        "svd-xt: on another card of the same machine, at 678.2 TFLOP/s",
+        "svd-xt: in a run of their own on the same machine, at 678.2 TFLOP/s",
     ]  # fmt: skip
     assert "**svd-xt**, 512x512, 25 frames" in results.page([both])
 

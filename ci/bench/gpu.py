@@ -43,7 +43,7 @@ from ci.bench.speed import alone, card, cases, floor, quality, results
 from ci.bench.speed.cases import Case
 from ci.bench.speed.floor import Work
 from ci.bench.speed.ours import Ours, Workshop
-from ci.bench.speed.stock import Stock, Watch, can_begin, device, synchronize
+from ci.bench.speed.stock import Stock, can_begin, device, synchronize
 
 if TYPE_CHECKING:
     from app.video import Frames
@@ -216,13 +216,13 @@ class Measures:
         yield AUTOCAST, lambda: self.full(AUTOCAST)
 
     def half(self) -> None:
-        stock, load_s = _opened(lambda: Stock(self.case, torch.float16 if device() == "cuda" else torch.float32))
+        load_s, stock = _clocked(lambda: Stock(self.case, torch.float16 if device() == "cuda" else torch.float32))
         self.work = floor.counted(stock)
         found, latents = timed(stock.make, self.case.preset.steps, of=self.case.preset.steps)
         self._tell(EAGER, "eager", found, load_s, stock.decoded(latents))
 
     def ours(self) -> None:
-        own, load_s = _opened(lambda: Ours(self.case, self.shelf))
+        load_s, own = _clocked(lambda: Ours(self.case, self.shelf))
         try:
             found, frames = timed(own.make, self.case.preset.steps, of=self.case.preset.steps)
             self._tell(OURS, own.how, found, load_s, frames)
@@ -230,7 +230,7 @@ class Measures:
             own.model.close()
 
     def full(self, way: str) -> None:
-        stock, load_s = _opened(lambda: Stock(self.case, torch.float32, autocast=way == AUTOCAST))
+        load_s, stock = _clocked(lambda: Stock(self.case, torch.float32, autocast=way == AUTOCAST))
         found, _ = timed(stock.make, self.case.few, of=self.case.preset.steps)
         self._tell(way, "eager", found, load_s, None)
 
@@ -249,16 +249,27 @@ class Measures:
 
 
 def timed(make: Callable[[int, Callable[[], None]], T], steps: int, *, of: int) -> tuple[Timing, T]:
-    """A video of so many steps, made once the kernels are loaded; what one of `of` steps takes."""
+    """A video of so many steps, made once the kernels are loaded, and what one of `of` steps takes.
+
+    A step takes what a video takes longer for each step more: when a pipeline says that a step has ended, the GPU may
+    be anywhere, since some hand their work over ahead, and some wait for it themselves.
+    """
     make(WARM, lambda: None)
+    short_s, _ = _clocked(lambda: make(WARM, lambda: None))
     gauge = Gauge(torch.device(device()))
     gauge.start()
-    watch = Watch()
-    made = make(steps, watch)
+    seconds, made = _clocked(lambda: make(steps, lambda: None))
+    step_s = (seconds - short_s) / (steps - WARM)
+    return Timing(steps == of, step_s, seconds + (of - steps) * step_s, gauge.peak_bytes()), made
+
+
+def _clocked(do: Callable[[], T]) -> tuple[float, T]:
+    """Its seconds, to the end of what the GPU does, and what it gives."""
     synchronize()
-    seconds = time.monotonic() - watch.start
-    timing = Timing(steps == of, watch.step_s, seconds + (of - steps) * watch.step_s, gauge.peak_bytes())
-    return timing, made
+    start = time.monotonic()
+    found = do()
+    synchronize()
+    return time.monotonic() - start, found
 
 
 def figures(found: Sequence[Result], starts: dict[str, dict[str, float]] | None = None) -> list[Figure]:
@@ -292,20 +303,12 @@ def figures(found: Sequence[Result], starts: dict[str, dict[str, float]] | None 
 
 
 def _starts(found: dict[str, dict[str, float]]) -> list[Figure]:
-    """Of a worker alone, everything being in the page cache."""
+    """Of a worker alone, everything being in the page cache; the bars are those of the whole app."""
     again, first = found.get("again", {}), found.get("first", {})
     return [
-        Figure(name, again.get(name), "s", bar, peers={"the time before": first[name]} if name in first else {})
-        for name, bar in ((alone.READY, 10), (alone.VIDEO, 30))
+        Figure(f"alone_{name}", again.get(name), "s", None, peers={"the time before": first[name]} if first else {})
+        for name in (alone.READY, alone.VIDEO)
     ]
-
-
-def _opened(load: Callable[[], T]) -> tuple[T, float]:
-    """What was loaded, and the seconds that it took."""
-    start = time.monotonic()
-    found = load()
-    synchronize()
-    return found, time.monotonic() - start
 
 
 def _tried(bench: Bench, name: str, do: Callable[[], T]) -> T | None:

@@ -28,7 +28,7 @@ PRESETS = {
 TINY = {
     name: Preset(64, 64, 6, steps=4, fps=8, guidance=3.0) for name in ("smoke", "svd-xt", "animatediff")
 }  # the smoke model is a tiny I2VGen-XL
-FEW = 4  # steps where a whole video is reckoned from some
+FEW = 6  # steps where a whole video is reckoned from some
 
 
 @dataclass(frozen=True)

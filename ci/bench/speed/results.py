@@ -2,8 +2,8 @@
 
     python -m ci.bench.speed.results FILE…      what `invoke bench gpu --json` and others have printed
 
-A bench that is in none of the files stays as it was. One that is in several of them was run for other models at the
-same time, on another card of the machine. Nobody edits those two by hand: a test compares them.
+A bench that is in none of the files stays as it was. One that is in several of them was run for each model on its own,
+at the same time on another card of the machine, or one after the other. Nobody edits those two by hand: a test compares them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _both(one: Found, other: Found) -> Found:
         both["presets"] = {**one["presets"], **other["presets"]}
     if one.get("rate_tflops") != other.get("rate_tflops"):
         rate, models = other["rate_tflops"], ", ".join(other["presets"])
-        both["notes"] = [*both["notes"], f"{models}: on another card of the same machine, at {rate:g} TFLOP/s"]
+        both["notes"] = [*both["notes"], f"{models}: in a run of their own on the same machine, at {rate:g} TFLOP/s"]
     pairs = zip(one["figures"], other["figures"], strict=True)
     return {**both, "figures": [_figure_of_both(*pair) for pair in pairs]}
 
@@ -130,7 +130,7 @@ def _section(bench: Found) -> Iterator[str]:
 def _row(each: Found) -> tuple[str, ...]:
     return (
         each["way"] if each["how"] == "eager" else f"{each['way']}, {each['how']}",
-        f"{each['step_s']:.3f}",
+        _number(each["step_s"], 3),
         f"{each['video_s']:.2f}" + ("" if each["is_whole"] else " (reckoned)"),
         f"{each['peak_gib']:.1f}",
         *(_number(each[name], digits) for name, digits in (("tflops", 0), ("floor_ratio", 2), ("psnr_db", 1))),
