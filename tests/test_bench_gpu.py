@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def test_a_step_is_what_a_video_takes_longer(monkeypatch: pytest.MonkeyPatch, is
         now += 3 * steps * is_ahead
         return "video"
 
-    monkeypatch.setattr(gpu.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     timing, made = gpu.timed(make, 6, of=50)
     assert (timing.step_s, timing.video_s, timing.is_whole, made) == (3, 10 + 50 * 3, False, "video")
     timing, _ = gpu.timed(make, 50, of=50)

@@ -3,7 +3,8 @@
     python -m ci.bench.speed.results FILE…      what `invoke bench gpu --json` and others have printed
 
 A bench that is in none of the files stays as it was. One that is in several of them was run for each model on its own,
-at the same time on another card of the machine, or one after the other. Nobody edits those two by hand: a test compares them.
+at the same time on another card of the machine, or one after the other. Nobody edits those two by hand: a test compares
+them.
 """
 
 from __future__ import annotations
