@@ -184,11 +184,11 @@ def _with_fewer_kernels(order: Order, place: Path) -> Order:
     if order.kernels is Kernels.NONE:
         raise failed
     fewer = Kernels(order.kernels - 1)
-    told = {"part": order.name, "reason": failed.reason}
+    part, reason = order.name, failed.reason
     if fewer is Kernels.SIMPLE:
-        console.warn(tr("{part}: is compiled without our fastest kernels: {reason}", **told))
+        console.warn(tr("{part}: is compiled without our fastest kernels: {reason}", part=part, reason=reason))
     else:
-        console.warn(tr("{part}: is compiled without our own kernels: {reason}", **told))
+        console.warn(tr("{part}: is compiled without our own kernels: {reason}", part=part, reason=reason))
     for file in order.to.parent.glob(f"{order.to.stem}.*"):
         file.unlink()
     return dataclasses.replace(order, kernels=fewer)
