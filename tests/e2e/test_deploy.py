@@ -391,8 +391,9 @@ def test_recreate_finishes_the_running_job_and_loses_none_that_waits(client: Cli
     assert [job(tunnel, number)["state"] for number in numbers] == ["done"] * 3
     made = [name for name in videos(client.machine) if name.endswith(".mp4") and name.partition(".")[0] in numbers]
     assert len(made) == 3, "each exactly once"
-    assert "waits" in states
-    assert "broken" not in states
+    # The proxy's page, or the new one's own while it loads, if that answered within the seconds that the proxy waits.
+    assert states & {"waits", "503"}
+    assert states <= {"waits", "503", "200"}
 
 
 def test_what_serves_comes_back_with_the_machine(client: Client, first: dict[str, Any]) -> None:
