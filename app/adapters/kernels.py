@@ -273,6 +273,17 @@ def _gelu(x):
 
 
 @triton.jit
+def _place(tile, high, WIDE: tl.constexpr, GROUP: tl.constexpr):
+    """How far down and right a tile is, of so many: `GROUP` rows of them at a time, column by column, since what those
+    read is in the cache then.
+    """
+    group = tile // (GROUP * WIDE)
+    height = min(high - group * GROUP, GROUP)
+    inner = tile % (GROUP * WIDE)
+    return group * GROUP + inner % height, inner // height
+
+
+@triton.jit
 def _forgotten(value, place):
     """The value. On the way the first thread gives up a barrier at that place in shared memory.
 
@@ -328,12 +339,8 @@ def _specialised(
             begin = _forgotten(begin, 8 * stage)
         begin = _settled(begin)
     for tile in tl.range(begin, high * WIDE, tl.num_programs(0), warp_specialize=True):
-        # Some rows of tiles after the other, column by column: what they read is in the cache then.
-        group = tile // (GROUP * WIDE)
-        height = min(high - group * GROUP, GROUP)
-        inner = tile % (GROUP * WIDE)
-        down = group * GROUP + inner % height
-        column = inner // height * (N + MORE)
+        down, right = _place(tile, high, WIDE, GROUP)
+        column = right * (N + MORE)
         image = down // across
         row = image * pixels + down % across * M
         first = 0
@@ -395,12 +402,8 @@ def _product(
     high = videos * across
     WIDE: tl.constexpr = (WIDTH + N - 1) // N
     for tile in tl.range(tl.program_id(0), high * WIDE, tl.num_programs(0), flatten=FLATTEN):
-        # Some rows of tiles after the other, column by column: what they read is in the cache then.
-        group = tile // (GROUP * WIDE)
-        height = min(high - group * GROUP, GROUP)
-        inner = tile % (GROUP * WIDE)
-        down = group * GROUP + inner % height
-        column = inner // height * N
+        down, right = _place(tile, high, WIDE, GROUP)
+        column = right * N
         row = down % across * M
         video = down // across
         total = tl.zeros((M, N), tl.float32)
