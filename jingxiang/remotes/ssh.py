@@ -110,10 +110,17 @@ class Connection:
         return [*self._client, "-T", "--", self.login.host, line]
 
     def forward(self, far: str) -> Path:
-        """A socket here that leads to a socket's path or HOST:PORT there."""
+        """A socket here that leads to a socket's path or HOST:PORT there; the connection is found again for it if it
+        was lost. Raises `Unreachable`."""
         if far not in self._forwards:
             near = Path(self._scratch) / f"f{len(self._forwards)}"
-            self._forward(far, near)
+            try:
+                self._forward(far, near)
+            except Unreachable:
+                if self.is_alive:  # then it was refused
+                    raise
+                self.restore()
+                self._forward(far, near)
             self._forwards[far] = near
         return self._forwards[far]
 
@@ -129,13 +136,13 @@ class Connection:
         while True:
             try:
                 self._connect()
-                break
+                for far, near in self._forwards.items():
+                    self._forward(far, near)
+                return
             except Unreachable:
                 if time.monotonic() > end:
                     raise
                 time.sleep(PAUSE_S)
-        for far, near in self._forwards.items():
-            self._forward(far, near)
 
     @property
     def _socket(self) -> Path:

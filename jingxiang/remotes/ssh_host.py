@@ -385,6 +385,7 @@ class SshHost(ABC):
         """As whoever opens the page gets there. It is healthy already, so what is in the way lies between."""
         front = site.fronts.wanted
         if not front.public:
+            site.link.restore()
             status = get(site.link.forward(f"127.0.0.1:{front.port}"), "/healthz").status
         else:
             own = "" if proxy_plan.is_domain(front.domain) else site.certificate()

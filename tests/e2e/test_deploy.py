@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import ssl
 import subprocess
@@ -24,6 +25,8 @@ from jingxiang.commands import engines
 from jingxiang.container_plan import OUTPUTS
 from jingxiang.host_facts import PROXY
 from jingxiang.places import here
+from jingxiang.remotes import ssh
+from jingxiang.remotes.ssh import Connection, Login
 from tests.peers import aliyun, base_image, checkout, remote_machine, system
 from tests.peers.checkout import Change, Checkout, Done
 from tests.peers.crowd import ENDS, Crowd, job, post
@@ -291,6 +294,19 @@ def test_a_connection_that_is_cut_while_switching_is_found_again(client: Client,
     assert client.serving() == json.loads(out)["version"]
 
 
+def test_what_was_not_led_here_before_the_cut_is_led_here_after_it(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version's port is asked for first when it is about to serve: the cut may have been long before that."""
+    monkeypatch.setenv("PATH", f"{client.checkout.folder.parent / 'bin'}:{os.environ['PATH']}")
+    with client.machine.listening(8123), Connection(Login(remote_machine.NAME)) as link:
+        asked = link.forward(str(client.machine.folder / "docker.sock"))
+        client.machine.cut()
+        wait_until(lambda: not link.is_alive)
+        assert ssh.get(link.forward("127.0.0.1:8123"), "/").status == 200
+        assert ssh.get(asked, "/_ping").body == b"OK", "and what was led here before is again"
+
+
 def test_whoever_was_killed_leaves_a_lock_and_the_next_one_tidies_up(client: Client, first: dict[str, Any]) -> None:
     before = client.serving()
     with client.changed("# killed"), client.begin() as process:
@@ -516,6 +532,8 @@ from pathlib import Path
 from jingxiang import targets
 from jingxiang.commands import deploy
 from jingxiang.places import here
+from jingxiang.remotes import ssh
+from jingxiang.remotes.ssh import Connection, Login
 from jingxiang.remotes.aliyun import Aliyun
 server, python, base = sys.argv[1:]
 deploy._remote = lambda address: Aliyun(targets.parse(address), address, lambda _: Path(python), server)
