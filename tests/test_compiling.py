@@ -166,3 +166,50 @@ def test_sigterm_ends_the_programs_that_compile_parts(models: Path, tmp_path: Pa
     gone, alive = psutil.wait_procs(compilers, 10)
     assert (len(gone), alive) == (len(compilers), [])
     assert list(shelf.iterdir()) == []
+
+
+COMPILE = """
+import hashlib, pathlib, pickle, sys
+import triton
+from torch._inductor.runtime.runtime_utils import triton_hash_to_path_key
+from torch._inductor.triton_bundler import TritonBundler
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from app.adapters import kernels
+from app.adapters.compiling import _without_texts
+
+file = pathlib.Path(sys.argv[2])
+names = ("sums", "moments", "half", "half_moments", "epsilon")
+sizes = {"POSITIONS": 64, "BLOCKS": 1, "GROUPS": 2, "CHANNELS": 64, "SIZE": 32, "SIZE_PADDED": 32, "ROWS": 64,
+         "AT_ONCE": 1}
+types = dict(zip(names, ("*fp32", "*fp32", "i32", "i32", "fp32")), **dict.fromkeys(sizes, "constexpr"))
+source = ASTSource(kernels._group_moments, types, sizes)
+programs = []
+sys.addaudithook(lambda event, found: programs.append(str(found[1])) if event == "subprocess.Popen" else None)
+if sys.argv[1] == "load":
+    TritonBundler.read_and_emit(pickle.loads(file.read_bytes()))
+TritonBundler.begin_compile()
+kernel = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+if sys.argv[1] == "make":
+    TritonBundler.put(triton_hash_to_path_key(kernel.hash), 0)
+    with _without_texts():
+        file.write_bytes(pickle.dumps(TritonBundler.collect()[0]))
+compilations = sum("--gpu-name" in each for each in programs)
+print(hashlib.sha256(kernel.asm["cubin"]).hexdigest(), compilations, *sorted(kernel.asm))
+"""
+
+
+def test_of_a_kernel_is_kept_what_it_takes_to_load_it(tmp_path: Path) -> None:
+    """Triton compiles for a GPU where there is none."""
+
+    def run(what: str) -> list[str]:
+        argv = [sys.executable, "-c", COMPILE, what, str(tmp_path / "bundle")]
+        env = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path / what)}
+        done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.split()
+
+    digest, programs, *made = run("make")
+    assert programs == "1", "ptxas"
+    assert {"cubin", "ptx", "ttir", "source"} <= set(made)
+    assert run("load") == [digest, "0", "cubin"]

@@ -62,7 +62,8 @@ CORES = 2  # that one compilation keeps busy
 MOST = 8  # at a time: each takes memory of the GPU
 ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": str(CORES)}
 LOOK_S = 0.1
-
+# Of a kernel, how Triton came to it. Whoever loads it reads the binary and what is known of that.
+TEXTS = (".source", ".ttir", ".ttgir", ".llir", ".ptx")
 
 __all__ = ["CannotCompile", "key", "make"]
 
@@ -273,7 +274,7 @@ def _make(order: Order) -> None:
     given = iter([each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, Tensor)])
     known = {**compiled.tensors(module), **constants}
     flat = [next(given) if name is None else known[name] for name in names]
-    with _attention(order.device), torch._inductor.config.patch(conv_1x1_as_mm=True):
+    with _attention(order.device), torch._inductor.config.patch(conv_1x1_as_mm=True), _without_texts():
         made = torch._inductor.standalone_compile(
             torch.fx.GraphModule(program.graph_module, graph), flat, dynamic_shapes="from_example_inputs", aot=True
         )
@@ -337,6 +338,28 @@ def _watched() -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextlib.contextmanager
+def _without_texts() -> Iterator[None]:
+    """Let PyTorch bundle of each kernel what it takes to load it: texts are most of its files, and are all read."""
+    from torch._inductor.triton_bundler import TritonBundler
+
+    collect = TritonBundler.collect
+
+    def collected() -> Any:
+        bundle, about = collect()
+        kernels = [
+            dataclasses.replace(each, artifacts=[file for file in each.artifacts if not file.filename.endswith(TEXTS)])
+            for each in bundle.kernel_artifacts
+        ]
+        return dataclasses.replace(bundle, kernel_artifacts=kernels), about
+
+    TritonBundler.collect = staticmethod(collected)
+    try:
+        yield
+    finally:
+        TritonBundler.collect = collect
 
 
 def _copy_tuned(source: Path, to: Path) -> None:
