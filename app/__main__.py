@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from app import defaults, readahead
+from app import defaults, garbage, readahead
 from app.texts import tr
 from jingxiang import console, models, places, ports
 from jingxiang.compiled import SHAPE
@@ -54,9 +54,10 @@ def main() -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from app import logs
-    from app.crew import Recruit
-    from app.server import Serving, serve
+    with garbage.put_off():
+        from app import logs
+        from app.crew import Recruit
+        from app.server import Serving, serve
 
     defaults.compiling()  # what is wrong with it is said now, and not by each job
     outputs: Path = arguments.outputs
@@ -226,7 +227,8 @@ def _make(arguments: argparse.Namespace) -> None:
 def _worker(arguments: argparse.Namespace) -> int:
     defaults.compiling()
     readahead.begin(arguments.models / arguments.model)  # while everything else is imported
-    from app import crew, logs, worker
+    with garbage.put_off():
+        from app import crew, logs, worker
 
     _ensure(_spec(arguments), arguments.models)
     marks = worker.Marks(arguments.metadata, arguments.label == "on", arguments.producer)

@@ -52,6 +52,7 @@ class Crew:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._draining = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_begun = False
 
     async def run(self) -> None:
         """Keep all alive until cancelled."""
@@ -67,6 +68,11 @@ class Crew:
         """A job may be waiting. From any thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._tell, "wake")
+
+    def begin(self) -> None:
+        """The store is there. Until then they import what takes long."""
+        self._has_begun = True
+        self._tell("begin")
 
     def drain(self) -> None:
         """They end after what they are doing."""
@@ -90,7 +96,9 @@ class Crew:
             started = loop.time()
             try:
                 process = await self._start(name, card)
-                if self._draining.is_set():  # told the others while this one was being started
+                if self._has_begun:  # told the others while this one was being started
+                    self._tell("begin")
+                if self._draining.is_set():
                     self._tell("drain")
                 self.reason = death(await process.wait())
             except OSError as error:  # no memory, or no numbers left for it

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from starlette.datastructures import Headers
 
-from app import guard, logs
+from app import garbage, guard, logs
 from app.access import Access
 from app.crew import Crew, Recruit
 from app.drain import Application, Drain, Receive, Scope, Send, Visits
@@ -249,15 +249,18 @@ class Server(uvicorn.Server):
     async def _work(self, tried: asyncio.Event) -> None:
         """The store first, then whatever stands on it. The port stays up and says what went wrong.
 
-        `tried` is set when the workers are being started, or have to wait.
+        `tried` is set when the workers go on with it, or have to wait.
         """
         tasks: list[asyncio.Task[None]] = []
+        crew = self.front.crew
         try:
+            if crew is not None:
+                tasks.append(asyncio.create_task(crew.run()))
             opened = await self._opened(tried)
             desk, watch = opened.desk, opened.watch
             self.front.desk, self._watch = desk, watch
-            if self.front.crew is not None:
-                tasks.append(asyncio.create_task(self.front.crew.run()))
+            if crew is not None:
+                crew.begin()
             tried.set()
             tasks += [asyncio.create_task(watch.run()), asyncio.create_task(_guard(desk))]
             await self._show(opened)
@@ -393,7 +396,8 @@ async def _page_modules(outputs: Path, tried: asyncio.Event) -> None:
     await tried.wait()
     # Before: else it makes a folder for all users of the machine that belongs to the first of them.
     os.environ["GRADIO_TEMP_DIR"] = str(outputs / ".gradio")
-    await asyncio.to_thread(importlib.import_module, "app.page.application")
+    with garbage.put_off():
+        await asyncio.to_thread(importlib.import_module, "app.page.application")
 
 
 def _build(opened: Opened, serving: Serving) -> tuple[Any, Any, Application]:

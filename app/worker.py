@@ -3,12 +3,13 @@
 It claims jobs from the store and writes to the store how they go, whether the app on this machine started it or it runs
 alone on another one. As long as it lives it beats; see `jobs.store` for what happens when it does not.
 
-Started by the app it is told things by lines on stdin: `wake` (a job may be waiting), `drain` (end after what is being
-done). It ends at once when its stdin does: it never outlives the app.
+Started by the app it is told things by lines on stdin: `begin` (the store is open), `wake` (a job may be waiting),
+`drain` (end after what is being done). It ends at once when its stdin does: it never outlives the app.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import os
@@ -25,7 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app import batching, cards, logs, memory, provenance, video
+from app import batching, cards, garbage, logs, memory, provenance, video
 from app.artifacts import Shelf, forget_marks
 from app.generation import Order
 from app.jobs.base import Job, LostClaim, Outcome, Speed, StoreUnavailable, WorkerState, WorkerStatus
@@ -94,6 +95,14 @@ class Control:
     def __init__(self) -> None:
         self.is_draining = False
         self._bell = threading.Event()
+        self._begun = threading.Event()
+
+    def begin(self) -> None:
+        self._begun.set()
+
+    def await_begin(self) -> None:
+        """Until whoever started us has opened the store, which only one may do that heals or makes it."""
+        self._begun.wait()
 
     def wake(self) -> None:
         self._bell.set()
@@ -124,7 +133,7 @@ class Control:
         signal.signal(signal.SIGTERM, asked)
 
     def _read(self) -> None:
-        doings: dict[str, Callable[[], None]] = {"wake": self.wake, "drain": self.drain}
+        doings: dict[str, Callable[[], None]] = {"begin": self.begin, "wake": self.wake, "drain": self.drain}
         for line in sys.stdin:
             doings.get(line.strip(), self.wake)()
         forget_marks()
@@ -558,6 +567,8 @@ def main(duty: Duty, jobs: str, media: str, catalog: Catalog, *, is_child: bool)
     control = Control()
     if is_child:
         control.follow_stdin()
+        _import_torch()
+        control.await_begin()
     else:
         control.follow_signals()
     store = JobStore(_opened(jobs))
@@ -566,6 +577,12 @@ def main(duty: Duty, jobs: str, media: str, catalog: Catalog, *, is_child: bool)
     finally:
         store.close()
     return 0
+
+
+def _import_torch() -> None:
+    """It takes a second, in which the app opens the store. What is wrong with it is said when a model is loaded."""
+    with garbage.put_off(), suppress(Exception):
+        importlib.import_module("torch")
 
 
 def _opened(jobs: str) -> Database:

@@ -59,6 +59,33 @@ def test_one_that_dies_again_and_again_is_started_more_and_more_seldom(monkeypat
     assert employed.reason == "the worker ended with exit code 7; its last words are in the log"
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_worker_may_use_the_store_once_that_is_there(monkeypatch: pytest.MonkeyPatch, is_late: bool) -> None:
+    """Also one that is started after that."""
+    employed = crew.Crew(crew.Recruit("smoke", Path("models"), "sqlite:///x", "media"))
+
+    async def start(_: crew.Crew, name: str, card: str | None) -> asyncio.subprocess.Process:
+        code = "import sys; sys.exit(5 if input() == 'begin' else 6)"
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=asyncio.subprocess.PIPE)
+        employed._processes[name] = process
+        return process
+
+    monkeypatch.setattr(crew.Crew, "_start", start)
+
+    async def told() -> str:
+        if is_late:
+            employed.begin()
+        running = asyncio.create_task(employed.run())
+        while not employed.reason:
+            await asyncio.sleep(0.01)
+            if employed.is_at_work and not is_late:
+                employed.begin()
+        running.cancel()
+        return employed.reason
+
+    assert "exit code 5" in asyncio.run(told())
+
+
 @pytest.mark.parametrize(("code", "patience_s", "end"), [
     ("import sys; sys.stdin.read(); sys.exit(3)", 60.0, 3), ("import time; time.sleep(600)", 0.1, -9),
 ])  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -701,3 +703,33 @@ def test_draining_ends_after_what_is_being_made(office: Office, models: Path, mo
         employed.control.drain()
         gate.opened.set()
     assert [office.state(number) for number in numbers] == ["done", "queued"]
+
+
+CHILD = """
+import sys
+from app import worker
+from app.worker import Control
+worker._import_torch = lambda: print("imported", flush=True)
+wake = Control.wake
+Control.wake = lambda control: (print("woken", flush=True), wake(control))
+worker._opened = lambda jobs: sys.exit("opened")
+worker.main(None, "", "", None, is_child=True)
+"""
+
+
+def test_a_worker_leaves_the_store_alone_until_it_is_told_that_it_is_there() -> None:
+    """It may be damaged, and the app about to mend it."""
+    argv = [sys.executable, "-c", CHILD]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "imported\n"
+        child.stdin.write("wake\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "woken\n"
+        assert child.poll() is None
+        child.stdin.write("begin\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "opened\n"
+        assert child.wait() == 1

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app import logs
+from app import garbage, logs
 from jingxiang.models import FULL, ModelSpec
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ def load(spec: ModelSpec, folder: Path, *, dtype: str = "auto", rung: str = FULL
     is computed. `rung`: where they are put at first; see `ladder`. Loading two at the same time is safe: one waits.
     Raises `base.WeightsMissing` and `base.OutOfMemory`, and leaves nothing in memory then.
     """
-    from app.adapters.reading import Reading
+    with garbage.put_off():
+        from app.adapters.reading import Reading
 
     module, name = ADAPTERS[spec.pipeline]
     with Reading(folder, dtype=dtype, rung=rung) as read:
-        adapter = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+        with garbage.put_off():
+            adapter = getattr(importlib.import_module(f"{__name__}.{module}"), name)
         logs.event(logs.REACHED, model=spec.name, phase="imported")
         model: Model = adapter(spec, read, rung=rung)
     logs.event(logs.REACHED, model=spec.name, phase="built")

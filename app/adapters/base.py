@@ -18,7 +18,7 @@ from diffusers.utils import logging
 from PIL import Image
 from transformers.utils import logging as hub_logging
 
-from app import cards, picture
+from app import cards, garbage, picture
 from app.adapters import gauge, ladder, loading, reading, steps
 from app.adapters.gauge import Gauge
 from app.adapters.loading import Loading
@@ -288,7 +288,8 @@ class Diffusion(abc.ABC):
 
         loaded = self._compiled or Compiled(self.pipe, self.device, self.constant)
         try:
-            loaded.adopt(artifact.key.digest, artifact.folder, scratch)
+            with garbage.put_off():
+                loaded.adopt(artifact.key.digest, artifact.folder, scratch)
         except Exception as error:  # torch raises nearly anything for what it does not take
             kind = Hindered if lacks_something(error) else Unusable
             raise kind(artifact.key, f"{type(error).__name__}: {error}") from error

@@ -9,7 +9,6 @@ of their own, and take over the tensors that were read. Both libraries' own rena
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import json
 import threading
@@ -22,6 +21,7 @@ import accelerate
 import torch
 from transformers import PreTrainedModel
 
+from app import garbage
 from app.adapters.reading import INDEX, LIBRARIES, Reading
 
 LOCK = threading.Lock()  # one model is built at a time in a process: see above
@@ -88,7 +88,7 @@ class Loading:
 
 def free() -> None:
     """Give back what nothing refers to any more: pipelines hold themselves in circles."""
-    gc.collect()
+    garbage.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
