@@ -9,7 +9,6 @@ Started by the app it is told things by lines on stdin: `begin` (the store is op
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
 import os
@@ -26,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app import batching, cards, garbage, logs, memory, provenance, video
+from app import batching, cards, logs, memory, provenance, video
 from app.artifacts import Shelf, forget_marks
 from app.generation import Order
 from app.jobs.base import Job, LostClaim, Outcome, Speed, StoreUnavailable, WorkerState, WorkerStatus
@@ -564,10 +563,12 @@ class Worker:
 
 def main(duty: Duty, jobs: str, media: str, catalog: Catalog, *, is_child: bool) -> int:
     """Work until told to stop."""
+    from app import adapters
+
     control = Control()
     if is_child:
         control.follow_stdin()
-        _import_torch()
+        adapters.import_torch()  # while the app opens the store
         control.await_begin()
     else:
         control.follow_signals()
@@ -577,12 +578,6 @@ def main(duty: Duty, jobs: str, media: str, catalog: Catalog, *, is_child: bool)
     finally:
         store.close()
     return 0
-
-
-def _import_torch() -> None:
-    """It takes a second, in which the app opens the store. What is wrong with it is said when a model is loaded."""
-    with garbage.put_off(), suppress(Exception):
-        importlib.import_module("torch")
 
 
 def _opened(jobs: str) -> Database:

@@ -707,9 +707,9 @@ def test_draining_ends_after_what_is_being_made(office: Office, models: Path, mo
 
 CHILD = """
 import sys
-from app import worker
+from app import adapters, worker
 from app.worker import Control
-worker._import_torch = lambda: print("imported", flush=True)
+adapters.import_torch = lambda: print("imported", flush=True)
 wake = Control.wake
 Control.wake = lambda control: (print("woken", flush=True), wake(control))
 worker._opened = lambda jobs: sys.exit("opened")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -26,6 +27,12 @@ if sys.platform == "linux":
     # Read when torch first asks for memory of a GPU. With it 1.02 times what is in use at most is enough for the
     # allocator (512x512, 16 frames), else 1.15 times, since what it kept for one size does not serve another.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+
+def import_torch() -> None:
+    """It takes a second, in which others do something else. What is wrong with it is said when a model is loaded."""
+    with garbage.put_off(), contextlib.suppress(Exception):
+        importlib.import_module("torch")
 
 
 def load(spec: ModelSpec, folder: Path, *, dtype: str = "auto", rung: str = FULL) -> Model:
