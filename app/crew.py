@@ -52,7 +52,6 @@ class Crew:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._draining = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._has_begun = False
 
     async def run(self) -> None:
         """Keep all alive until cancelled."""
@@ -69,9 +68,9 @@ class Crew:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._tell, "wake")
 
-    def begin(self) -> None:
-        """The store is there. Until then they import what takes long."""
-        self._has_begun = True
+    def begin(self, store: JobStore) -> None:
+        """It is there: workers go on, that have only imported what takes long."""
+        self.store = store
         self._tell("begin")
 
     def drain(self) -> None:
@@ -96,7 +95,7 @@ class Crew:
             started = loop.time()
             try:
                 process = await self._start(name, card)
-                if self._has_begun:  # told the others while this one was being started
+                if self.store is not None:  # told the others while this one was being started
                     self._tell("begin")
                 if self._draining.is_set():
                     self._tell("drain")

@@ -260,7 +260,7 @@ class Server(uvicorn.Server):
             desk, watch = opened.desk, opened.watch
             self.front.desk, self._watch = desk, watch
             if crew is not None:
-                crew.begin()
+                crew.begin(desk.store)
             tried.set()
             tasks += [asyncio.create_task(watch.run()), asyncio.create_task(_guard(desk))]
             await self._show(opened)
@@ -361,8 +361,6 @@ def _open(serving: Serving, crew: Crew | None) -> Opened:
     store = JobStore(Database(serving.jobs, heals=True))
     limits = Limits(serving.waiting, None if serving.access.is_open else serving.per_user)
     quota = Quota(serving.keep_days * 24 * 3600 or None, round(serving.keep_gb * 1e9) or None)
-    if crew is not None:
-        crew.store = store
     recruit = serving.recruit
     desk = Desk(
         store, media, serving.catalog, recruit.model, crew=crew, limits=limits, quota=quota, models=recruit.models,

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from app import crew, server
+from app.jobs.database import Database
+from app.jobs.store import JobStore
 from jingxiang import gpu
 
 
@@ -60,8 +62,11 @@ def test_one_that_dies_again_and_again_is_started_more_and_more_seldom(monkeypat
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_a_worker_may_use_the_store_once_that_is_there(monkeypatch: pytest.MonkeyPatch, is_late: bool) -> None:
+def test_a_worker_may_use_the_store_once_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
     """Also one that is started after that."""
+    store = JobStore(Database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}", heals=True))
     employed = crew.Crew(crew.Recruit("smoke", Path("models"), "sqlite:///x", "media"))
 
     async def start(_: crew.Crew, name: str, card: str | None) -> asyncio.subprocess.Process:
@@ -74,16 +79,17 @@ def test_a_worker_may_use_the_store_once_that_is_there(monkeypatch: pytest.Monke
 
     async def told() -> str:
         if is_late:
-            employed.begin()
+            employed.begin(store)
         running = asyncio.create_task(employed.run())
         while not employed.reason:
             await asyncio.sleep(0.01)
             if employed.is_at_work and not is_late:
-                employed.begin()
+                employed.begin(store)
         running.cancel()
         return employed.reason
 
     assert "exit code 5" in asyncio.run(told())
+    store.close()
 
 
 @pytest.mark.parametrize(("code", "patience_s", "end"), [

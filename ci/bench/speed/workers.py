@@ -82,7 +82,7 @@ def _is_compiled(case: Case, folder: Path) -> bool:
 
 
 async def _measured(case: Case, crew: Crew, store: JobStore, media: Media, count: int) -> float:
-    crew.store = store
+    crew.begin(store)
     running = asyncio.create_task(crew.run())
     try:
         await _until(lambda: sum(each.state == "ready" for each in store.workers()) == count, crew)
