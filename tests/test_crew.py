@@ -88,7 +88,7 @@ def test_a_worker_may_use_the_store_once_that_is_there(
         running.cancel()
         return employed.reason
 
-    assert "exit code 5" in asyncio.run(told())
+    assert "exit code 5" in asyncio.run(asyncio.wait_for(told(), 60))
     store.close()
 
 

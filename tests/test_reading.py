@@ -111,3 +111,15 @@ def test_the_log_says_how_far_a_start_is(models: Path, tmp_path: Path) -> None:
     phases = [str(each.fields["phase"]) for each in logs.read(tmp_path) if each.event == logs.REACHED]
     assert set(phases) == {"imported", "read", "built"}
     assert phases[-1] == "built"
+
+
+def test_why_torch_cannot_be_imported_is_kept_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second try may say something else."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    logs.start(tmp_path, "worker")
+    try:
+        adapters.import_torch()
+    finally:
+        logs.stop()
+    (entry,) = [each for each in logs.read(tmp_path) if each.event == logs.TROUBLE]
+    assert "torch" in json.dumps(entry.fields)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import sys
@@ -30,9 +29,14 @@ if sys.platform == "linux":
 
 
 def import_torch() -> None:
-    """It takes a second, in which others do something else. What is wrong with it is said when a model is loaded."""
-    with garbage.put_off(), contextlib.suppress(Exception):
-        importlib.import_module("torch")
+    """It takes a second, in which others do something else. What is wrong with it is said by whoever loads a model; but
+    torch may say something else the second time.
+    """
+    try:
+        with garbage.put_off():
+            importlib.import_module("torch")
+    except Exception as error:  # a library of the system is missing, or a file is damaged
+        logs.event(logs.TROUBLE, error=error)
 
 
 def load(spec: ModelSpec, folder: Path, *, dtype: str = "auto", rung: str = FULL) -> Model:

@@ -532,8 +532,6 @@ from pathlib import Path
 from jingxiang import targets
 from jingxiang.commands import deploy
 from jingxiang.places import here
-from jingxiang.remotes import ssh
-from jingxiang.remotes.ssh import Connection, Login
 from jingxiang.remotes.aliyun import Aliyun
 server, python, base = sys.argv[1:]
 deploy._remote = lambda address: Aliyun(targets.parse(address), address, lambda _: Path(python), server)
