@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 import torch
 
 from app import cgroups
-from app.adapters import compiling, keys
+from app.adapters import compiled, compiling, keys
+from app.adapters.compiled import TRITON
 from app.adapters.compiling import CannotCompile, Kernels, Order
 from app.cgroups import Allowance
 from jingxiang import models as catalog
@@ -200,7 +202,7 @@ print(hashlib.sha256(kernel.asm["cubin"]).hexdigest(), compilations, *sorted(ker
 
 
 def test_of_a_kernel_is_kept_what_it_takes_to_load_it(tmp_path: Path) -> None:
-    """Triton compiles for a GPU where there is none."""
+    """In what PyTorch bundles, and among the files. Triton compiles for a GPU where there is none."""
 
     def run(what: str) -> list[str]:
         argv = [sys.executable, "-c", COMPILE, what, str(tmp_path / "bundle")]
@@ -213,3 +215,7 @@ def test_of_a_kernel_is_kept_what_it_takes_to_load_it(tmp_path: Path) -> None:
     assert programs == "1", "ptxas"
     assert {"cubin", "ptx", "ttir", "source"} <= set(made)
     assert run("load") == [digest, "0", "cubin"]
+    compiling._copy_kernels(tmp_path / "make", tmp_path / "artifact" / TRITON)
+    shutil.rmtree(tmp_path / "make")
+    shutil.copytree(tmp_path / "artifact" / TRITON, tmp_path / "find", copy_function=compiled._linked)
+    assert run("find") == [digest, "0", "cubin"]

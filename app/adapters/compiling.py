@@ -162,7 +162,7 @@ def make(
                     if process.returncode:
                         waiting.append(_with_fewer_kernels(order, place))
                         continue
-                    shutil.copytree(place / TRITON, into / TRITON, dirs_exist_ok=True)
+                    _copy_kernels(place / TRITON, into / TRITON)
                     _copy_tuned(place / CHECKED, into / TUNED)
                     done += 1
                     tell(done, len(orders))
@@ -360,6 +360,11 @@ def _without_texts() -> Iterator[None]:
         yield
     finally:
         TritonBundler.collect = collect
+
+
+def _copy_kernels(source: Path, to: Path) -> None:
+    """What Triton made, but for texts. Where it says which files belong together, it does not miss any."""
+    shutil.copytree(source, to, ignore=shutil.ignore_patterns(*(f"*{each}" for each in TEXTS)), dirs_exist_ok=True)
 
 
 def _copy_tuned(source: Path, to: Path) -> None:

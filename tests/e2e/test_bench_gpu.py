@@ -36,6 +36,7 @@ def test_a_start_has_its_phases_in_their_order(tmp_path: Path) -> None:
     bench = found("start", "--gpu", "--folder", str(tmp_path))
     values = {each["name"]: each["value"] for each in bench["figures"]}
     assert 0 < values["ready_s"] < values["first_video_s"]
+    assert 0.1 < values["first_video_without_artifacts"] < 10
     phases = [(each["process"], each["phase"]) for each in bench["phases"]]
     assert [each for each in phases if each[0] == "worker"] == [
         ("worker", "the process is started"),

@@ -1,7 +1,8 @@
-"""A worker from its first moment to its first video, without a queue, a page or a file: for machines that have PyTorch
-and diffusers alone. `bench start --gpu` measures the whole app.
+"""A process from its first moment to its first video, without a queue, a page or a file: that of a worker, or its peer,
+which does what the documentation of diffusers says, in fp16. `bench start --gpu` measures the whole app.
 
-    python -m ci.bench.speed.alone MODEL MODELS ARTIFACTS    what a line of JSON on stdout says when it is done
+    python -m ci.bench.speed.alone MODEL MODELS [ARTIFACTS]    a line of JSON on stdout when it is done; without
+                                                               ARTIFACTS: the peer
 """
 
 from __future__ import annotations
@@ -21,27 +22,33 @@ if TYPE_CHECKING:
 STARTED, READY, VIDEO = "started_s", "ready_s", "first_video_s"
 
 
-def measured(case: Case, shelf: Path) -> dict[str, float]:
-    """Seconds since its process was started. Raises `CalledProcessError`."""
-    argv = [sys.executable, "-m", "ci.bench.speed.alone", case.name, str(case.folder.parent), str(shelf)]
+def measured(case: Case, shelf: Path | None) -> dict[str, float]:
+    """Seconds since its process was started; without a shelf those of the peer. Raises `CalledProcessError`."""
+    argv = [sys.executable, "-m", "ci.bench.speed.alone", case.name, str(case.folder.parent)]
+    argv += [str(shelf)] if shelf is not None else []
     start = time.time()
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return {name: round(at - start, 2) for name, at in found.items()}
 
 
-def main(name: str, models: str, shelf: str) -> None:
+def main(name: str, models: str, shelf: str = "") -> None:
     """The moments, as `time.time()` has them."""
     moments = {STARTED: time.time()}
-    readahead.begin(Path(models) / name)
+    if shelf:
+        readahead.begin(Path(models) / name)
+    import torch
+
     from ci.bench.speed import cases
     from ci.bench.speed.ours import Ours
+    from ci.bench.speed.stock import Stock, device
 
     (case, _), *_ = cases.made(Path(models), [name], tiny=name == "smoke")
     moments["imported_s"] = time.time()
-    own = Ours(case, Path(shelf))
+    number = torch.float16 if device() == "cuda" else torch.float32
+    made: Ours | Stock = Ours(case, Path(shelf)) if shelf else Stock(case, number)
     moments[READY] = time.time()
-    own.make(case.preset.steps, lambda: None)
+    made.make(case.preset.steps, lambda: None)
     moments[VIDEO] = time.time()
     sys.stdout.write(json.dumps(moments) + "\n")
 
