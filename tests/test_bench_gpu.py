@@ -17,7 +17,7 @@ from app.adapters.base import Diffusion
 from ci.bench import gpu, memory
 from ci.bench.gpu import AUTOCAST, EAGER, OURS, STOCK, Result
 from ci.bench.memory import Peaks
-from ci.bench.speed import cases, floor, quality
+from ci.bench.speed import cases, floor, kinds, quality
 from ci.bench.speed.cases import Case
 from ci.bench.speed.ours import Ours
 from ci.bench.speed.stock import Stock
@@ -174,6 +174,47 @@ def test_nothing_new_is_begun_when_the_time_is_over(folder: Path) -> None:
     gpu.run(bench, folder, tiny=True)
     assert bench.results == []
     assert bench.notes == [f"smoke, {way}: left out, 0 s are over" for way in (EAGER, OURS, STOCK, AUTOCAST)]
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3_64x64x64_cga1x1x1_kernel0_0", "attention"),
+    ("_short_attention", "attention"),
+    ("_group_moments", "norms"),
+    ("triton_red_fused_native_layer_norm_view_3", "norms"),
+    ("void at::native::vectorized_layer_norm_kernel<c10::Half, float>", "norms"),
+    ("triton_poi_fused_convolution_silu_4", "element by element"),
+    ("void at::native::elementwise_kernel<128, 4, at::native::direct_copy_kernel_cuda>",
+     "copies, to another layout or type"),
+    ("void cudnn::ops::nchwToNhwcKernel<__half, __half, float>", "copies, to another layout or type"),
+    ("Memcpy DtoD (Device -> Device)", "copies, to another layout or type"),
+    ("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_bias_TNT", "convolutions and matrix products"),
+    ("sm90_xmma_fprop_implicit_gemm_f16f16_f16f32_f32_nhwckrsc_nhwc_tilesize128x128x64",
+     "convolutions and matrix products"),
+    ("_specialised", "convolutions and matrix products"),
+    ("void at::native::vectorized_elementwise_kernel<4, at::native::silu_kernel>", "element by element"),
+    ("void (anonymous namespace)::softmax_warp_forward<float>", "rest"),
+])  # fmt: skip
+def test_a_kernel_s_name_tells_what_it_does(name: str, kind: str) -> None:
+    assert kinds.kind(name) == kind
+
+
+def test_a_step_s_kernels_are_what_a_video_takes_more_of_for_each_step() -> None:
+    left = torch.ones(64, 64)
+
+    def make(steps: int, on_step: Callable[[], None]) -> None:
+        left.softmax(0)  # once
+        for _ in range(steps):
+            left @ left
+            left @ left
+            left + left
+
+    found = kinds.step(make)
+    counts = {name: count for name, (_, count) in found.items()}
+    assert (counts["aten::mm"], counts["aten::add"]) == (2, 1)
+    assert counts.get("aten::_softmax", 0) == 0
+    assert kinds.by_kind(found)["convolutions and matrix products"][1] >= 2
+    ways = kinds.shares("smoke", "ours", found)
+    assert [each.ms for each in ways] == sorted((each.ms for each in ways), reverse=True)
 
 
 def test_the_constants_of_the_law_are_found_again() -> None:

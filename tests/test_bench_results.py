@@ -102,6 +102,21 @@ def test_results_of_two_commits_are_not_put_together() -> None:
         results.joined([GPU, other])
 
 
+def test_what_the_gpu_is_busy_with_is_a_table_with_a_column_for_each_way() -> None:
+    def share(way: str, name: str, ms: float, count: float) -> dict[str, Any]:
+        return {"model": "svd-xt", "way": way, "name": name, "ms": ms, "count": count}
+
+    found = [share("ours", "norms", 2.5, 40), share("ours", "rest", 1, 2), share("autocast", "copies", 30.04, 500)]
+    lines = results.page(
+        [{"bench": "profile", "machine": MACHINE, "figures": [], "notes": [], "kinds": found}]
+    ).splitlines()
+    start = lines.index("**svd-xt**, ms a step")
+    assert lines[start + 2 : start + 9] == [
+        "|  | ours | autocast |", "| --- | --- | --- |", "| norms | 2.5 | 0.0 |", "| rest | 1.0 | 0.0 |",
+        "| copies | 0.0 | 30.0 |", "| all | 3.5 | 30.0 |", "| kernels | 42 | 500 |",
+    ]  # fmt: skip
+
+
 def test_memory_and_several_cards_have_their_places() -> None:
     law = {
         "model": "svd-xt", "fitted": {"weights_gib": 4.1}, "written": {"weights_gib": 4.23}, "error_gib": 0.1,
@@ -110,4 +125,5 @@ def test_memory_and_several_cards_have_their_places() -> None:
     memory = {"bench": "memory", "machine": {**MACHINE, "gpus": 2}, "figures": [], "notes": [], "laws": [law]}
     page = results.page([{**memory, "bench": "workers"}, memory])
     assert "`python3 tasks.py bench gpu --workers` on 2 x NVIDIA H100 80GB HBM3, driver" in page
+    assert "`python3 tasks.py bench memory` on one of 2 x NVIDIA H100 80GB HBM3, driver" in page
     assert "| svd-xt | weights_gib | 4.100 | 4.230 | 0.10 |" in page

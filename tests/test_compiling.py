@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -168,6 +169,24 @@ def test_sigterm_ends_the_programs_that_compile_parts(models: Path, tmp_path: Pa
     gone, alive = psutil.wait_procs(compilers, 10)
     assert (len(gone), alive) == (len(compilers), [])
     assert list(shelf.iterdir()) == []
+
+
+@pytest.mark.parametrize(("dtype", "roughness"), [(torch.float16, 1), (torch.bfloat16, 8), (torch.float32, 1)])
+def test_one_wrong_tile_of_many_is_found_and_rounding_is_none(dtype: torch.dtype, roughness: float) -> None:
+    wanted = torch.randn(64, 128, 128, generator=torch.Generator().manual_seed(0))
+    exact = (0.0, 0.0)
+    assert compiling._roughness(dtype) == roughness
+    assert compiling._off(wanted, wanted) == exact
+    whole, block = compiling._off(wanted.to(dtype), wanted)
+    assert whole < compiling.OFF * roughness / 10
+    assert block < compiling.OFF_IN_BLOCK * roughness / 10
+    made = wanted.clone()
+    made[5, 64:72, 64:72] = 0
+    whole, block = compiling._off(made, wanted)
+    assert whole < compiling.OFF
+    assert block > compiling.OFF_IN_BLOCK
+    made[5, 0, 0] = math.nan
+    assert all(map(math.isnan, compiling._off(made, wanted)))
 
 
 COMPILE = """

@@ -18,6 +18,7 @@ result is a line of JSON on stderr as soon as it is there.
     --write           also write docs/benchmarks.md and .json
     --commit HASH     what is measured, where there is no git
     --workers         instead: how many videos all cards make, against one alone (see `speed.workers`)
+    --profile         instead: what the card is busy with in a step of each way (see `speed.kinds`)
     --small           tiny models, on any machine, to try the bench itself
 """
 
@@ -39,7 +40,7 @@ from app.adapters import gauge, loading
 from app.adapters.gauge import Gauge
 from ci.bench import report
 from ci.bench.report import Figure
-from ci.bench.speed import alone, card, cases, floor, quality, results
+from ci.bench.speed import alone, card, cases, floor, kinds, quality, results
 from ci.bench.speed.cases import Case
 from ci.bench.speed.floor import Work
 from ci.bench.speed.ours import Ours, Workshop
@@ -140,6 +141,8 @@ def main() -> int:
             from ci.bench.speed import workers  # needs what a queue and videos need
 
             return workers.main(folder, names[0], tiny=arguments.small, commit=arguments.commit)
+        if arguments.profile:
+            return kinds.main(folder, names, tiny=arguments.small, commit=arguments.commit)
         folder.mkdir(parents=True, exist_ok=True)
         bench = Bench(arguments.out, arguments.commit, arguments.limit, names)
         run(bench, folder, tiny=arguments.small)
@@ -336,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--limit", type=float, default=LIMIT_S)
     parser.add_argument("--commit", default="")
-    for name in ("json", "write", "workers", "small"):
+    for name in ("json", "write", "workers", "profile", "small"):
         parser.add_argument(f"--{name}", action="store_true")
     return parser
 

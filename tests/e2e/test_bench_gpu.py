@@ -32,6 +32,14 @@ def test_two_workers_make_the_jobs_of_one_queue(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 
+def test_each_way_is_busy_with_the_same_kinds_of_work(tmp_path: Path) -> None:
+    bench = found("gpu", "--profile", "--model", "smoke", "--folder", str(tmp_path))
+    (figure,) = bench["figures"]
+    assert (bench["bench"], figure["name"], len(figure["peers"])) == ("profile", "gpu_ms_per_step", 4)
+    of = {way: {each["name"] for each in bench["kinds"] if each["way"] == way} for way in ("ours", "stock fp32")}
+    assert {"attention", "norms", "convolutions and matrix products"} <= of["ours"] & of["stock fp32"]
+
+
 def test_a_start_has_its_phases_in_their_order(tmp_path: Path) -> None:
     bench = found("start", "--gpu", "--folder", str(tmp_path))
     values = {each["name"]: each["value"] for each in bench["figures"]}

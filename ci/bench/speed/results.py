@@ -19,12 +19,14 @@ from ci.bench.report import Figure
 
 FOLDER = Path(__file__).resolve().parent.parent.parent.parent / "docs"
 NAME = "benchmarks"
-ORDER = ("gpu", "start-gpu", "workers", "memory")
+ORDER = ("gpu", "profile", "start-gpu", "workers", "memory")
 TITLES = {
-    "gpu": "Speed", "start-gpu": "Start", "workers": "Several GPUs", "memory": "Memory",
+    "gpu": "Speed", "profile": "What the GPU is busy with", "start-gpu": "Start", "workers": "Several GPUs",
+    "memory": "Memory",
 }  # fmt: skip
 COMMANDS = {
-    "gpu": "bench gpu", "start-gpu": "bench start --gpu", "workers": "bench gpu --workers", "memory": "bench memory",
+    "gpu": "bench gpu", "profile": "bench gpu --profile", "start-gpu": "bench start --gpu",
+    "workers": "bench gpu --workers", "memory": "bench memory",
 }  # fmt: skip
 OF_ALL = ("psnr_db", "law_error_gib")  # figures that speak of all models
 VERSIONS = ("driver", "cuda", "torch", "diffusers", "transformers")
@@ -101,7 +103,7 @@ def page(found: Sequence[Found]) -> str:
 
 
 def _section(bench: Found) -> Iterator[str]:
-    yield f"`python3 tasks.py {COMMANDS[bench['bench']]}` on {_machine(bench['machine'])}."
+    yield f"`python3 tasks.py {COMMANDS[bench['bench']]}` on {_machine(bench)}."
     if "rate_tflops" in bench:
         yield (
             f"A large matrix product in fp16 runs at {bench['rate_tflops']:g} TFLOP/s there; *floor* is how many times "
@@ -112,6 +114,9 @@ def _section(bench: Found) -> Iterator[str]:
         size = f"{preset['width']}x{preset['height']}, {preset['frames']} frames, {preset['steps']} steps"
         columns = ("way", "s a step", "s a video", "peak GiB", "TFLOP/s", "floor", "PSNR dB", "SSIM", "loaded in s")
         yield f"**{model}**, {size}, guidance {preset['guidance']:g}\n\n" + _table(columns, rows).rstrip()
+    if "kinds" in bench:
+        for model in dict.fromkeys(each["model"] for each in bench["kinds"]):
+            yield f"**{model}**, ms a step\n\n" + _kinds([each for each in bench["kinds"] if each["model"] == model])
     if "phases" in bench:
         phases = [(f"{each['s']:.2f}", each["process"], each["phase"]) for each in bench["phases"]]
         yield _table(("s from process start", "process", "what has happened"), phases).rstrip()
@@ -126,6 +131,19 @@ def _section(bench: Found) -> Iterator[str]:
     if bench["notes"]:
         yield "\n".join(f"- {note}" for note in bench["notes"])
     yield ""
+
+
+def _kinds(shares: Sequence[Found]) -> str:
+    """A row for each kind of work, a column for each way."""
+    ways = list(dict.fromkeys(each["way"] for each in shares))
+    ms = {(each["name"], each["way"]): each["ms"] for each in shares}
+    counts = [f"{sum(each['count'] for each in shares if each['way'] == way):.0f}" for way in ways]
+    rows = [
+        (name, *(f"{ms.get((name, way), 0):.1f}" for way in ways))
+        for name in dict.fromkeys(each["name"] for each in shares)
+    ]
+    totals = [f"{sum(value for (_, other), value in ms.items() if other == way):.1f}" for way in ways]
+    return _table(("", *ways), [*rows, ("all", *totals), ("kernels", *counts)]).rstrip()
 
 
 def _row(each: Found) -> tuple[str, ...]:
@@ -160,8 +178,12 @@ def _comparison(figure: Figure) -> str:
     return "at most" if figure.better == "lower" else "at least"
 
 
-def _machine(machine: Found) -> str:
-    gpu = f"{machine['gpus']} x {machine['gpu']}" if machine["gpus"] > 1 else machine["gpu"] or "the CPU alone"
+def _machine(bench: Found) -> str:
+    """All but one bench use one card, whatever there is."""
+    machine = bench["machine"]
+    gpu = machine["gpu"] or "the CPU alone"
+    if machine["gpus"] > 1:
+        gpu = f"{'' if bench['bench'] == 'workers' else 'one of '}{machine['gpus']} x {gpu}"
     parts = [gpu]
     parts += [f"{name} {machine[name]}" for name in VERSIONS if machine[name]]
     parts += [f"Python {machine['python']}", f"{machine['cores']} cores of {machine['cpu']}"]

@@ -1,0 +1,143 @@
+"""`invoke bench gpu --profile`: what the GPU is busy with in a step of each way, by kind of work.
+
+PyTorch's profiler says how long each kernel ran; its kind is told by its name. On a machine without a GPU it is the
+operators of the CPU.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from app.adapters import loading
+from ci.bench import report
+from ci.bench.report import Figure
+from ci.bench.speed import card, cases
+from ci.bench.speed.cases import Case
+from ci.bench.speed.ours import Ours, Workshop
+from ci.bench.speed.stock import Stock, device, synchronize
+
+# The first whose pattern is in the name. Triton's names say what was fused, not what a kernel is most of all.
+KINDS = {
+    "attention": r"attention|flash|fmha|sdpa",
+    "norms": r"^triton_(red|per)_|norm|moments|welford|FusedParams",
+    "element by element": r"^triton_",
+    "copies, to another layout or type": r"copy|memcpy|memset|nchwToNhwc|nhwcToNchw|CatArray|convertTensor|_to$",
+    "convolutions and matrix products": (
+        r"conv|gemm|gemv|nvjet|cutlass|xmma|cudnn|splitK|_product|_specialised|dgrad|fprop|aten::(\w*mm|linear)$"
+    ),
+    "element by element, too": r"elementwise|aten::(mul|add|sub|div|silu|gelu|sigmoid)",
+}
+REST = "rest"
+SHORT = 2  # steps of the video that the longer one is compared with
+TOP = 12  # kernels that are named
+
+Make = Callable[[int, Callable[[], None]], object]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One kind of work, or one kernel, in one way's step: milliseconds, and how many kernels."""
+
+    model: str
+    way: str
+    name: str
+    ms: float
+    count: float
+
+
+def main(folder: Path, names: Iterable[str], *, tiny: bool, commit: str) -> int:
+    kinds, kernels = list[Share](), list[Share]()
+    for case, _ in cases.made(folder / "models", names, tiny=tiny):
+        loading.free()
+        with Workshop(folder / "artifacts") as workshop:
+            workshop.begin(case)
+            notes = workshop.end()
+        for way, opened in ways(case, folder / "artifacts").items():
+            found = step(opened())
+            loading.free()
+            kinds += shares(case.name, way, by_kind(found))
+            kernels += shares(case.name, way, found)[:TOP]
+    totals = {f"{model}, {way}, ms": _total(kinds, model, way) for model, way in dict.fromkeys(map(_whose, kinds))}
+    first = next(iter(totals.values()))
+    figures = [Figure("gpu_ms_per_step", first, "ms", None, peers=totals)]
+    details = {"machine": card.card(commit), "kinds": [*map(asdict, kinds)], "kernels": [*map(asdict, kernels)]}
+    report.show("profile", figures, notes, **details)
+    return 0
+
+
+def ways(case: Case, shelf: Path) -> Mapping[str, Callable[[], Make]]:
+    """Each opens the model, and gives what makes a video of so many steps."""
+    half = torch.float16 if device() == "cuda" else torch.float32
+    return {
+        "ours": lambda: Ours(case, shelf).make,
+        "fp16 eager": lambda: Stock(case, half).make,
+        "autocast": lambda: Stock(case, torch.float32, autocast=True).make,
+        "stock fp32": lambda: Stock(case, torch.float32).make,
+    }
+
+
+def step(make: Make) -> dict[str, tuple[float, float]]:
+    """By kernel: milliseconds of one step, and how often it runs in it. That is what a video takes more of for each
+    step more, so that nothing that is done once counts.
+    """
+    make(SHORT, lambda: None)
+    few = profiled(make, SHORT)
+    many = profiled(make, cases.FEW)
+    steps = cases.FEW - SHORT
+    none = (0.0, 0.0)
+    found = {
+        name: tuple((each - before) / steps for each, before in zip(value, few.get(name, none), strict=True))
+        for name, value in many.items()
+    }
+    return {name: (ms, count) for name, (ms, count) in found.items() if ms > 0}
+
+
+def profiled(make: Make, steps: int) -> dict[str, tuple[float, float]]:
+    """By kernel: all milliseconds of one video, and how often it ran."""
+    is_gpu = device() == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if is_gpu else ProfilerActivity.CPU]) as running:
+        make(steps, lambda: None)
+        synchronize()
+    found: dict[str, tuple[float, float]] = {}
+    for event in running.events() or ():
+        if is_gpu and event.device_type is not DeviceType.CUDA:
+            continue
+        ms = (event.self_device_time_total if is_gpu else event.self_cpu_time_total) / 1000
+        before_ms, count = found.get(event.name, (0.0, 0.0))
+        found[event.name] = before_ms + ms, count + 1
+    return found
+
+
+def kind(name: str) -> str:
+    """What a kernel of that name does."""
+    found = next((kind for kind, pattern in KINDS.items() if re.search(pattern, name, re.IGNORECASE)), REST)
+    return found.removesuffix(", too")
+
+
+def by_kind(found: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    kinds: dict[str, tuple[float, float]] = {}
+    for name, (ms, count) in found.items():
+        before_ms, before = kinds.get(kind(name), (0.0, 0.0))
+        kinds[kind(name)] = before_ms + ms, before + count
+    return kinds
+
+
+def shares(model: str, way: str, found: Mapping[str, tuple[float, float]]) -> list[Share]:
+    """The longest first."""
+    rows = sorted(found.items(), key=lambda row: -row[1][0])
+    return [Share(model, way, name, round(ms, 3), round(count, 1)) for name, (ms, count) in rows]
+
+
+def _whose(share: Share) -> tuple[str, str]:
+    return share.model, share.way
+
+
+def _total(found: Iterable[Share], model: str, way: str) -> float:
+    return round(sum(each.ms for each in found if _whose(each) == (model, way)), 2)
