@@ -558,6 +558,7 @@ def check(_: Context, mirror: str = "auto") -> None:
         "model": "gpu, start --gpu and memory: only this model; may be repeated",
         "gpu": "start: of a model of full size on this machine's GPU",
         "workers": "gpu: how much all cards make, against one",
+        "profile": "gpu: what the card is busy with in a step",
         "write": "gpu: write docs/benchmarks.md, too",
         "json": JSON,
     },
@@ -568,13 +569,14 @@ def bench(
     model: Optional[Sequence[str]] = None,
     gpu: bool = False,
     workers: bool = False,
+    profile: bool = False,
     write: bool = False,
     json: bool = False,
 ) -> None:
     """Measure, side by side with peers."""
     from jingxiang.commands.bench import bench
 
-    flags = {"--gpu": gpu, "--workers": workers, "--write": write, "--json": json}
+    flags = {"--gpu": gpu, "--workers": workers, "--profile": profile, "--write": write, "--json": json}
     models = [word for each in model or () for word in ("--model", each)]
     bench(here(), name=name, options=[*models, *(flag for flag, is_set in flags.items() if is_set)])
 

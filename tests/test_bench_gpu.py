@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.autograd import DeviceType
 
 from app.adapters.base import Diffusion
 from ci.bench import gpu, memory
@@ -62,6 +64,13 @@ def test_a_peer_makes_the_same_video_as_the_app_from_the_same_seed(case: Case, f
     assert frames.shape == (case.preset.frames, case.preset.height, case.preset.width, 3)
     assert int(np.abs(frames.astype(int) - reference).max()) <= 1
     assert quality.psnr_db(frames, reference) > 50
+
+
+def test_each_model_can_be_run_under_autocast(case: Case) -> None:
+    stock = Stock(case, torch.float32, autocast=True)
+    latents = stock.make(2, lambda: None)
+    assert latents.isfinite().all()
+    assert stock.pipe.vae.dtype == torch.float32
 
 
 def test_what_is_computed_grows_with_the_steps_alone(case: Case) -> None:
@@ -215,6 +224,18 @@ def test_a_step_s_kernels_are_what_a_video_takes_more_of_for_each_step() -> None
     assert kinds.by_kind(found)["convolutions and matrix products"][1] >= 2
     ways = kinds.shares("smoke", "ours", found)
     assert [each.ms for each in ways] == sorted((each.ms for each in ways), reverse=True)
+
+
+def test_what_ran_on_the_gpu_is_summed_by_its_name() -> None:
+    def event(name: str, number: int, us: float) -> SimpleNamespace:
+        kind = DeviceType(number)
+        return SimpleNamespace(name=name, device_type=kind, self_device_time_total=us, self_cpu_time_total=7.0)
+
+    events = [event("gemm", 1, 1500.0), event("cudaGraphLaunch", 0, 0.0), event("gemm", 1, 500.0)]
+    assert kinds.summed(events, DeviceType.CUDA) == {"gemm": (2.0, 2.0)}
+    assert kinds.summed(events, DeviceType.CPU) == {"cudaGraphLaunch": (0.007, 1.0)}
+    with pytest.raises(ValueError, match="nothing on CUDA"):
+        kinds.summed(events[1:2], DeviceType.CUDA)
 
 
 def test_the_constants_of_the_law_are_found_again() -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.autograd import DeviceType
@@ -105,13 +106,19 @@ def profiled(make: Make, steps: int) -> dict[str, tuple[float, float]]:
     with profile(activities=[ProfilerActivity.CUDA if is_gpu else ProfilerActivity.CPU]) as running:
         make(steps, lambda: None)
         synchronize()
+    return summed(running.events() or (), DeviceType.CUDA if is_gpu else DeviceType.CPU)
+
+
+def summed(events: Iterable[Any], kind: DeviceType) -> dict[str, tuple[float, float]]:
+    """By name, what ran on that kind of device. Raises `ValueError` if nothing did."""
     found: dict[str, tuple[float, float]] = {}
-    for event in running.events() or ():
-        if is_gpu and event.device_type is not DeviceType.CUDA:
-            continue
-        ms = (event.self_device_time_total if is_gpu else event.self_cpu_time_total) / 1000
-        before_ms, count = found.get(event.name, (0.0, 0.0))
-        found[event.name] = before_ms + ms, count + 1
+    for event in events:
+        if event.device_type == kind:  # never the same object
+            ms = event.self_device_time_total if kind == DeviceType.CUDA else event.self_cpu_time_total
+            before_ms, count = found.get(event.name, (0.0, 0.0))
+            found[event.name] = before_ms + ms / 1000, count + 1
+    if not found:
+        raise ValueError(f"the profiler saw nothing on {kind.name}")
     return found
 
 

@@ -99,6 +99,21 @@ def _with_noise_of_half(pipe: Any) -> None:
         module.randn_tensor = drawn
 
 
+def _as_its_weights(vae: Any) -> None:
+    """Let what the VAE makes of a picture have the type of its weights: the pipeline of AnimateDiff with SparseCtrl puts
+    it into a tensor of that type, which PyTorch refuses else.
+    """
+    encode = vae.encode
+
+    def encoded(pictures: torch.Tensor) -> Any:
+        made = encode(pictures)
+        value = made.latent_dist.sample().to(vae.dtype)
+        made.latent_dist.sample = lambda generator=None: value
+        return made
+
+    vae.encode = encoded
+
+
 class Stock:
     """A loaded pipeline. `autocast`: its weights are fp32, and PyTorch computes in fp16 where it deems that right."""
 
@@ -110,6 +125,8 @@ class Stock:
         if dtype == torch.float32 and device() == "cuda":
             _with_noise_of_half(self.pipe)
         without_chance(self.pipe.vae)
+        if autocast and case.spec.pipeline == "animatediff":
+            _as_its_weights(self.pipe.vae)
 
     def make(self, steps: int, on_step: Callable[[], None]) -> torch.Tensor:
         """A video, to the pixels that the pipeline would give; its latents of shape (frames, channels, height / 8,
