@@ -100,8 +100,8 @@ def _with_noise_of_half(pipe: Any) -> None:
 
 
 def _as_its_weights(vae: Any) -> None:
-    """Let what the VAE makes of a picture have the type of its weights: the pipeline of AnimateDiff with SparseCtrl puts
-    it into a tensor of that type, which PyTorch refuses else.
+    """Let what the VAE makes of a picture have the type of its weights: AnimateDiff's pipeline puts it into a tensor of
+    that type, which PyTorch refuses else.
     """
     encode = vae.encode
 
