@@ -27,7 +27,7 @@ def test_each_run_is_recorded_and_said(models: Path, capsys: pytest.CaptureFixtu
         (64, 1, 2), (128, 1, 2), (64, 1, 6), (128, 1, 6), (64, 2, 2)
     }  # fmt: skip
     assert all(each.seconds > 0 for each in found)
-    # A small one may find room in what tests before it in this process have left, and add nothing.
+    # What a small one takes may be less than what libraries give back meanwhile.
     assert all(each.peak_bytes > 0 for each in found if each.width == 128)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(found)
