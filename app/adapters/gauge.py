@@ -78,8 +78,8 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def _give_back() -> None:
-    """Let the C library give back what it keeps of earlier work, if it can: what is measured next would find room in it,
-    and seem to take less.
+    """Let the C library give back what it keeps of earlier work, if it can: what is measured next would find room in
+    it, and seem to take less.
     """
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
