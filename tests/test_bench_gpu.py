@@ -226,6 +226,28 @@ def test_a_step_s_kernels_are_what_a_video_takes_more_of_for_each_step() -> None
     assert [each.ms for each in ways] == sorted((each.ms for each in ways), reverse=True)
 
 
+def test_the_other_ways_are_looked_at_when_one_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    def make(steps: int, on_step: Callable[[], None]) -> None:
+        for _ in range(steps):
+            torch.ones(64, 64) @ torch.ones(64, 64)
+
+    def fail(steps: int, on_step: Callable[[], None]) -> None:
+        raise RuntimeError("CUDA out of memory\nand more")
+
+    monkeypatch.setattr(kinds, "ways", lambda *_: {"ours": lambda: fail, "autocast": lambda: make})
+    monkeypatch.setattr(sys, "argv", ["gpu", "--json"])
+    assert kinds.main(folder, ["smoke"], tiny=True, commit="abc") == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["notes"] == ["smoke, ours: RuntimeError: CUDA out of memory"]
+    assert {each["way"] for each in found["kinds"]} == {"autocast"}
+    assert [json.loads(line)["way"] for line in said.err.splitlines() if line.startswith('{"model"')] == [
+        "ours", "autocast",
+    ]  # fmt: skip
+
+
 def test_what_ran_on_the_gpu_is_summed_by_its_name() -> None:
     def event(name: str, number: int, us: float) -> SimpleNamespace:
         kind = DeviceType(number)

@@ -6,7 +6,9 @@ operators of the CPU.
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from app.adapters import loading
+from app.adapters import gauge, loading
 from ci.bench import report
 from ci.bench.report import Figure
 from ci.bench.speed import card, cases
@@ -54,6 +56,7 @@ class Share:
 
 
 def main(folder: Path, names: Iterable[str], *, tiny: bool, commit: str) -> int:
+    """Whatever goes wrong with one way is a note."""
     kinds, kernels = list[Share](), list[Share]()
     for case, _ in cases.made(folder / "models", names, tiny=tiny):
         loading.free()
@@ -61,12 +64,18 @@ def main(folder: Path, names: Iterable[str], *, tiny: bool, commit: str) -> int:
             workshop.begin(case)
             notes = workshop.end()
         for way, opened in ways(case, folder / "artifacts").items():
-            found = step(opened())
+            try:
+                found = step(opened())
+            except Exception as error:  # memory may run out, and libraries may raise anything
+                gauge.let_go(error)
+                notes.append(f"{case.name}, {way}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+                found = {}
             loading.free()
             kinds += shares(case.name, way, by_kind(found))
             kernels += shares(case.name, way, found)[:TOP]
+            sys.stderr.write(json.dumps({"model": case.name, "way": way, "kinds": by_kind(found)}) + "\n")
     totals = {f"{model}, {way}, ms": _total(kinds, model, way) for model, way in dict.fromkeys(map(_whose, kinds))}
-    first = next(iter(totals.values()))
+    first = next(iter(totals.values()), None)
     figures = [Figure("gpu_ms_per_step", first, "ms", None, peers=totals)]
     details = {"machine": card.card(commit), "kinds": [*map(asdict, kinds)], "kernels": [*map(asdict, kernels)]}
     report.show("profile", figures, notes, **details)
@@ -113,7 +122,7 @@ def summed(events: Iterable[Any], kind: DeviceType) -> dict[str, tuple[float, fl
     """By name, what ran on that kind of device. Raises `ValueError` if nothing did."""
     found: dict[str, tuple[float, float]] = {}
     for event in events:
-        if event.device_type == kind:  # never the same object
+        if event.device_type == kind:  # equal, but another object
             ms = event.self_device_time_total if kind == DeviceType.CUDA else event.self_cpu_time_total
             before_ms, count = found.get(event.name, (0.0, 0.0))
             found[event.name] = before_ms + ms / 1000, count + 1
