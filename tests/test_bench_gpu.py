@@ -17,12 +17,12 @@ from torch.autograd import DeviceType
 
 from app.adapters.base import Diffusion
 from ci.bench import gpu, memory
-from ci.bench.gpu import AUTOCAST, EAGER, OURS, STOCK, Result
+from ci.bench.gpu import Result
 from ci.bench.memory import Peaks
 from ci.bench.speed import cases, floor, kinds, quality
 from ci.bench.speed.cases import Case
 from ci.bench.speed.ours import Ours
-from ci.bench.speed.stock import Stock
+from ci.bench.speed.stock import AUTOCAST, EAGER, OURS, STOCK, Stock
 from jingxiang import models as catalog
 
 # Of numpy 2, inside the scheduler of Stable Video Diffusion in diffusers 0.42; and PyTorch on a CPU without fp16.
@@ -238,14 +238,16 @@ def test_the_other_ways_are_looked_at_when_one_fails(
 
     monkeypatch.setattr(kinds, "ways", lambda *_: {"ours": lambda: fail, "autocast": lambda: make})
     monkeypatch.setattr(sys, "argv", ["gpu", "--json"])
-    assert kinds.main(folder, ["smoke"], tiny=True, commit="abc") == 0
+    assert kinds.main(folder, ["smoke", "svd-xt"], tiny=True, commit="abc") == 0
     said = capsys.readouterr()
     found = json.loads(said.out)
-    assert found["notes"] == ["smoke, ours: RuntimeError: CUDA out of memory"]
-    assert {each["way"] for each in found["kinds"]} == {"autocast"}
+    assert found["notes"] == [f"{model}, ours: RuntimeError: CUDA out of memory" for model in ("smoke", "svd-xt")]
+    assert {(each["model"], each["way"]) for each in found["kinds"]} == {("smoke", "autocast"), ("svd-xt", "autocast")}
     assert [json.loads(line)["way"] for line in said.err.splitlines() if line.startswith('{"model"')] == [
-        "ours", "autocast",
+        "ours", "autocast", "ours", "autocast",
     ]  # fmt: skip
+    monkeypatch.setattr(kinds, "ways", lambda *_: {"ours": lambda: fail})
+    assert kinds.main(folder, ["smoke"], tiny=True, commit="abc") == 1
 
 
 def test_what_ran_on_the_gpu_is_summed_by_its_name() -> None:

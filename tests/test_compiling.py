@@ -20,7 +20,7 @@ import torch
 from app import cgroups
 from app.adapters import compiled, compiling, keys
 from app.adapters.compiled import TRITON
-from app.adapters.compiling import CannotCompile, Kernels, Order
+from app.adapters.compiling import BLOCK, CannotCompile, Kernels, Order
 from app.cgroups import Allowance
 from jingxiang import models as catalog
 from jingxiang.compiled import Key
@@ -187,6 +187,10 @@ def test_one_wrong_tile_of_many_is_found_and_rounding_is_none(dtype: torch.dtype
     assert block > compiling.OFF_IN_BLOCK
     made[5, 0, 0] = math.nan
     assert all(map(math.isnan, compiling._off(made, wanted)))
+    few = torch.ones(BLOCK + 3)
+    wrong = few.clone()
+    wrong[-1] = 9
+    assert compiling._off(wrong, few)[1] == pytest.approx(8 / BLOCK**0.5)
 
 
 COMPILE = """

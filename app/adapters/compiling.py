@@ -323,10 +323,12 @@ def _check(order: Order) -> None:
 
 def _off(made: Tensor, wanted: Tensor) -> tuple[float, float]:
     """How far numbers are off: all together, and in the block where they are most. Both may be NaN."""
-    wrong, right = (made.float() - wanted.float()).flatten(), wanted.float().flatten()
-    size = right.square().mean().sqrt().clamp_min(1e-6)
-    blocks = torch.nn.functional.pad(wrong, (0, -len(wrong) % BLOCK)).view(-1, BLOCK)
-    return float(wrong.square().mean().sqrt() / size), float(blocks.square().mean(1).sqrt().max() / size)
+    length = torch.linalg.vector_norm
+    wrong = (made.float() - wanted).flatten()
+    size = length(wanted, dtype=torch.float32).clamp_min(1e-6) / len(wrong) ** 0.5
+    whole = len(wrong) // BLOCK * BLOCK
+    blocks = torch.cat([length(wrong[:whole].view(-1, BLOCK), dim=1), length(wrong[whole:])[None]])
+    return float(length(wrong) / len(wrong) ** 0.5 / size), float(blocks.max() / BLOCK**0.5 / size)
 
 
 def _roughness(dtype: torch.dtype) -> float:

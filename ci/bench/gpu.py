@@ -44,12 +44,11 @@ from ci.bench.speed import alone, card, cases, floor, kinds, quality, results
 from ci.bench.speed.cases import Case
 from ci.bench.speed.floor import Work
 from ci.bench.speed.ours import Ours, Workshop
-from ci.bench.speed.stock import Stock, can_begin, device, synchronize
+from ci.bench.speed.stock import AUTOCAST, EAGER, OURS, STOCK, Stock, can_begin, device, half, synchronize
 
 if TYPE_CHECKING:
     from app.video import Frames
 
-STOCK, AUTOCAST, EAGER, OURS = "stock fp32", "autocast", "fp16 eager", "ours"
 WARM = 2  # steps before anything is timed: libraries choose and load their kernels
 LIMIT_S = 420.0  # with the longest of what has been begun by then, it ends within 480
 GIB = 1 << 30
@@ -219,7 +218,7 @@ class Measures:
         yield AUTOCAST, lambda: self.full(AUTOCAST)
 
     def half(self) -> None:
-        load_s, stock = _clocked(lambda: Stock(self.case, torch.float16 if device() == "cuda" else torch.float32))
+        load_s, stock = _clocked(lambda: Stock(self.case, half()))
         self.work = floor.counted(stock)
         found, latents = timed(stock.make, self.case.preset.steps, of=self.case.preset.steps)
         self._tell(EAGER, "eager", found, load_s, stock.decoded(latents))
@@ -320,10 +319,7 @@ def _tried(bench: Bench, name: str, do: Callable[[], T]) -> T | None:
         return do()
     except Exception as error:
         gauge.let_go(error)  # what it was working on would stay in memory
-        line = (str(error).splitlines() or [""])[0]
-        for place in (str(cases.ROOT), tempfile.gettempdir()):  # notes may be published
-            line = line.replace(place, "…")
-        bench.note(f"{name}: {type(error).__name__}: {line}")
+        bench.note(f"{name}: {report.said(error)}")
         return None
 
 

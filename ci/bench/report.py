@@ -6,8 +6,11 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,14 @@ class Figure:
         if self.value is None or self.bar is None:
             return None
         return self.value <= self.bar if self.better == "lower" else self.value >= self.bar
+
+
+def said(error: Exception) -> str:
+    """What an error says, for a note, which may be published: in a line, without paths of this machine."""
+    line = (str(error).splitlines() or [""])[0]
+    for place in (str(ROOT), tempfile.gettempdir()):
+        line = line.replace(place, "…")
+    return f"{type(error).__name__}: {line}"
 
 
 def machine() -> dict[str, object]:

@@ -37,16 +37,13 @@ def main(name: str, models: str, shelf: str = "") -> None:
     moments = {STARTED: time.time()}
     if shelf:
         readahead.begin(Path(models) / name)
-    import torch
-
     from ci.bench.speed import cases
     from ci.bench.speed.ours import Ours
-    from ci.bench.speed.stock import Stock, device
+    from ci.bench.speed.stock import Stock, half
 
     (case, _), *_ = cases.made(Path(models), [name], tiny=name == "smoke")
     moments["imported_s"] = time.time()
-    number = torch.float16 if device() == "cuda" else torch.float32
-    made: Ours | Stock = Ours(case, Path(shelf)) if shelf else Stock(case, number)
+    made: Ours | Stock = Ours(case, Path(shelf)) if shelf else Stock(case, half())
     moments[READY] = time.time()
     made.make(case.preset.steps, lambda: None)
     moments[VIDEO] = time.time()

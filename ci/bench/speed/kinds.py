@@ -24,20 +24,22 @@ from ci.bench.report import Figure
 from ci.bench.speed import card, cases
 from ci.bench.speed.cases import Case
 from ci.bench.speed.ours import Ours, Workshop
-from ci.bench.speed.stock import Stock, device, synchronize
+from ci.bench.speed.stock import AUTOCAST, EAGER, OURS, STOCK, Stock, device, half, synchronize
 
-# The first whose pattern is in the name. Triton's names say what was fused, not what a kernel is most of all.
-KINDS = {
-    "attention": r"attention|flash|fmha|sdpa",
-    "norms": r"^triton_(red|per)_|norm|moments|welford|FusedParams",
-    "element by element": r"^triton_",
-    "copies, to another layout or type": r"copy|memcpy|memset|nchwToNhwc|nhwcToNchw|CatArray|convertTensor|_to$",
-    "convolutions and matrix products": (
-        r"conv|gemm|gemv|nvjet|cutlass|xmma|cudnn|splitK|_product|_specialised|dgrad|fprop|aten::(\w*mm|linear)$"
+ATTENTION, NORMS, PRODUCTS = "attention", "norms", "convolutions and matrix products"
+COPIES, ELEMENTS, REST = "copies, to another layout or type", "element by element", "rest"
+# The first that is in the name. Triton's names say what was fused, not what a kernel is most of all.
+PATTERNS = [
+    (r"attention|flash|fmha|sdpa", ATTENTION),
+    (r"^triton_(red|per)_|norm|moments|welford|FusedParams", NORMS),
+    (r"^triton_", ELEMENTS),
+    (r"copy|memcpy|memset|nchwToNhwc|nhwcToNchw|CatArray|convertTensor|_to$", COPIES),
+    (
+        r"conv|gemm|gemv|nvjet|cutlass|xmma|cudnn|splitK|_product|_specialised|fprop|aten::(\w*mm|linear)$",
+        PRODUCTS,
     ),
-    "element by element, too": r"elementwise|aten::(mul|add|sub|div|silu|gelu|sigmoid)",
-}
-REST = "rest"
+    (r"elementwise|aten::(mul|add|sub|div|silu|gelu|sigmoid)", ELEMENTS),
+]
 SHORT = 2  # steps of the video that the longer one is compared with
 TOP = 12  # kernels that are named
 
@@ -56,19 +58,19 @@ class Share:
 
 
 def main(folder: Path, names: Iterable[str], *, tiny: bool, commit: str) -> int:
-    """Whatever goes wrong with one way is a note."""
-    kinds, kernels = list[Share](), list[Share]()
+    """Whatever goes wrong with one way is a note. 1 if nothing was seen of any."""
+    kinds, kernels, notes = list[Share](), list[Share](), list[str]()
     for case, _ in cases.made(folder / "models", names, tiny=tiny):
         loading.free()
         with Workshop(folder / "artifacts") as workshop:
             workshop.begin(case)
-            notes = workshop.end()
+            notes += workshop.end()
         for way, opened in ways(case, folder / "artifacts").items():
             try:
                 found = step(opened())
             except Exception as error:  # memory may run out, and libraries may raise anything
                 gauge.let_go(error)
-                notes.append(f"{case.name}, {way}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+                notes.append(f"{case.name}, {way}: {report.said(error)}")
                 found = {}
             loading.free()
             kinds += shares(case.name, way, by_kind(found))
@@ -79,17 +81,16 @@ def main(folder: Path, names: Iterable[str], *, tiny: bool, commit: str) -> int:
     figures = [Figure("gpu_ms_per_step", first, "ms", None, peers=totals)]
     details = {"machine": card.card(commit), "kinds": [*map(asdict, kinds)], "kernels": [*map(asdict, kernels)]}
     report.show("profile", figures, notes, **details)
-    return 0
+    return 0 if kinds else 1
 
 
 def ways(case: Case, shelf: Path) -> Mapping[str, Callable[[], Make]]:
     """Each opens the model, and gives what makes a video of so many steps."""
-    half = torch.float16 if device() == "cuda" else torch.float32
     return {
-        "ours": lambda: Ours(case, shelf).make,
-        "fp16 eager": lambda: Stock(case, half).make,
-        "autocast": lambda: Stock(case, torch.float32, autocast=True).make,
-        "stock fp32": lambda: Stock(case, torch.float32).make,
+        OURS: lambda: Ours(case, shelf).make,
+        EAGER: lambda: Stock(case, half()).make,
+        AUTOCAST: lambda: Stock(case, torch.float32, autocast=True).make,
+        STOCK: lambda: Stock(case, torch.float32).make,
     }
 
 
@@ -133,8 +134,7 @@ def summed(events: Iterable[Any], kind: DeviceType) -> dict[str, tuple[float, fl
 
 def kind(name: str) -> str:
     """What a kernel of that name does."""
-    found = next((kind for kind, pattern in KINDS.items() if re.search(pattern, name, re.IGNORECASE)), REST)
-    return found.removesuffix(", too")
+    return next((kind for pattern, kind in PATTERNS if re.search(pattern, name, re.IGNORECASE)), REST)
 
 
 def by_kind(found: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:

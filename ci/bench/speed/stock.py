@@ -31,6 +31,8 @@ from jingxiang.models import ModelSpec
 if TYPE_CHECKING:
     from app.video import Frames
 
+# The ways to make a video; ours is not here.
+STOCK, AUTOCAST, EAGER, OURS = "stock fp32", "autocast", "fp16 eager", "ours"
 PIPELINES = {
     "i2vgen-xl": "I2VGenXLPipeline",
     "svd": "StableVideoDiffusionPipeline",
@@ -47,6 +49,11 @@ def synchronize() -> None:
 
 def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def half() -> torch.dtype:
+    """What pipelines in fp16 compute in: on the CPU, which tries the benches alone, fp32."""
+    return torch.float16 if device() == "cuda" else torch.float32
 
 
 def opened(spec: ModelSpec, folder: Path, dtype: torch.dtype) -> Any:
