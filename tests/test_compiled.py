@@ -198,7 +198,7 @@ def test_a_part_runs_what_is_compiled_for_just_this_call_and_else_itself() -> No
         code.bound(part)(values, 2, more=more)
     code = Code("part", code.signature, code.names, code.strides, pytree.tree_structure((0,)), code.run, code.constants)
     called.clear()
-    dispatch = compiled._Dispatch(part, {code.signature: code})
+    dispatch = compiled._Dispatch(part, {code.signature: code}, lambda: None)
     (got,) = dispatch(values, 2, more=more)
     assert torch.equal(got, torch.zeros(4, 2))
     ((weight, first, extra, second),) = called

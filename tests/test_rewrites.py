@@ -200,7 +200,7 @@ PARTS = """
     import torch.utils._pytree as pytree
     from PIL import Image
     from app import adapters, smoke
-    from app.adapters import compiled, rewrites
+    from app.adapters import compiled, rewrites, twins
     from app.adapters.base import Request
     from jingxiang import models
     from tests.peers import tiny_models
@@ -216,7 +216,7 @@ PARTS = """
         part.register_forward_pre_hook(lambda _, a, k, n=n: seen.setdefault(n, (a, k)) and None, with_kwargs=True)
         for n, part in parts.items()
     ]
-    preset = dataclasses.replace(spec.preset("fast"), steps=2, width=64, height=64, frames=3)
+    preset = dataclasses.replace(spec.preset("fast"), guidance=3.0, steps=2, width=64, height=64, frames=3)
     picture = Image.radial_gradient("L").convert("RGB")
     model.generate([Request(picture, "a cat" if spec.takes_prompt else "", preset, 1)], lambda *_: None)
     for hook in hooks:
@@ -228,7 +228,10 @@ PARTS = """
         for weight in part.parameters():
             weight.data = weight.data.clone()  # a file's begin anywhere in memory; those on a GPU do not
         program = torch.export.export(part, arguments, named, strict=False)
-        counts = rewrites.rewrite(program, kernels=True)
+        given = [each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, torch.Tensor)]
+        counts = rewrites.rewrite(program, kernels=True, same=twins.halves(given), runs={
+            number: twins.run(each) for number, each in enumerate(given) if twins.run(each) > 1
+        })
         pairs = zip(pytree.tree_leaves(program.module()(*arguments, **named)),
                     pytree.tree_leaves(part(*arguments, **named)), strict=True)
         off = max(float((mine - each).abs().max() / each.abs().max()) for mine, each in pairs)
@@ -239,9 +242,9 @@ PARTS = """
 
 @pytest.mark.e2e  # minutes: the interpreter works through whole networks
 @pytest.mark.parametrize(("model", "rules"), [
-    ("smoke", {"channels_last", "frames_in_place", "temporal_conv"}),
+    ("smoke", {"halves", "channels_last", "frames_in_place", "temporal_conv"}),
     ("svd-xt", {"one_key", "short_attention", "temporal_conv"}),
-    ("animatediff", {"channels_last", "frames_in_place"}),
+    ("animatediff", {"halves", "channels_last", "frames_in_place"}),
 ])  # fmt: skip
 def test_every_part_of_a_model_gives_the_same(model: str, rules: set[str], tmp_path: Path) -> None:
     found = [json.loads(line) for line in run(PARTS, model, tmp_path / model) if line.startswith("[")]

@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from app import logs
-from app.adapters import gauge
+from app.adapters import gauge, twins
 from app.texts import tr
 
 DENOISERS = ("unet", "controlnet")
@@ -82,19 +82,57 @@ def tensors(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: each.detach() for name, each in (*module.named_parameters(), *module.named_buffers())}
 
 
+class Weights:
+    """Those of a part by their names, where they lie now. `constants`: tensors that came of exporting it."""
+
+    def __init__(self, module: torch.nn.Module, constants: dict[str, Tensor]) -> None:
+        self._module = module
+        self._known = {**tensors(module), **constants}
+
+    def __getitem__(self, name: str | tuple[str, ...]) -> Tensor:
+        """Several names: those weights one below the other. They take no more memory for that: each is a part of it
+        from then on.
+        """
+        if isinstance(name, str):
+            return self._known[name]
+        weights = [self._module.get_parameter(each) for each in name]
+        together = _together([each.detach() for each in weights])
+        if together is None:
+            together = torch.cat([each.detach() for each in weights])
+            for weight, part in zip(weights, together.split([len(each) for each in weights]), strict=True):
+                weight.data = part
+        return together
+
+
+def _together(weights: Sequence[Tensor]) -> Tensor | None:
+    """Weights as one, if each begins where the one before it ends."""
+    first = weights[0]
+    place = first.storage_offset()
+    for each in weights:
+        is_next = each.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if not (is_next and each.storage_offset() == place and each.is_contiguous()):
+            return None
+        place += each.numel()
+    return first.as_strided((sum(map(len, weights)), *first.shape[1:]), first.stride())
+
+
 @dataclass(frozen=True)
 class Code:
-    """A part compiled for one signature. `names`: of weights, in the order of its arguments; None is the next tensor
-    that it is called with, whose strides are the next of `strides`. `constants`: tensors that came of exporting it.
+    """A part compiled for one signature. `names`: of weights, in the order of its arguments; several are joined, None
+    is the next tensor that it is called with, whose strides are the next of `strides`. `constants`: tensors that came
+    of exporting it. Of the tensors that it is called with, those in `same` must have equal halves, and those in `runs`
+    so many sequences one after the other that are equal.
     """
 
     part: str
     signature: Signature
-    names: tuple[str | None, ...]
+    names: tuple[str | tuple[str, ...] | None, ...]
     strides: tuple[tuple[int, ...], ...]
     outputs: Any
     run: Callable[..., Sequence[Tensor]]
     constants: dict[str, Tensor]
+    same: tuple[int, ...] = ()
+    runs: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def load(cls, file: Path, device: torch.device) -> Code:
@@ -106,16 +144,22 @@ class Code:
         with config.patch(compile_threads=1):  # else a program is started that waits for something to compile
             run = CompiledArtifact.load(path=str(file), format="binary")
         return cls(
-            about["part"], _frozen(about["signature"]), tuple(about["names"]),
+            about["part"], _frozen(about["signature"]), _frozen(about["names"]),
             tuple(tuple(each) for each in about["strides"]), pytree.treespec_loads(about["outputs"]),
             run,
             load_file(beside, device=str(device)) if beside.exists() else {},
+            tuple(about["same"]), _frozen(about["runs"]),
         )  # fmt: skip
+
+    def suits(self, given: Sequence[Tensor]) -> bool:
+        """Whether what it relies on holds. Waits for whatever calculates them."""
+        is_same = all(twins.is_twin(given[number]) for number in self.same)
+        return is_same and all(twins.is_run(given[number], run) for number, run in self.runs)
 
     def bound(self, module: torch.nn.Module) -> Callable[..., Any]:
         """It with the weights of the part where they lie now."""
-        known = {**tensors(module), **self.constants}
-        fixed = [None if name is None else known[name] for name in self.names]
+        weights = Weights(module, self.constants)
+        fixed = [None if name is None else weights[name] for name in self.names]
 
         def forward(*arguments: Any, **named: Any) -> Any:
             given = (each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, Tensor))
@@ -182,7 +226,7 @@ class Compiled:
         known = parts(self._pipe)
         try:
             for name, each in codes.items():
-                known[name].forward = _Dispatch(known[name], each)
+                known[name].forward = _Dispatch(known[name], each, self.forget_graphs)
             with contextlib.ExitStack() as until:
                 if self._device.type == "cuda":
                     self._use_graphs(digest or "", until)
@@ -210,14 +254,28 @@ class Compiled:
 
 
 class _Dispatch:
-    """Stands in for a part's `forward`."""
+    """Stands in for a part's `forward` during one video.
 
-    def __init__(self, module: torch.nn.Module, codes: dict[Signature, Code]) -> None:
+    What is compiled may rely on some of what it is given being equal: that is looked at in the first step, since the
+    others are called in the same way. If it is not, `forget` is called, as graphs may rely on it, and the part runs
+    itself.
+    """
+
+    def __init__(self, module: torch.nn.Module, codes: dict[Signature, Code], forget: Callable[[], None]) -> None:
         self._module = module
+        self._forget = forget
         self._bound = {each: code.bound(module) for each, code in codes.items()}
+        self._unseen = {each: code for each, code in codes.items() if code.same or code.runs}
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        run = self._bound.get(signature(arguments, named))
+        asked = signature(arguments, named)
+        if (code := self._unseen.pop(asked, None)) is not None:
+            given = [each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, Tensor)]
+            if not code.suits(given):
+                logs.event(logs.TROUBLE, error=ValueError(tr("{part} is not given the same twice", part=code.part)))
+                del self._bound[asked]
+                self._forget()
+        run = self._bound.get(asked)
         if run is None:
             return type(self._module).forward(self._module, *arguments, **named)
         return run(*arguments, **named)

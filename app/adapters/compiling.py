@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import enum
 import importlib
+import itertools
 import math
 import os
 import pickle
@@ -33,11 +34,10 @@ import torch._inductor.config
 import torch.utils._pytree as pytree
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.export.graph_signature import InputKind, TensorArgument
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from app import cgroups
-from app.adapters import compiled, rewrites
+from app.adapters import compiled, rewrites, twins
 from app.adapters.compiled import CACHE, DENOISERS, INDUCTOR, TRITON, TUNED, TUNED_FILES, Code, Signature
 from app.adapters.keys import GUIDED, key
 from app.texts import tr
@@ -87,11 +87,15 @@ class CannotCompile(JingxiangError):
 
 @dataclass(frozen=True)
 class Shape:
-    """Stands for a tensor that a part is called with."""
+    """Stands for a tensor that a part is called with. `is_twin`: both halves of it are equal; `run`: so many one after
+    the other are.
+    """
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
+    is_twin: bool = False
+    run: int = 1
 
 
 @dataclass(frozen=True)
@@ -133,12 +137,20 @@ class Order:
 
         def filled(each: Shape) -> Tensor:
             empty = torch.empty_strided(each.shape, each.stride, dtype=each.dtype, device=self.device)
-            return empty.normal_(generator=generator) if empty.is_floating_point() else empty.zero_()
+            full = empty.normal_(generator=generator) if empty.is_floating_point() else empty.zero_()
+            if each.is_twin:
+                full = full.copy_(torch.cat([full.chunk(2)[0]] * 2))
+            return full.copy_(full[:: each.run].repeat_interleave(each.run, 0)) if each.run > 1 else full
 
         found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(
             Shape, filled, (self.arguments, self.named)
         )
         return found
+
+    @property
+    def tensors(self) -> list[Shape]:
+        """Those that it is called with."""
+        return [each for each in pytree.tree_leaves((self.arguments, self.named)) if isinstance(each, Shape)]
 
 
 def make(
@@ -209,17 +221,14 @@ def _orders(spec: ModelSpec, folder: Path, preset: Preset, dtype: str, into: Pat
     model = adapters.load(spec, folder, dtype=dtype)
     assert isinstance(model, Diffusion)
     seen: dict[tuple[str, Signature], tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def see(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        called = (name, compiled.signature(arguments, named))
+        if called not in seen:
+            seen[called] = _shapes(arguments, named)
+
     hooks = [
-        part.register_forward_pre_hook(
-            lambda _, arguments, named, name=name: (
-                seen.setdefault(
-                    (name, compiled.signature(arguments, named)),
-                    pytree.tree_map_only(Tensor, _shape, (arguments, named)),
-                )
-                and None
-            ),
-            with_kwargs=True,
-        )
+        part.register_forward_pre_hook(lambda _, *called, name=name: see(name, *called), with_kwargs=True)
         for name, part in compiled.parts(model.pipe).items()
     ]
     picture = Image.radial_gradient("L").convert("RGB")
@@ -258,26 +267,23 @@ def _make(order: Order) -> None:
     module = order.module()
     arguments, named = order.called()
     program = torch.export.export(module, arguments, named, strict=False)
-    rewrites.rewrite(program, kernels=order.kernels is not Kernels.NONE)
+    same = [number for number, each in enumerate(order.tensors) if each.is_twin]
+    runs = {number: each.run for number, each in enumerate(order.tensors) if each.run > 1}
+    rewrites.rewrite(program, kernels=order.kernels is not Kernels.NONE, same=same, runs=runs)
     if order.kernels is not Kernels.NONE:
         from app.adapters import kernels
 
         kernels.specialises = order.kernels is Kernels.ALL
-    names: list[str | None] = []
     graph = program.graph_module.graph
-    places = [node for node in graph.nodes if node.op == "placeholder"]
-    for spec, node in zip(program.graph_signature.input_specs, places, strict=True):
-        if spec.kind is not InputKind.USER_INPUT:
-            names.append(spec.target)
-        elif isinstance(spec.arg, TensorArgument):
-            names.append(None)
-        else:
-            graph.erase_node(node)  # a number, which is in the graph
+    inputs = rewrites.inputs(program)
+    for node in [each for each in graph.nodes if each.op == "placeholder" and each not in inputs]:
+        graph.erase_node(node)  # a number, which is in the graph
+    names = [*rewrites.join_weights(program, inputs).values()]
     constants = {name: each for name, each in program.constants.items() if isinstance(each, Tensor)}
     given = iter([each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, Tensor)])
-    known = {**compiled.tensors(module), **constants}
-    flat = [next(given) if name is None else known[name] for name in names]
-    with _attention(order.device), torch._inductor.config.patch(conv_1x1_as_mm=True), _without_texts():
+    weights = compiled.Weights(module, constants)
+    flat = [next(given) if name is None else weights[name] for name in names]
+    with _attention(order.device), torch._inductor.config.patch(conv_1x1_as_mm=True), _without_texts(), _understood():
         made = torch._inductor.standalone_compile(
             torch.fx.GraphModule(program.graph_module, graph), flat, dynamic_shapes="from_example_inputs", aot=True
         )
@@ -286,9 +292,9 @@ def _make(order: Order) -> None:
         "part": order.name,
         "signature": order.signature,
         "names": names,
-        "strides": [
-            each.stride for each in pytree.tree_leaves((order.arguments, order.named)) if isinstance(each, Shape)
-        ],
+        "strides": [each.stride for each in order.tensors],
+        "same": same,
+        "runs": [*runs.items()],
         "outputs": pytree.treespec_dumps(program.call_spec.out_spec),
     }
     order.to.with_suffix(".json").write_bytes(canonical_json(about))
@@ -381,6 +387,25 @@ def _without_texts() -> Iterator[None]:
         TritonBundler.collect = collect
 
 
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """Let PyTorch see what our kernels write to. It gives up where there is assembly, takes all that a kernel reads for
+    written, too, and copies it before or after.
+    """
+    from torch._higher_order_ops import triton_kernel_wrap
+
+    generate = triton_kernel_wrap.generate_ttir
+
+    def generated(kernel: Any, given: dict[str, Any], *others: Any) -> Any:
+        return generate(kernel, {**given, "IS_REAL": False} if "IS_REAL" in given else given, *others)
+
+    triton_kernel_wrap.generate_ttir = generated
+    try:
+        yield
+    finally:
+        triton_kernel_wrap.generate_ttir = generate
+
+
 def _copy_kernels(source: Path, to: Path) -> None:
     """What Triton made, but for texts. Where it says which files belong together, it does not miss any."""
     shutil.copytree(source, to, ignore=shutil.ignore_patterns(*(f"*{each}" for each in TEXTS)), dirs_exist_ok=True)
@@ -400,14 +425,21 @@ def _attention(device: str) -> Iterator[None]:
         yield
 
 
-def _shape(given: Tensor) -> Shape:
-    """As it will lie when it comes from a compiled part: pictures channels last."""
-    stride = (
-        torch.empty(given.shape, device="meta").to(memory_format=torch.channels_last).stride()
-        if given.ndim == 4
-        else None
-    )
-    return Shape(tuple(given.shape), tuple(stride or torch.empty(given.shape, device="meta").stride()), given.dtype)
+def _shapes(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call with what stands for its tensors, as they will lie when they come from compiled parts: pictures channels
+    last.
+    """
+    same = twins.halves([each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, Tensor)])
+    numbers = itertools.count()
+
+    def shape(given: Tensor) -> Shape:
+        lying = torch.empty(given.shape, device="meta")
+        if given.ndim == 4:
+            lying = lying.to(memory_format=torch.channels_last)
+        return Shape(tuple(given.shape), tuple(lying.stride()), given.dtype, next(numbers) in same, twins.run(given))
+
+    found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, shape, (arguments, named))
+    return found
 
 
 def main(what: str, file: str) -> None:

@@ -12,17 +12,17 @@ import triton.language as tl
 from torch.library import triton_op, wrap_triton
 
 # Tokens that a program of the attention works on, which are several short sequences, side by side.
-ROWS_OF_ATTENTION = 32
-TILE = 64  # channels that a program of a norm works on, and half as many as the positions
+ROWS_OF_ATTENTION = 16
+TILE = 64  # channels that a program of a norm works on, and twice as many as the positions
 # For the moments of a norm: positions and channels that a program reads at a time.
-MOMENTS = {"P": 64, "C": 64, "STAGES": 3, "num_warps": 4}
-PROGRAMS = 1056  # enough for every card to be busy
+MOMENTS = {"P": 64, "C": 64, "STAGES": 3, "num_warps": 2}
+PROGRAMS = 2112  # enough for every card to be busy
 # Of a matrix product, tile by tile: rows, and columns and what is summed over at a time; how many rows of tiles share
 # what they read; whether the next tile is brought while one is written; programs for each multiprocessor.
 ROWS_OF_PRODUCT = 128
 NARROW = {"N": 64, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 2, "num_warps": 4, "num_stages": 3}
 WIDE = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 1, "num_warps": 8, "num_stages": 4}
-FEW = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 1, "num_warps": 4, "num_stages": 4}
+FEW = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": True, "PROGRAMS": 1, "num_warps": 4, "num_stages": 4}
 GATES = {"N": 128, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 1, "num_warps": 8, "num_stages": 3}
 ELSEWHERE = {"N": 64, "K": 64, "GROUP": 8, "FLATTEN": False, "PROGRAMS": 2, "num_warps": 4, "num_stages": 3}
 # Of a product whose warps have different tasks: rows and columns of a tile, more columns in a second part (each is a
@@ -55,7 +55,7 @@ def short_attention(joined: torch.Tensor, heads: int) -> torch.Tensor:
     wrap_triton(_short_attention)[(triton.cdiv(videos * pixels, at_once) * heads,)](
         joined, out, videos * pixels, (width // heads) ** -0.5, PIXELS=pixels, HEADS=heads, FRAMES=frames,
         PADDED=padded, WIDTH=width, SIZE=width // heads, SIZE_PADDED=triton.next_power_of_2(width // heads),
-        ROWS=at_once * padded,
+        ROWS=at_once * padded, num_warps=1,
     )  # fmt: skip
     return out
 
@@ -115,9 +115,10 @@ def group_norm(
         SIZE_PADDED=triton.next_power_of_2(channels // groups), ROWS=rows, AT_ONCE=TILE,
     )  # fmt: skip
     out = torch.empty_like(values)
-    wrap_triton(_normalized)[(triton.cdiv(positions, 2 * TILE), triton.cdiv(channels, TILE), parts)](
+    wrap_triton(_normalized)[(triton.cdiv(positions, TILE // 2), triton.cdiv(channels, TILE), parts)](
         values, moments, weight, bias, out, parts * groups, POSITIONS=positions, CHANNELS=channels,
-        SIZE=channels // groups, GROUPS=groups, ROWS=2 * TILE, TILE=TILE, SILU=silu,
+        SIZE=channels // groups, GROUPS=groups, ROWS=TILE // 2, TILE=TILE, SILU=silu,
+        num_warps=2,
     )  # fmt: skip
     return out
 

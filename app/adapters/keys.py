@@ -15,7 +15,7 @@ from jingxiang.compiled import ALWAYS, NEVER, Key
 from jingxiang.digest import canonical_json, sha256_bytes
 from jingxiang.models import FULL, ModelSpec, Preset
 
-OWN = ("kernels", "rewrites", "compiling", "compiled")  # our own modules that what is compiled depends on
+OWN = ("kernels", "rewrites", "twins", "compiling", "compiled")  # our own modules that what is compiled depends on
 GUIDED = 1.0  # with no more guidance than that, a network sees each video once, not with and without its prompt
 
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 import torch._inductor.inductor_prims
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, TensorArgument
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+from app.adapters import twins
 
 aten = torch.ops.aten
 MOST_FRAMES = 32  # that `kernels.short_attention` takes
@@ -30,22 +33,66 @@ VIEWS = (aten.view.default, aten.reshape.default, aten.transpose.int)
 SHAPES = (*VIEWS, aten.permute.default, aten.unsqueeze.default, aten.squeeze.dim)
 
 Rule: TypeAlias = Callable[[Graph], int]
+# Of what is compiled, by input: a weight, some that are joined, or None: a tensor that it is called with.
+Names: TypeAlias = dict[Node, str | tuple[str, ...] | None]
 
 
-def rewrite(program: ExportedProgram, *, kernels: bool) -> dict[str, int]:
+def rewrite(
+    program: ExportedProgram, *, kernels: bool, same: Sequence[int] = (), runs: Mapping[int, int] | None = None
+) -> dict[str, int]:
     """Apply all rules to it; with `kernels`, those with kernels of our own as well, for which `kernels` is imported.
 
-    Gives how often each was applied.
+    Of the tensors that it is called with, those in `same` have equal halves, and those in `runs` so many sequences one
+    after the other that are equal. Gives how often each rule was applied.
     """
     module = program.graph_module
     if kernels:
         import app.adapters.kernels  # noqa: F401 (it registers them)
+    for node in _calls(module.graph, aten._assert_tensor_metadata.default):
+        module.graph.erase_node(node)  # it keeps what it asserts alive
+    called = [node for node, name in inputs(program).items() if name is None]
+
+    def halves(graph: Graph) -> int:
+        return twins.halve(graph, [called[number] for number in same])
+
+    def one_context(graph: Graph) -> int:
+        return twins.one_context(graph, {called[number]: run for number, run in (runs or {}).items()})
+
     counts = {}
-    for rule in (*RULES, *(KERNEL_RULES if kernels else ())):
+    for rule in (nothing, channels_last, halves, *RULES, one_context, *(KERNEL_RULES if kernels else ())):
         counts[rule.__name__] = rule(module.graph)
         if counts[rule.__name__]:
             _settle(module)
     return counts
+
+
+def inputs(program: ExportedProgram) -> Names:
+    """All inputs that are tensors, in their order."""
+    places = [node for node in program.graph.nodes if node.op == "placeholder"]
+    named = zip(places, program.graph_signature.input_specs, strict=True)
+    return {
+        node: None if spec.kind is InputKind.USER_INPUT else spec.target
+        for node, spec in named
+        if isinstance(spec.arg, TensorArgument)
+    }
+
+
+def join_weights(program: ExportedProgram, names: Names) -> Names:
+    """Weights that `one_projection` joins become one input, which is joined once, not each time it runs."""
+    graph, weights = program.graph_module.graph, program.graph_signature.parameters
+    found = dict(names)
+    for node in _calls(graph, aten.cat.default):
+        joined = node.args[0]
+        if list(node.args[1:]) != [0] or any(found.get(each) not in weights or len(each.users) > 1 for each in joined):
+            continue
+        with graph.inserting_before(joined[0]):
+            new = graph.placeholder(f"{joined[0].target}_and_more")
+        _replace(node, new)
+        found[new] = tuple(str(found.pop(each)) for each in joined)
+        for each in joined:
+            graph.erase_node(each)
+    graph.lint()
+    return {node: found[node] for node in graph.nodes if node in found}
 
 
 def channels_last(graph: Graph) -> int:
@@ -265,7 +312,7 @@ def once(graph: Graph) -> int:
     return found
 
 
-RULES: tuple[Rule, ...] = (nothing, channels_last, one_key, one_projection)
+RULES: tuple[Rule, ...] = (one_key, one_projection)
 KERNEL_RULES: tuple[Rule, ...] = (frames_in_place, short_attention, temporal_conv, geglu, added, group_norm, once)
 
 
@@ -276,7 +323,7 @@ class _Region:
     ALONE = (
         aten.linear.default, aten.layer_norm.default, aten.div.Tensor, aten.mul.Tensor,
         aten.add.Tensor, aten.gelu.default, aten.chunk.default, aten.split_with_sizes.default, operator.getitem,
-        aten.to.dtype, aten._assert_tensor_metadata.default,
+        aten.to.dtype,
     )  # fmt: skip
     BOTH = (aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor)
 
@@ -554,8 +601,6 @@ def _remove(node: Node) -> None:
 def _settle(module: GraphModule) -> None:
     """Remove what nobody needs any more, and note the shapes of what is new."""
     graph = module.graph
-    for node in reversed(_calls(graph, aten._assert_tensor_metadata.default)):
-        graph.erase_node(node)  # it keeps what it asserts alive
     graph.eliminate_dead_code()
     graph.lint()
     module.recompile()
