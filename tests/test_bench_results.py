@@ -72,6 +72,41 @@ def test_a_bench_that_was_not_run_again_stays_as_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "benchmarks.md").read_text() == results.page(kept)
 
 
+def test_a_model_that_was_not_measured_again_stays_as_it_was(tmp_path: Path) -> None:
+    def run(commit: str, *models: str, ours: str, psnr: float) -> dict[str, Any]:
+        rows = [
+            {**ROW, "model": model, "way": way}
+            for model in models for way in ("ours", "fp16 eager") if way != "ours" or model in ours
+        ]  # fmt: skip
+        figure = {"unit": "x", "bar": 1, "better": "higher", "peers": {}}
+        names = {"i2v_vs_autocast": "i2vgen-xl", "svd_vs_fp16_eager": "svd-xt"}
+        figures = [{**figure, "name": name, "value": psnr if model in ours else None} for name, model in names.items()]
+        figures.append(
+            {**figure, "name": "psnr_db", "value": psnr, "peers": {f"{model}, ours": psnr for model in ours.split()}}
+        )
+        figures.append({**figure, "name": "alone_ready_s", "bar": None, "value": psnr})
+        return {
+            **GPU, "machine": {**MACHINE, "commit": commit}, "results": rows, "figures": figures,
+            "presets": dict.fromkeys(models, GPU["presets"]["i2vgen-xl"]),
+            "notes": [f"{model}: at {commit}" for model in models],
+        }  # fmt: skip
+
+    both = ("i2vgen-xl", "svd-xt")
+    results.write([run("aaaaaaa", *both, ours="i2vgen-xl svd-xt", psnr=50)], tmp_path)
+    results.write([run("bbbbbbb", *both, ours="i2vgen-xl", psnr=60)], tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    new, old = page.index("commit bbbbbbb"), page.index("commit aaaaaaa")
+    assert new < page.index("**i2vgen-xl**") < page.index("i2vgen-xl: at bbbbbbb") < old < page.index("**svd-xt**")
+    assert page.count("## Speed") == page.count("**i2vgen-xl**") == page.count("**svd-xt**") == 1
+    for line in ("| `i2v_vs_autocast` | 60 x |", "| `svd_vs_fp16_eager` | 50 x |", "| `psnr_db` | 50 x |",
+                 "| `alone_ready_s` | 60 x |"):  # fmt: skip
+        assert page.count(line) == 1
+    assert "svd-xt: at bbbbbbb" not in page
+    results.write([run("ccccccc", *both, ours="i2vgen-xl svd-xt", psnr=70)], tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert page.count("commit ") == page.count("commit ccccccc") == 1
+
+
 def test_results_of_two_cards_are_one() -> None:
     svd = {**GPU["presets"]["i2vgen-xl"], "frames": 25}
     first, vs_stock, psnr = GPU["figures"]

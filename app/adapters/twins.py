@@ -21,6 +21,7 @@ ELEMENTWISE = (
 )  # fmt: skip
 PICTURES = (aten.conv2d.default, aten.conv3d.default, aten.group_norm.default)  # whose first dimension is the batch
 ATTENTION = aten.scaled_dot_product_attention.default
+PICTURE = 4  # dimensions that one has at least: (pictures, channels, height, width)
 RESHAPED = (aten.view.default, aten.reshape.default)
 PARTS = (aten.chunk.default, aten.split_with_sizes.default)
 
@@ -89,9 +90,9 @@ def is_twin(values: torch.Tensor) -> bool:
 
 
 def halves(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
-    """Which of these have equal halves; none if the largest has not: there is little to gain then."""
-    largest = max(range(len(tensors)), key=lambda number: tensors[number].numel(), default=None)
-    if largest is None or not is_twin(tensors[largest]):
+    """Which of these have equal halves; none if the largest picture has not: there is little to gain then."""
+    pictures = [each for each in tensors if each.ndim >= PICTURE]
+    if not pictures or not is_twin(max(pictures, key=torch.numel)):
         return ()
     return tuple(number for number, each in enumerate(tensors) if is_twin(each))
 

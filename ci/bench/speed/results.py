@@ -2,13 +2,16 @@
 
     python -m ci.bench.speed.results FILE…      what `invoke bench gpu --json` and others have printed
 
-A bench that is in none of the files stays as it was. One that is in several of them was run for each model on its own,
+A bench that is in none of the files stays as it was; so does a model whose own way `bench gpu` did not measure anew,
+with the machine and the commit of its run. A bench that is in several of the files was run for each model on its own,
 at the same time on another card of the machine, or one after the other. Nobody edits those two by hand: a test compares
 them.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +32,9 @@ COMMANDS = {
     "workers": "bench gpu --workers", "memory": "bench memory",
 }  # fmt: skip
 OF_ALL = ("psnr_db", "law_error_gib")  # figures that speak of all models
+OF_FIRST = ("alone_ready_s", "alone_first_video_s")  # and of the first
+OF_ONE = {"i2vgen-xl": "i2v_", "svd-xt": "svd_", "animatediff": "animatediff_"}  # what those of a model begin with
+OURS = "ours"  # the way that is measured beside its peers
 VERSIONS = ("driver", "cuda", "torch", "diffusers", "transformers")
 HEAD = """# Benchmarks
 
@@ -82,23 +88,69 @@ def _figure_of_both(one: Found, other: Found) -> Found:
 def write(found: Iterable[Found], folder: Path = FOLDER) -> None:
     """Put them in the place of earlier results of the same benches."""
     file = folder / f"{NAME}.json"
-    every = {each["bench"]: each for each in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
-    every |= {each["bench"]: each for each in found}
-    kept = [every[name] for name in ORDER if name in every]
+    old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    kept = latest([*found], old)
     folder.mkdir(exist_ok=True)
     file.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     file.with_suffix(".md").write_text(page(kept), encoding="utf-8")
 
 
+def latest(new: Sequence[Found], old: Sequence[Found]) -> list[Found]:
+    """All that is known, in the order of the page."""
+    kept = list[Found]()
+    for name in ORDER:
+        fresh, stale = ([each for each in every if each["bench"] == name] for every in (new, old))
+        known = set[str]()
+        if not any("presets" in run for run in [*fresh, *stale]):
+            kept += fresh or stale
+            continue
+        for run in [*fresh, *stale]:
+            models = {each["model"] for each in run["results"] if each["way"] == OURS} - known
+            known |= models
+            if models:
+                kept.append(_only(run, models))
+    return kept
+
+
+def _only(run: Found, models: set[str]) -> Found:
+    """What it says of these models."""
+    gone = [each for each in run["presets"] if each not in models]
+    if not gone:
+        return run
+
+    def figure(each: Found) -> Found:
+        peers = {name: value for name, value in each["peers"].items() if name.split(", ")[0] not in gone}
+        if each["name"] in OF_ALL:
+            own = [value for name, value in peers.items() if name.endswith(f", {OURS}")]
+            return {**each, "value": min(own, default=None), "peers": peers}
+        is_gone = each["name"].startswith(tuple(OF_ONE[model] for model in gone))
+        is_gone |= each["name"] in OF_FIRST and next(iter(run["presets"])) in gone
+        return {**each, "value": None, "peers": {}} if is_gone else each
+
+    return {
+        **run,
+        "presets": {name: each for name, each in run["presets"].items() if name in models},
+        "notes": [each for each in run["notes"] if not each.startswith(tuple(gone))],
+        "figures": [figure(each) for each in run["figures"]],
+        "results": [each for each in run["results"] if each["model"] in models],
+    }
+
+
 def page(found: Sequence[Found]) -> str:
     """The whole file."""
     parts = [HEAD.format(name=NAME)]
-    figures = [Figure(**each) for bench in found for each in bench["figures"]]
+    every = sorted((each for bench in found for each in bench["figures"]), key=lambda each: str(each["name"]))
+    joined = {
+        name: functools.reduce(_figure_of_both, same)
+        for name, same in itertools.groupby(every, key=lambda each: str(each["name"]))
+    }
+    names = dict.fromkeys(each["name"] for bench in found for each in bench["figures"])
+    figures = [Figure(**joined[name]) for name in names]
     if figures:
         parts.append("## Figures\n\n" + _table(("figure", "value", "bar", "", "beside it"), map(_figure, figures)))
         parts.append("## What was not reached\n\n" + _misses(figures))
-    for bench in found:
-        parts.append(f"## {TITLES[bench['bench']]}\n\n" + "\n\n".join(_section(bench)))
+    for name, benches in itertools.groupby(found, key=lambda bench: str(bench["bench"])):
+        parts.append(f"## {TITLES[name]}\n\n" + "\n".join("\n\n".join(_section(bench)) for bench in benches))
     return "\n".join(parts)
 
 
