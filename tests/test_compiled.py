@@ -212,6 +212,62 @@ def test_a_part_runs_what_is_compiled_for_just_this_call_and_else_itself() -> No
     assert len(called) == 1
 
 
+def test_a_part_runs_itself_if_what_was_relied_on_does_not_hold(caplog: pytest.LogCaptureFixture) -> None:
+    """Halves that must be equal, or sequences; also with a graph of an earlier video, which relies on it, too."""
+    part = Part()
+    twin, context = torch.arange(2.0).expand(4, 2), torch.arange(12.0).view(2, 1, 6).repeat_interleave(2, 0)
+    called: list[Sequence[Tensor]] = []
+    forgotten: list[bool] = []
+
+    def run(*given: Tensor) -> Sequence[Tensor]:
+        called.append(given)
+        return [torch.zeros(4, 2)]
+
+    asked = compiled.signature((twin, 2), {"more": context})
+    strides = ((0, 1), context.stride())
+    code = Code("part", asked, (None, None), strides, pytree.tree_structure((0,)), run, {}, (0,), ((1, 2),))
+
+    def dispatch() -> compiled._Dispatch:
+        return compiled._Dispatch(part, {asked: code}, lambda: forgotten.append(True))
+
+    video = dispatch()
+    video(twin, 2, more=context)
+    assert (len(called), forgotten) == (1, [])
+    own = torch.nn.Module()
+    own.forward = lambda values, factor, *, more: "itself"
+    part.__class__ = type("Own", (Part,), {"forward": lambda *_, more: "itself"})
+    assert video(twin, 2, more=context) != "itself", "only the first step of a video is looked at"
+    for values, more in [(torch.arange(8.0).view(4, 2), context), (twin, torch.arange(24.0).view(4, 1, 6))]:
+        video = dispatch()
+        forgotten.clear()
+        assert [video(values, 2, more=more), video(twin, 2, more=context)] == ["itself", "itself"]
+        assert forgotten == [True]
+    assert len(called) == 2
+
+
+def test_joined_weights_take_no_memory_of_their_own() -> None:
+    class Two(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = torch.nn.Linear(4, 2, bias=False), torch.nn.Linear(4, 3, bias=False)
+
+    module = Two()
+    before = [each.detach().clone() for each in module.parameters()]
+    name = ("one.weight", "other.weight")
+    joined = compiled.Weights(module, {})[name]
+    assert torch.equal(joined, torch.cat(before))
+    assert all(torch.equal(*pair) for pair in zip(module.parameters(), before, strict=True))
+    places = {each.untyped_storage().data_ptr() for each in (joined, *module.parameters())}
+    assert len(places) == 1
+    again = compiled.Weights(module, {})[name]
+    assert (again.data_ptr(), again.shape) == (joined.data_ptr(), joined.shape), "graphs read it there"
+    module.load_state_dict({name: each + 1 for name, each in module.state_dict().items()})
+    assert torch.equal(joined, torch.cat(before) + 1)
+    module.to(torch.float64)
+    apart = compiled.Weights(module, {})[name]
+    assert torch.equal(apart, (torch.cat(before) + 1).double())
+
+
 @pytest.mark.parametrize(("error", "lacks"), [
     (OSError(errno.ENOSPC, "No space left on device"), True),
     (RuntimeError("Failed to find C compiler. Please specify via CC environment variable"), True),

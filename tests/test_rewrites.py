@@ -193,6 +193,110 @@ def test_a_single_key_leaves_the_linear_layer_a_single_row() -> None:
     assert float(off) < 1e-5
 
 
+def test_what_is_the_same_in_both_halves_is_calculated_for_one() -> None:
+    """Up to where the prompt is looked at, whatever shape it is brought to on the way."""
+    shapes, twice, off, other = run(
+        """
+        import torch
+        import torch.nn.functional as F
+        from app.adapters import rewrites, twins
+        class Part(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.norm = torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.GroupNorm(4, 8)
+                self.over = torch.nn.Conv3d(8, 8, (3, 1, 1), padding=(1, 0, 0))
+                self.time, self.tokens = torch.nn.Linear(6, 8), torch.nn.LayerNorm(8)
+                self.q, self.k, self.v, self.asked = (torch.nn.Linear(8, 8, bias=False) for _ in range(4))
+                self.gates = torch.nn.Linear(8, 16, bias=False)
+            def forward(self, x, time, prompt):
+                x = self.conv(F.silu(self.norm(x))) + self.time(time)[:, :, None, None]
+                videos = x[None].reshape(2, 3, 8, 4, 4).permute(0, 2, 1, 3, 4)
+                x = (videos + self.over(videos)).permute(0, 2, 1, 3, 4).reshape(6, 8, 4, 4)
+                rows = self.tokens(x.permute(0, 2, 3, 1).reshape(6, 16, 8))
+                heads = (layer(rows).view(6, 16, 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
+                rows = rows + F.scaled_dot_product_attention(*heads).transpose(1, 2).reshape(6, 16, 8) * 2.0
+                first, second = self.gates(rows).chunk(2, dim=-1)
+                q = self.asked(first * second).view(6, 16, 2, 4).transpose(1, 2)
+                k, v = (layer(prompt).view(6, 5, 2, 4).transpose(1, 2) for layer in (self.k, self.v))
+                return F.scaled_dot_product_attention(q, k, v), rows, x
+        torch.manual_seed(0)
+        x, time = (torch.cat([torch.randn(3, *shape)] * 2) for shape in [(8, 4, 4), (6,)])
+        prompt = torch.randn(2, 5, 8).repeat_interleave(3, 0)
+        inputs = x, time, prompt
+        part = Part().eval()
+        assert (twins.halves(inputs), [twins.run(each) for each in inputs]) == ((0, 1), [1, 1, 3])
+        program = torch.export.export(part, inputs, strict=False)
+        rewrites.rewrite(program, kernels=True, same=twins.halves(inputs), runs={2: 3})
+        nodes = [node for node in program.graph.nodes if node.op == "call_function"]
+        def shapes(*names):
+            found = [node for node in nodes if any(each in str(node.target) for each in names)]
+            return sorted(tuple(node.meta["val"].shape) for node in found)
+        print(shapes("conv2d", "temporal_conv", "linear.default", "group_norm"))
+        print(len(shapes("repeat")))
+        pairs = zip(program.module()(*inputs), part(*inputs), strict=True)
+        print(max(float((mine - each).abs().max()) for mine, each in pairs))
+        other = torch.export.export(part, inputs, strict=False)
+        print(rewrites.rewrite(other, kernels=False)["halves"])
+        """
+    )
+    assert shapes == str([
+        (1, 3, 16, 8),  # of three frames, not of six
+        (2, 5, 16),  # of two prompts, not of six
+        (3, 8), (3, 8, 4, 4), (3, 16, 8), (3, 16, 8), (3, 16, 16), (3, 16, 24),
+    ])  # fmt: skip
+    assert twice == "3"  # what comes out, and what is asked
+    assert float(off) < 1e-4
+    assert other == "0"
+
+
+def test_what_may_differ_between_halves_is_left_alone() -> None:
+    """Where frames of both are brought together, or something else has a part in it."""
+    (found,) = run(
+        """
+        import torch
+        from app.adapters import rewrites
+        class Part(torch.nn.Module):
+            def forward(self, x, y):
+                return x.permute(1, 0, 2, 3) * 2, x + y, x.reshape(1, 8, 4, 4).mean(1), x.transpose(0, 1) + x, x + y[:1]
+        inputs = torch.cat([torch.randn(2, 4, 2, 4)] * 2), torch.randn(4, 4, 2, 4)
+        part = Part()
+        program = torch.export.export(part, inputs, strict=False)
+        counts = rewrites.rewrite(program, kernels=False, same=[0])
+        pairs = zip(program.module()(*inputs), part(*inputs), strict=True)
+        print(counts["halves"], all(torch.equal(mine, each) for mine, each in pairs))
+        """
+    )
+    assert found == "2 True"  # the reshaping, and the addition of what is the same for all
+
+
+def test_weights_that_are_joined_are_one_input() -> None:
+    names, off = run(
+        """
+        import torch
+        from app.adapters import compiled, rewrites
+        class Part(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.q, self.k = torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 16, bias=False)
+                self.out = torch.nn.Linear(16, 4)
+            def forward(self, x):
+                return self.out(self.k(x) + torch.cat([self.q(x)] * 2, -1))
+        part, x = Part().eval(), torch.randn(3, 8)
+        wanted = part(x)
+        program = torch.export.export(part, (x,), strict=False)
+        rewrites.rewrite(program, kernels=False)
+        names = rewrites.join_weights(program, rewrites.inputs(program))
+        print([*names.values()])
+        weights = compiled.Weights(part, {})
+        flat = [x if name is None else weights[name] for name in names.values()]
+        (made,) = torch.fx.GraphModule(program.graph_module, program.graph_module.graph)(*flat)
+        print(float((made - wanted).abs().max()))
+        """
+    )
+    assert names == "[('k.weight', 'q.weight'), 'out.weight', 'out.bias', None]"
+    assert float(off) < 1e-6
+
+
 PARTS = """
     import dataclasses, json, sys, tempfile
     from pathlib import Path

@@ -155,7 +155,7 @@ def _twice(graph: Graph, values: Node, axis: int) -> Node:
     """Both halves one after the other, lying in memory as one does; pictures channels last, as they will lie."""
     strides, shape = values.meta["val"].stride(), list(_shape(values))
     order = [*range(axis + 1), *sorted(range(axis + 1, len(shape)), key=lambda dimension: -strides[dimension])]
-    if len(order) == 4 and values.target is not aten.transpose.int:  # which gives the heads of an attention
+    if len(order) == PICTURE and axis == 0 and values.target is not aten.transpose.int:  # that gives heads
         order = [0, 2, 3, 1]
     shape[axis] *= 2
     new = graph.call_function(aten.permute.default, (values, order))
