@@ -390,7 +390,7 @@ def _without_texts() -> Iterator[None]:
 @contextlib.contextmanager
 def _understood() -> Iterator[None]:
     """Let PyTorch see what our kernels write to. It gives up where there is assembly, takes all that a kernel reads for
-    written, too, and copies it before or after.
+    written, too, and copies it before or after. So it is shown what is interpreted, which has none.
     """
     from torch._higher_order_ops import triton_kernel_wrap
 

@@ -29,8 +29,7 @@ PARTS = (aten.chunk.default, aten.split_with_sizes.default)
 def halve(graph: Graph, inputs: Sequence[Node]) -> int:
     """Make of one half whatever depends on these inputs alone, whose halves along the first dimension are equal.
 
-    Gives how many operations that is. Where something else is looked at, as well, there are both halves again. Nodes
-    of a half have values in their `meta`, as others do.
+    Gives how many operations that is. Where something else is looked at, as well, there are both halves again.
     """
     half = dict[Node, Node]()
     made = list[Node]()
