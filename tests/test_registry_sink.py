@@ -34,6 +34,7 @@ from jingxiang.sinks.registry_notes import Notes
 from jingxiang.sinks.registry_upload import Damaged, Interrupted, Source, Unreadable
 from tests.peers import push_registry, system
 from tests.peers import sinks as contract
+from tests.peers.app import wait_for
 from tests.peers.push_registry import PushRegistry, Seen, cut, digest, on, says
 
 REPOSITORY = "jingxiang/smoke"
@@ -419,6 +420,7 @@ def test_a_layer_that_cannot_be_read_is_no_fault_of_the_registry(peer: PushRegis
     with pytest.raises(Unreadable) as caught:
         pushes.push(image(replace(layer(LARGE), content=Broken())))
     assert caught.value.message == "weights model: cannot be read: Input/output error"
+    wait_for(lambda: bool(peer.asked("PATCH")), 10)  # whoever gives up does not wait for the registry
     assert len(peer.asked("PATCH")) == 1
 
 
