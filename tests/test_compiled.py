@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from app import logs
 from app.adapters import compiled
 from app.adapters.compiled import Code, Compiled
 from tests.peers import system
@@ -212,12 +213,13 @@ def test_a_part_runs_what_is_compiled_for_just_this_call_and_else_itself() -> No
     assert len(called) == 1
 
 
-def test_a_part_runs_itself_if_what_was_relied_on_does_not_hold(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_part_runs_itself_if_what_was_relied_on_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Halves that must be equal, or sequences; also with a graph of an earlier video, which relies on it, too."""
     part = Part()
     twin, context = torch.arange(2.0).expand(4, 2), torch.arange(12.0).view(2, 1, 6).repeat_interleave(2, 0)
     called: list[Sequence[Tensor]] = []
     forgotten: list[bool] = []
+    told: list[tuple[str, str]] = []
 
     def run(*given: Tensor) -> Sequence[Tensor]:
         called.append(given)
@@ -233,9 +235,8 @@ def test_a_part_runs_itself_if_what_was_relied_on_does_not_hold(caplog: pytest.L
     video = dispatch()
     video(twin, 2, more=context)
     assert (len(called), forgotten) == (1, [])
-    own = torch.nn.Module()
-    own.forward = lambda values, factor, *, more: "itself"
-    part.__class__ = type("Own", (Part,), {"forward": lambda *_, more: "itself"})
+    monkeypatch.setattr(Part, "forward", lambda *_, more: "itself")
+    monkeypatch.setattr(logs, "event", lambda kind, **about: told.append((kind, str(about["error"]))))
     assert video(twin, 2, more=context) != "itself", "only the first step of a video is looked at"
     for values, more in [(torch.arange(8.0).view(4, 2), context), (twin, torch.arange(24.0).view(4, 1, 6))]:
         video = dispatch()
@@ -243,6 +244,8 @@ def test_a_part_runs_itself_if_what_was_relied_on_does_not_hold(caplog: pytest.L
         assert [video(values, 2, more=more), video(twin, 2, more=context)] == ["itself", "itself"]
         assert forgotten == [True]
     assert len(called) == 2
+    assert [kind for kind, _ in told] == [logs.TROUBLE] * 2
+    assert all(said.startswith("part runs as it is for this video") for _, said in told)
 
 
 def test_joined_weights_take_no_memory_of_their_own() -> None:

@@ -272,7 +272,11 @@ class _Dispatch:
         if (code := self._unseen.pop(asked, None)) is not None:
             given = [each for each in pytree.tree_leaves((arguments, named)) if isinstance(each, Tensor)]
             if not code.suits(given):
-                logs.event(logs.TROUBLE, error=ValueError(tr("{part} is not given the same twice", part=code.part)))
+                reason = tr(
+                    "{part} runs as it is for this video: it was compiled for inputs that are equal, and these differ",
+                    part=code.part,
+                )
+                logs.event(logs.TROUBLE, error=ValueError(reason))
                 del self._bound[asked]
                 self._forget()
         run = self._bound.get(asked)

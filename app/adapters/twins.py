@@ -17,7 +17,7 @@ from torch.fx.node import map_arg
 aten = torch.ops.aten
 ELEMENTWISE = (
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.silu.default, aten.gelu.default,
-    aten.to.dtype, aten.contiguous.default, aten.clone.default, aten.dropout.default,
+    aten.to.dtype, aten.contiguous.default, aten.clone.default,
 )  # fmt: skip
 PICTURES = (aten.conv2d.default, aten.conv3d.default, aten.group_norm.default)  # whose first dimension is the batch
 ATTENTION = aten.scaled_dot_product_attention.default
@@ -138,7 +138,8 @@ def _halved(node: Node, half: dict[Node, Node]) -> tuple[Any, ...] | None:
         return new if _order(node).index(_axis(values)) == axis else None
     others = [each for each in node.all_input_nodes if each is not values]
     if node.target is ATTENTION:
-        return new if _axis(values) == 0 and all(each in half for each in others) else None
+        plain = len(node.args) == 3 and not node.kwargs  # nothing left to chance
+        return new if plain and _axis(values) == 0 and all(each in half for each in others) else None
     if any(each.op != "placeholder" or each in half for each in others):
         return None
     if node.target in PICTURES:

@@ -34,7 +34,7 @@ COMMANDS = {
 OF_ALL = ("psnr_db", "law_error_gib")  # figures that speak of all models
 OF_FIRST = ("alone_ready_s", "alone_first_video_s")  # and of the first
 OF_ONE = {"i2vgen-xl": "i2v_", "svd-xt": "svd_", "animatediff": "animatediff_"}  # what those of a model begin with
-OURS = "ours"  # the way that is measured beside its peers
+OURS = "ours"  # the way that is measured beside its peers, as `stock` calls it, which imports torch
 VERSIONS = ("driver", "cuda", "torch", "diffusers", "transformers")
 HEAD = """# Benchmarks
 
@@ -123,7 +123,7 @@ def _only(run: Found, models: set[str]) -> Found:
         if each["name"] in OF_ALL:
             own = [value for name, value in peers.items() if name.endswith(f", {OURS}")]
             return {**each, "value": min(own, default=None), "peers": peers}
-        is_gone = each["name"].startswith(tuple(OF_ONE[model] for model in gone))
+        is_gone = each["name"].startswith(tuple(OF_ONE[model] for model in gone if model in OF_ONE))
         is_gone |= each["name"] in OF_FIRST and next(iter(run["presets"])) in gone
         return {**each, "value": None, "peers": {}} if is_gone else each
 
